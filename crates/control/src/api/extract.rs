@@ -1,0 +1,214 @@
+//! What handlers take: the context of the request, path segments, and a JSON body that says where
+//! it is wrong.
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, header};
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::app::RequestContext;
+use crate::error::{Error, Kind, Result};
+use crate::limits;
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self> {
+        let context = parts.extensions.get::<Self>().cloned();
+        context.ok_or_else(|| Error::internal("a route outside the guard asks who asks"))
+    }
+}
+
+/// The segments of the path, decoded once.
+#[derive(Debug, Clone)]
+pub(super) struct Segments<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Segments<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let found = Path::<T>::from_request_parts(parts, state).await;
+        found.map(|Path(inner)| Self(inner)).map_err(|_| {
+            Error::new(
+                Kind::NotFound,
+                "not-found",
+                "The resource could not be found.",
+            )
+        })
+    }
+}
+
+/// A JSON body.
+#[derive(Debug, Clone)]
+pub(super) struct Json<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self> {
+        parse(&read(request).await?).map(Self)
+    }
+}
+
+/// A JSON body that may be left out.
+#[derive(Debug, Clone)]
+pub(super) struct MaybeJson<T>(pub(super) Option<T>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for MaybeJson<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self> {
+        let bytes = read(request).await?;
+        if bytes.iter().all(u8::is_ascii_whitespace) || bytes.trim_ascii() == b"null" {
+            return Ok(Self(None));
+        }
+        parse(&bytes).map(|body| Self(Some(body)))
+    }
+}
+
+/// The whole body, bounded, of a type that is read.
+async fn read(request: Request) -> Result<Bytes> {
+    let (parts, body) = request.into_parts();
+    check_type(&parts.headers)?;
+    check_length(&parts.headers)?;
+    to_bytes(Body::new(body), limits::BODY_BYTES_MAX)
+        .await
+        .map_err(|error| {
+            // The limit is the usual cause; a connection that breaks off reads no answer anyway.
+            too_large().with_context(error.to_string())
+        })
+}
+
+fn check_type(headers: &HeaderMap) -> Result<()> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let media = value
+        .to_str()
+        .unwrap_or("")
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim();
+    let media = media.to_ascii_lowercase();
+    if media == "application/json" || media.ends_with("+json") {
+        return Ok(());
+    }
+    let message = format!(
+        "a body of type '{}' is not read: send application/json",
+        coffer_core::name::shown(&media)
+    );
+    Err(Error::new(Kind::BadMediaType, "media-type", message))
+}
+
+fn check_length(headers: &HeaderMap) -> Result<()> {
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse::<usize>().ok());
+    match length {
+        Some(bytes) if bytes > limits::BODY_BYTES_MAX => Err(too_large()),
+        _ => Ok(()),
+    }
+}
+
+fn too_large() -> Error {
+    let message = format!("the body is larger than {} bytes", limits::BODY_BYTES_MAX);
+    Error::new(Kind::OverLimit, "body-too-large", message)
+}
+
+/// Reads JSON; what does not fit is named by its place, in Trove's form.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let body = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let place = place(error.path());
+        refused(error.inner(), &place)
+    })?;
+    reader.end().map_err(|error| refused(&error, ""))?;
+    Ok(body)
+}
+
+fn refused(error: &serde_json::Error, place: &str) -> Error {
+    match error.classify() {
+        Category::Data => Error::invalid(in_words(&error.to_string(), place)),
+        Category::Syntax | Category::Eof | Category::Io => Error::new(
+            Kind::BadRequest,
+            "malformed",
+            "The server could not comply with the request since it is either malformed or \
+             otherwise incorrect.",
+        )
+        .with_hint(format!("the body is no JSON: {error}")),
+    }
+}
+
+/// `instance['volume']['size']`, as jsonschema writes places.
+fn place(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut place = String::new();
+    for segment in path {
+        match segment {
+            Segment::Map { key } if place.is_empty() => place.push_str(key),
+            Segment::Map { key } => place.push_str(&format!("['{key}']")),
+            Segment::Seq { index } => place.push_str(&format!("[{index}]")),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    coffer_core::name::shown(&place)
+}
+
+/// The parser's words without its line and column, which mean nothing to a client, and with
+/// jsonschema's for what is missing.
+fn in_words(message: &str, place: &str) -> String {
+    let message = message
+        .rsplit_once(" at line ")
+        .map_or(message, |(words, _)| words);
+    let message = match message.strip_prefix("missing field `") {
+        Some(rest) => format!("'{}' is a required property", rest.trim_end_matches('`')),
+        None => message.chars().take(300).collect(),
+    };
+    if place.is_empty() {
+        message
+    } else {
+        format!("{place} {message}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coffer_wire::rest::v1::instance::{CreateInstanceRequest, UpdateInstanceRequest};
+
+    use super::*;
+
+    #[test]
+    fn says_where_a_body_is_wrong() {
+        let why = |text: &str| parse::<CreateInstanceRequest>(text.as_bytes()).unwrap_err();
+        assert_eq!(
+            why("{}").message,
+            "Validation error: 'instance' is a required property"
+        );
+        assert_eq!(
+            why(r#"{"instance": {"name": 5}}"#).message,
+            "Validation error: instance['name'] invalid type: integer `5`, expected a string"
+        );
+        let nic = why(r#"{"instance": {"nics": [{"net-id": "a"}, {"mac": "b"}]}}"#).message;
+        assert!(nic.contains("instance['nics'][1]"), "{nic}");
+        for malformed in ["", "{", "{\"instance\": }", "[1,]", "{} x", "\u{0}"] {
+            let error = why(malformed);
+            assert_eq!(error.kind, Kind::BadRequest, "{malformed}");
+        }
+    }
+
+    #[test]
+    fn refuses_unknown_keys_of_updates() {
+        let body = br#"{"instance": {"flavor": "1"}}"#;
+        let error = parse::<UpdateInstanceRequest>(body).unwrap_err();
+        assert!(
+            error.message.contains("unknown field `flavor`"),
+            "{}",
+            error.message
+        );
+    }
+}

@@ -1,0 +1,303 @@
+//! What every request passes: its id, its token, its project, its rate, its rule, the audit trail.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use coffer_core::event::AuditEntry;
+use coffer_core::id::AuditId;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+
+use super::error::{Refused, written};
+use super::rules;
+use crate::app::policy::{Rule, authorise};
+use crate::app::{AppState, AuditNote, RequestContext};
+use crate::auth::Session;
+use crate::auth::login;
+use crate::error::{Error, Kind, Result};
+
+/// Reason of a request without a valid token.
+pub(super) const NOT_AUTHENTICATED: &str = "not-authenticated";
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
+const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+
+/// Where a request came from; whoever accepts connections puts it among the extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
+
+/// The id of a request, among its extensions.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) Arc<str>);
+
+/// Outermost: gives the request its id and writes the body of a refusal.
+pub(super) async fn finish(
+    State(app): State<AppState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let id = request_id(&app, request.headers());
+    let is_identity = is_identity(request.uri().path());
+    let host = host(request.headers());
+    request.extensions_mut().insert(RequestId(Arc::clone(&id)));
+    let mut response = next.run(request).await;
+    if let Some(Refused(error)) = response.extensions_mut().remove::<Refused>() {
+        let auth_url = format!("{}/identity/v3", base_url(&app, &host));
+        response = written(&error, &id, is_identity, &auth_url);
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// The client's id if it has OpenStack's form, else one of ours.
+fn request_id(app: &AppState, headers: &HeaderMap) -> Arc<str> {
+    let given = headers
+        .get(&REQUEST_ID)
+        .and_then(|value| value.to_str().ok());
+    let is_ours = |text: &&str| {
+        text.strip_prefix("req-").is_some_and(|id| {
+            id.len() == 36 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+        })
+    };
+    match given.filter(is_ours) {
+        Some(text) => text.into(),
+        None => format!("req-{}", app.new_uuid()).into(),
+    }
+}
+
+fn is_identity(path: &str) -> bool {
+    let path = path.strip_prefix("/identity").unwrap_or(path);
+    path == "/v3" || path.starts_with("/v3/") || path.is_empty()
+}
+
+/// The request's `Host`, as far as it can stand in a URL.
+pub(super) fn host(headers: &HeaderMap) -> Arc<str> {
+    let fits = |text: &&str| {
+        !text.is_empty()
+            && text.len() <= 255
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b))
+    };
+    let given = headers
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok());
+    given.filter(fits).unwrap_or("localhost").into()
+}
+
+/// Base of the URLs in discovery and catalog.
+pub(super) fn base_url(app: &AppState, host: &str) -> String {
+    match &app.config.public_endpoint {
+        Some(endpoint) => endpoint.trim_end_matches('/').to_owned(),
+        None if app.config.is_tls => format!("https://{host}"),
+        None => format!("http://{host}"),
+    }
+}
+
+/// The token in a header.
+pub(super) fn token<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The answer to a request without a valid token.
+pub(super) fn not_authenticated() -> Error {
+    Error::new(
+        Kind::Unauthorized,
+        NOT_AUTHENTICATED,
+        "The request you have made requires authentication.",
+    )
+}
+
+/// Who asks, by the header `X-Auth-Token`.
+pub(super) async fn authenticate(app: &AppState, headers: &HeaderMap) -> Result<Arc<Session>> {
+    let token = token(headers, &AUTH_TOKEN).ok_or_else(not_authenticated)?;
+    login::session(app, token)
+        .await?
+        .ok_or_else(not_authenticated)
+}
+
+/// Around every route below a project: lets in who may, and notes who changed something.
+pub(super) async fn guard(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let Some(project) = project_in(parts.uri.path()) else {
+        return next.run(Request::from_parts(parts, body)).await;
+    };
+    let context = match context(&app, &parts).await {
+        Ok(context) => context,
+        Err(error) => return error.into_response(),
+    };
+    let is_write = !matches!(parts.method, Method::GET | Method::HEAD);
+    let rule = rule(&parts);
+    let audit = rule
+        .filter(|_| is_write)
+        .map(|rule| (rule, target(parts.uri.path())));
+    let response = match admit(&app, &context, &parts.method, project, rule) {
+        Ok(()) => {
+            parts.extensions.insert(context.clone());
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(error) => error.into_response(),
+    };
+    match audit {
+        Some((rule, target)) => audited(&app, &context, rule, target, response).await,
+        None => response,
+    }
+}
+
+/// The project in the path; `None` where no token is needed.
+fn project_in(path: &str) -> Option<&str> {
+    let (project, rest) = path.strip_prefix("/v1.0/")?.split_once('/')?;
+    (!project.is_empty() && !rest.is_empty()).then_some(project)
+}
+
+async fn context(app: &AppState, parts: &Parts) -> Result<RequestContext> {
+    let session = authenticate(app, &parts.headers).await?;
+    let id = parts
+        .extensions
+        .get::<RequestId>()
+        .map(|id| Arc::clone(&id.0));
+    let address = parts.extensions.get::<ClientAddress>();
+    Ok(RequestContext {
+        session,
+        request_id: id.unwrap_or_else(|| "".into()),
+        client_address: address.map(|address| address.0),
+        host: host(&parts.headers),
+        audit: Arc::new(AuditNote::default()),
+    })
+}
+
+fn rule(parts: &Parts) -> Option<Rule> {
+    let path = parts.extensions.get::<MatchedPath>()?;
+    rules::find(&parts.method, path.as_str())
+}
+
+fn admit(
+    app: &AppState,
+    context: &RequestContext,
+    method: &Method,
+    project: &str,
+    rule: Option<Rule>,
+) -> Result<()> {
+    let tenant_id = context.tenant_id()?;
+    if tenant_id.as_str() != project {
+        let message = format!(
+            "User with tenant ID {tenant_id} cannot access this resource: the path names another \
+             project."
+        );
+        return Err(Error::new(Kind::Forbidden, "other-project", message));
+    }
+    if let Some(wait) = app.rates.take(tenant_id, method, app.clock.monotonic()) {
+        return Err(rate_limited(app, method, wait));
+    }
+    match rule {
+        Some(rule) => authorise(
+            &context.session,
+            rule,
+            !matches!(*method, Method::GET | Method::HEAD),
+        ),
+        // Nothing is behind it: the fallback says so.
+        None => Ok(()),
+    }
+}
+
+fn rate_limited(app: &AppState, method: &Method, wait: std::time::Duration) -> Error {
+    let message = format!(
+        "Only {} {method} request(s) can be made to * every minute.",
+        app.rates.per_minute()
+    );
+    let mut error = Error::new(Kind::RateLimited, "rate-limited", message);
+    error.retry_after = Some(u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX));
+    error
+}
+
+/// The object that a path names: everything after the project.
+fn target(path: &str) -> String {
+    let rest = path
+        .strip_prefix("/v1.0/")
+        .and_then(|path| path.split_once('/'));
+    rest.map_or("", |(_, rest)| rest)
+        .chars()
+        .take(255)
+        .collect()
+}
+
+/// Appends to the audit trail. A trail that cannot be written fails the request, so that nothing
+/// goes unnoticed.
+async fn audited(
+    app: &AppState,
+    context: &RequestContext,
+    rule: Rule,
+    target: String,
+    response: Response,
+) -> Response {
+    let Ok(actor) = context.actor() else {
+        return response;
+    };
+    let entry = AuditEntry {
+        id: AuditId::from_uuid(app.new_uuid()),
+        actor,
+        action: (*context.audit.action.get().unwrap_or(&rule.name)).to_owned(),
+        target: context.audit.target.get().cloned().unwrap_or(target),
+        outcome: response.status().as_u16(),
+        at: app.clock.now(),
+    };
+    match app.store.insert_audit(&entry).await {
+        Ok(()) => response,
+        Err(error) => Error::from(error).into_response(),
+    }
+}
+
+/// Appends a change of the identity to the audit trail; an unscoped asker has no project to note
+/// it under.
+pub(super) async fn audit_identity(
+    app: &AppState,
+    asker: &Session,
+    request_id: &RequestId,
+    address: Option<ClientAddress>,
+    target: String,
+) -> Result<()> {
+    let address = address
+        .map(|ClientAddress(ip)| ip.to_string())
+        .unwrap_or_default();
+    let Some(actor) = asker.actor(&request_id.0, &address) else {
+        return Ok(());
+    };
+    let entry = AuditEntry {
+        id: AuditId::from_uuid(app.new_uuid()),
+        actor,
+        action: "identity:revoke_token".to_owned(),
+        target,
+        outcome: 204,
+        at: app.clock.now(),
+    };
+    Ok(app.store.insert_audit(&entry).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_which_paths_need_a_token() {
+        assert_eq!(project_in("/v1.0/p/instances"), Some("p"));
+        for open in [
+            "/",
+            "/v1.0",
+            "/v1.0/",
+            "/v1.0/p",
+            "/v1.0/p/",
+            "/v3/auth/tokens",
+            "/v1.0//x",
+        ] {
+            assert_eq!(project_in(open), None, "{open}");
+        }
+        assert!(is_identity("/v3") && is_identity("/identity/v3/auth/tokens"));
+        assert!(is_identity("/identity") && !is_identity("/v1.0/v3/x"));
+        assert_eq!(target("/v1.0/p/instances/1/action"), "instances/1/action");
+    }
+}

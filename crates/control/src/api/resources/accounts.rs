@@ -1,0 +1,109 @@
+//! Users of the API, for the operator.
+
+use axum::extract::State;
+use axum::response::Response;
+use coffer_core::name::Name;
+use coffer_core::secret::Secret;
+use coffer_wire::rest::v1::admin::{
+    ApiUserEnvelope, ApiUserList, ApiUserUpdateRequest, NewApiUserRequest,
+};
+use http::StatusCode;
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::extract::{Json, Segments};
+use crate::api::links::Page;
+use crate::api::respond::{empty, ok};
+use crate::api::views::accounts as views;
+use crate::app::AppState;
+use crate::app::account::{self, Change, NewUser};
+use crate::error::Result;
+
+pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, post))
+        .routes(routes!(show, patch, delete))
+}
+
+#[derive(Debug, Deserialize)]
+struct OneUser {
+    user: String,
+}
+
+/// Every user of the API; the parameter `name` picks one.
+#[utoipa::path(get, path = "/v1.0/{project_id}/admin/users", tag = "operator",
+    params(("name" = Option<String>, Query)), responses((status = 200, body = ApiUserList)))]
+async fn list(State(app): State<AppState>, page: Page) -> Result<Response> {
+    let mut all = account::list(&app).await?;
+    if let Some(name) = page.parameter("name") {
+        all.retain(|user| user.name.as_str() == name);
+    }
+    Ok(ok(&ApiUserList {
+        users: all.iter().map(views::user).collect(),
+    }))
+}
+
+/// Makes a user of the API.
+#[utoipa::path(post, path = "/v1.0/{project_id}/admin/users", tag = "operator",
+    request_body = NewApiUserRequest, responses((status = 200, body = ApiUserEnvelope)))]
+async fn post(
+    State(app): State<AppState>,
+    Json(request): Json<NewApiUserRequest>,
+) -> Result<Response> {
+    let new = NewUser {
+        name: Name::parse("user['name']", &request.user.name)?,
+        password: Secret::new(request.user.password),
+        default_project: request.user.default_project_id,
+    };
+    let user = account::create(&app, new).await?;
+    Ok(ok(&ApiUserEnvelope {
+        user: views::user(&user),
+    }))
+}
+
+/// One user of the API.
+#[utoipa::path(get, path = "/v1.0/{project_id}/admin/users/{user}", tag = "operator",
+    params(("user" = String, Path)), responses((status = 200, body = ApiUserEnvelope)))]
+async fn show(State(app): State<AppState>, Segments(path): Segments<OneUser>) -> Result<Response> {
+    let user = account::get(&app, &path.user).await?;
+    Ok(ok(&ApiUserEnvelope {
+        user: views::user(&user),
+    }))
+}
+
+/// Changes a user of the API.
+#[utoipa::path(patch, path = "/v1.0/{project_id}/admin/users/{user}", tag = "operator",
+    params(("user" = String, Path)), request_body = ApiUserUpdateRequest,
+    responses((status = 200, body = ApiUserEnvelope)))]
+async fn patch(
+    State(app): State<AppState>,
+    Segments(path): Segments<OneUser>,
+    Json(request): Json<ApiUserUpdateRequest>,
+) -> Result<Response> {
+    let asked = request.user;
+    let change = Change {
+        name: asked
+            .name
+            .map(|name| Name::parse("user['name']", &name))
+            .transpose()?,
+        password: asked.password.map(Secret::new),
+        is_enabled: asked.enabled,
+        default_project: asked.default_project_id,
+    };
+    let user = account::update(&app, &path.user, change).await?;
+    Ok(ok(&ApiUserEnvelope {
+        user: views::user(&user),
+    }))
+}
+
+/// Deletes a user of the API with its tokens and roles.
+#[utoipa::path(delete, path = "/v1.0/{project_id}/admin/users/{user}", tag = "operator",
+    params(("user" = String, Path)), responses((status = 204)))]
+async fn delete(
+    State(app): State<AppState>,
+    Segments(path): Segments<OneUser>,
+) -> Result<Response> {
+    account::delete(&app, &path.user).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}

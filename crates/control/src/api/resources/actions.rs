@@ -1,0 +1,79 @@
+//! Actions on an instance.
+
+use axum::extract::State;
+use axum::response::Response;
+use coffer_wire::rest::v1::action::ActionRequest;
+use http::StatusCode;
+use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::instances::OneInstance;
+use crate::api::extract::{Json, Segments};
+use crate::api::missing::not_there;
+use crate::api::respond::empty;
+use crate::app::policy::{Rule, authorise};
+use crate::app::{AppState, RequestContext, instance};
+use crate::error::{Error, Kind, Result};
+
+pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(post))
+}
+
+/// Does one thing to an instance.
+#[utoipa::path(post, path = "/v1.0/{project_id}/instances/{instance_id}/action",
+    tag = "instances", params(("instance_id" = String, Path)), request_body = ActionRequest,
+    responses((status = 202)))]
+async fn post(
+    State(app): State<AppState>,
+    context: RequestContext,
+    Segments(path): Segments<OneInstance>,
+    Json(request): Json<ActionRequest>,
+) -> Result<Response> {
+    let (action, value) = one(&request)?;
+    let rule = rule(action);
+    context.audit.action.get_or_init(|| rule.name);
+    authorise(&context.session, rule, true)?;
+    let view = instance::get(&app, &context, &path.instance_id).await?;
+    match action {
+        "restart" => {
+            no_options(action, value)?;
+            instance::restart(&app, &context, &view).await?;
+        }
+        "reset_status" => instance::reset_status(&app, &view).await?,
+        "resize" => return Err(not_there("resizing is not there yet")),
+        _ => {
+            let message = format!("Instance {} is in no set with replicas.", view.instance.id);
+            return Err(Error::new(Kind::BadRequest, "no-replicas", message));
+        }
+    }
+    Ok(empty(StatusCode::ACCEPTED))
+}
+
+/// The one action that a body names.
+fn one(request: &ActionRequest) -> Result<(&'static str, &Value)> {
+    match request.given().as_slice() {
+        [(action, value)] => Ok((action, value)),
+        [] => Err(Error::invalid("the body names no action")),
+        _ => Err(Error::invalid("the body names more than one action")),
+    }
+}
+
+fn rule(action: &str) -> Rule {
+    match action {
+        "restart" => Rule::project("instance:restart"),
+        "resize" => Rule::project("instance:resize_flavor"),
+        "promote_to_replica_source" => Rule::project("instance:promote_to_replica_source"),
+        "eject_replica_source" => Rule::project("instance:eject_replica_source"),
+        _ => Rule::admin("instance:reset_status"),
+    }
+}
+
+/// `{}`; some clients send `null` for it.
+fn no_options(action: &str, value: &Value) -> Result<()> {
+    match value {
+        Value::Null => Ok(()),
+        Value::Object(options) if options.is_empty() => Ok(()),
+        _ => Err(Error::invalid(format!("{action} takes an empty object"))),
+    }
+}

@@ -1,0 +1,152 @@
+//! Instances as Trove's clients read them.
+
+use coffer_core::instance::Lifecycle;
+use coffer_store::instance::InstanceView;
+use coffer_wire::rest::v1::instance::{
+    AccessField, Address, Instance, InstanceDatastore, InstanceFault, InstanceVolume, Management,
+};
+
+use crate::api::links::Links;
+
+/// How much of an instance is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::api) enum Detail {
+    /// As lists show it.
+    Brief,
+    /// As detail lists and single views show it.
+    Full,
+}
+
+/// An instance.
+pub(in crate::api) fn instance(
+    view: &InstanceView,
+    links: &Links,
+    detail: Detail,
+    is_admin: bool,
+) -> Instance {
+    let instance = &view.instance;
+    let spec = &instance.spec;
+    let id = instance.id.to_string();
+    let (status, operating_status) = instance.public_status();
+    let is_full = detail == Detail::Full;
+    let addresses = addresses(view);
+    Instance {
+        links: links.of("instances", &id),
+        id,
+        name: spec.name.as_str().to_owned(),
+        status: status.as_str().to_owned(),
+        operating_status: operating_status.to_string(),
+        flavor: links.reference("flavors", spec.flavor_id.as_str()),
+        datastore: InstanceDatastore {
+            datastore: view.datastore_name.clone(),
+            version: view.version_name.clone(),
+            version_number: is_full.then(|| view.version_number.clone()),
+        },
+        region: links.region().to_owned(),
+        access: access(view),
+        volume: volume(view, is_full),
+        ip: addresses
+            .as_ref()
+            .map(|all| all.iter().map(|one| one.address.clone()).collect()),
+        addresses,
+        tenant_id: is_admin.then(|| instance.tenant_id.to_string()),
+        created: is_full.then(|| instance.created_at.trove()),
+        updated: is_full.then(|| instance.updated_at.trove()),
+        service_status_updated: is_full.then(|| instance.health_at.trove()),
+        fault: if is_full { fault(view, is_admin) } else { None },
+        management: None,
+    }
+}
+
+/// An instance with what the management routes add.
+pub(in crate::api) fn managed(view: &InstanceView, links: &Links, detail: Detail) -> Instance {
+    let mut shown = instance(view, links, detail, true);
+    shown.management = Some(Management {
+        deleted: false,
+        deleted_at: None,
+        task_description: task_description(view.instance.lifecycle).to_owned(),
+        service_status: shown.operating_status.clone(),
+        server: None,
+    });
+    shown
+}
+
+/// Trove's words for what is being done.
+fn task_description(lifecycle: Lifecycle) -> &'static str {
+    match lifecycle {
+        Lifecycle::Building => "Building the instance.",
+        Lifecycle::Active | Lifecycle::Stopped => "No tasks for the instance.",
+        Lifecycle::Restarting => "Rebooting the instance.",
+        Lifecycle::Resizing => "Resizing the instance.",
+        Lifecycle::Updating => "Updating the instance.",
+        Lifecycle::Upgrading => "Upgrading the instance.",
+        Lifecycle::Promoting => "Promoting the instance to replica source.",
+        Lifecycle::Ejecting => "Ejecting the replica source.",
+        Lifecycle::Detaching => "Detaching the instance from replica source.",
+        Lifecycle::Deleting | Lifecycle::Deleted => "Deleting the instance.",
+        Lifecycle::Failed => "The last task failed.",
+    }
+}
+
+fn access(view: &InstanceView) -> AccessField {
+    let access = &view.instance.spec.access;
+    let cidrs: Vec<_> = access
+        .allowed_cidrs
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    AccessField {
+        is_public: Some(access.is_public),
+        allowed_cidrs: Some(cidrs).filter(|cidrs| !cidrs.is_empty()),
+    }
+}
+
+/// The published address comes first: Terraform and people take the first, and from outside the
+/// network no other works.
+fn addresses(view: &InstanceView) -> Option<Vec<Address>> {
+    if view.instance.lifecycle == Lifecycle::Building {
+        return None;
+    }
+    let published = view.published.map(|published| Address {
+        address: published.address.to_string(),
+        kind: "public".to_owned(),
+        network: None,
+        port: Some(published.port),
+    });
+    let private = view.network_address.map(|address| Address {
+        address: address.to_string(),
+        kind: "private".to_owned(),
+        network: Some(view.instance.spec.network_id.to_string()),
+        port: Some(view.port),
+    });
+    let all: Vec<_> = published.into_iter().chain(private).collect();
+    Some(all).filter(|all| !all.is_empty())
+}
+
+fn volume(view: &InstanceView, is_full: bool) -> InstanceVolume {
+    let size = view.instance.spec.volume;
+    let used = view.instance.volume_used_bytes.filter(|_| is_full);
+    InstanceVolume {
+        size: size.as_gib(),
+        used: used.map(|bytes| two_decimals(gib(bytes))),
+        used_percent: used.map(|bytes| two_decimals(gib(bytes) * 100.0 / gib(size.as_bytes()))),
+    }
+}
+
+fn gib(bytes: u64) -> f64 {
+    let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+    f64::from(mib) / 1_024.0
+}
+
+fn two_decimals(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
+}
+
+/// Why it is in ERROR; the private cause is the operator's.
+pub(in crate::api) fn fault(view: &InstanceView, is_admin: bool) -> Option<InstanceFault> {
+    view.instance.fault.as_ref().map(|fault| InstanceFault {
+        message: fault.message.clone(),
+        created: fault.at.trove(),
+        details: is_admin.then(|| fault.details.clone()),
+    })
+}

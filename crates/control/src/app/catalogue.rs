@@ -1,0 +1,161 @@
+//! Flavors, volume types and zones: what sizes and places the operator offers.
+
+use coffer_core::flavor::{Flavor, VolumeType, Zone};
+use coffer_core::id::FlavorId;
+use coffer_core::name::Name;
+
+use super::AppState;
+use crate::error::{Error, Result};
+
+/// Bounds of a flavor: memory in MiB, CPUs, disk in GiB.
+const MEMORY_MIB: std::ops::RangeInclusive<u32> = 64..=16 * 1024 * 1024;
+const VCPUS: std::ops::RangeInclusive<u32> = 1..=1_024;
+const DISK_GIB: std::ops::RangeInclusive<u32> = 0..=65_536;
+
+/// A change of a flavor; what is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct FlavorChange {
+    /// New name.
+    pub name: Option<Name>,
+    /// New memory; unit: MiB.
+    pub memory_mib: Option<u32>,
+    /// New number of CPUs.
+    pub vcpus: Option<u32>,
+    /// New disk; unit: GiB.
+    pub disk_gib: Option<u32>,
+}
+
+fn check(flavor: &Flavor) -> Result<()> {
+    let within = |field: &str, value: u32, range: &std::ops::RangeInclusive<u32>| {
+        if range.contains(&value) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "flavor['{field}'] {value} is not within {} and {}",
+            range.start(),
+            range.end()
+        )))
+    };
+    within("ram", flavor.memory_mib, &MEMORY_MIB)?;
+    within("vcpus", flavor.vcpus, &VCPUS)?;
+    within("disk", flavor.disk_gib, &DISK_GIB)
+}
+
+/// Every flavor.
+pub async fn list_flavors(app: &AppState) -> Result<Vec<Flavor>> {
+    Ok(app.store.list_flavors().await?)
+}
+
+/// The flavor with this id.
+pub async fn get_flavor(app: &AppState, text: &str) -> Result<Flavor> {
+    let missing = || Error::not_found("flavor", text);
+    let id: FlavorId = text.parse().map_err(|_| missing())?;
+    app.store.find_flavor(&id).await?.ok_or_else(missing)
+}
+
+/// Makes a flavor.
+pub async fn create_flavor(app: &AppState, flavor: Flavor) -> Result<Flavor> {
+    check(&flavor)?;
+    app.store.insert_flavor(&flavor).await?;
+    Ok(flavor)
+}
+
+/// Changes a flavor.
+pub async fn update_flavor(app: &AppState, text: &str, change: FlavorChange) -> Result<Flavor> {
+    let mut flavor = get_flavor(app, text).await?;
+    flavor.name = change.name.unwrap_or(flavor.name);
+    flavor.memory_mib = change.memory_mib.unwrap_or(flavor.memory_mib);
+    flavor.vcpus = change.vcpus.unwrap_or(flavor.vcpus);
+    flavor.disk_gib = change.disk_gib.unwrap_or(flavor.disk_gib);
+    check(&flavor)?;
+    app.store.update_flavor(&flavor).await?;
+    Ok(flavor)
+}
+
+/// Deletes a flavor that no instance has.
+pub async fn delete_flavor(app: &AppState, text: &str) -> Result<()> {
+    let flavor = get_flavor(app, text).await?;
+    Ok(app.store.delete_flavor(&flavor.id).await?)
+}
+
+/// Every volume type.
+pub async fn list_volume_types(app: &AppState) -> Result<Vec<VolumeType>> {
+    Ok(app.store.list_volume_types().await?)
+}
+
+/// The volume type of this name.
+pub async fn get_volume_type(app: &AppState, text: &str) -> Result<VolumeType> {
+    let missing = || Error::not_found("volume type", text);
+    let name = Name::parse("name", text).map_err(|_| missing())?;
+    app.store
+        .find_volume_type(name.as_str())
+        .await?
+        .ok_or_else(missing)
+}
+
+/// Makes a volume type.
+pub async fn create_volume_type(
+    app: &AppState,
+    name: Name,
+    description: String,
+) -> Result<VolumeType> {
+    let volume_type = VolumeType {
+        name,
+        description,
+        created_at: app.clock.now(),
+    };
+    app.store.insert_volume_type(&volume_type).await?;
+    Ok(volume_type)
+}
+
+/// Changes what a volume type says it is for.
+pub async fn update_volume_type(
+    app: &AppState,
+    text: &str,
+    description: String,
+) -> Result<VolumeType> {
+    let mut volume_type = get_volume_type(app, text).await?;
+    volume_type.description = description;
+    app.store.update_volume_type(&volume_type).await?;
+    Ok(volume_type)
+}
+
+/// Deletes a volume type that no instance has.
+pub async fn delete_volume_type(app: &AppState, text: &str) -> Result<()> {
+    let volume_type = get_volume_type(app, text).await?;
+    Ok(app
+        .store
+        .delete_volume_type(volume_type.name.as_str())
+        .await?)
+}
+
+/// Every zone.
+pub async fn list_zones(app: &AppState) -> Result<Vec<Zone>> {
+    Ok(app.store.list_zones().await?)
+}
+
+/// The zone of this name.
+pub async fn get_zone(app: &AppState, text: &str) -> Result<Zone> {
+    let missing = || Error::not_found("zone", text);
+    let name = Name::parse("name", text).map_err(|_| missing())?;
+    app.store
+        .find_zone(name.as_str())
+        .await?
+        .ok_or_else(missing)
+}
+
+/// Makes a zone.
+pub async fn create_zone(app: &AppState, name: Name) -> Result<Zone> {
+    let zone = Zone {
+        name,
+        created_at: app.clock.now(),
+    };
+    app.store.insert_zone(&zone).await?;
+    Ok(zone)
+}
+
+/// Deletes a zone that no instance names.
+pub async fn delete_zone(app: &AppState, text: &str) -> Result<()> {
+    let zone = get_zone(app, text).await?;
+    Ok(app.store.delete_zone(zone.name.as_str()).await?)
+}

@@ -1,0 +1,111 @@
+//! Why an instance is as it is: its state, its task, what that waits for, down to the root cause.
+
+use coffer_core::event::{AuditEntry, Event};
+use coffer_core::id::{AuditId, EventId, InstanceId, TaskId};
+use coffer_core::task::{Task, TaskStepRecord};
+use coffer_core::time::Timestamp;
+use coffer_store::instance::InstanceView;
+
+use super::AppState;
+use crate::error::Result;
+use crate::limits;
+
+/// Everything that explains an instance.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// The instance.
+    pub view: InstanceView,
+    /// The task that works on it, or the one that ended last in failure.
+    pub task: Option<Task>,
+    /// The tasks that block that one, nearest first, root cause last.
+    pub blocked_by: Vec<Task>,
+    /// The last steps of the task, oldest first.
+    pub history: Vec<TaskStepRecord>,
+    /// Now, to tell how long something lasts.
+    pub now: Timestamp,
+}
+
+/// Explains an instance.
+pub async fn explain(app: &AppState, view: InstanceView) -> Result<Explanation> {
+    let id = view.instance.id;
+    let task = match app.store.find_active_task(id).await? {
+        Some(task) => Some(task),
+        None => last_failed(app, id).await?,
+    };
+    let (blocked_by, history) = match &task {
+        Some(task) => (blockers(app, task).await?, last_steps(app, task).await?),
+        None => (Vec::new(), Vec::new()),
+    };
+    Ok(Explanation {
+        view,
+        task,
+        blocked_by,
+        history,
+        now: app.clock.now(),
+    })
+}
+
+/// The newest task of an instance, if it failed.
+async fn last_failed(app: &AppState, id: InstanceId) -> Result<Option<Task>> {
+    let newest = app.store.list_tasks(id).await?.pop();
+    Ok(newest.filter(|task| task.error.is_some()))
+}
+
+async fn last_steps(app: &AppState, task: &Task) -> Result<Vec<TaskStepRecord>> {
+    let mut history = app.store.list_history(task.id).await?;
+    let surplus = history.len().saturating_sub(limits::EXPLAIN_STEPS);
+    history.drain(..surplus);
+    Ok(history)
+}
+
+/// Follows `task ID` from wait to wait; bounded, because two tasks may wait for each other for the
+/// moment in which one of them is told to stop.
+async fn blockers(app: &AppState, task: &Task) -> Result<Vec<Task>> {
+    let mut chain: Vec<Task> = Vec::new();
+    let mut next = blocker(task);
+    while let Some(id) = next.take() {
+        let is_known = id == task.id || chain.iter().any(|one| one.id == id);
+        if is_known || chain.len() >= limits::EXPLAIN_DEPTH {
+            break;
+        }
+        if let Some(found) = app.store.find_task(id).await? {
+            next = blocker(&found);
+            chain.push(found);
+        }
+    }
+    Ok(chain)
+}
+
+/// The task that can end this one's wait, if a task can.
+fn blocker(task: &Task) -> Option<TaskId> {
+    let wait = task.wait.as_ref()?;
+    wait.unblocked_by.strip_prefix("task ")?.trim().parse().ok()
+}
+
+/// A page of an instance's history, oldest first, and the marker of the next page.
+pub async fn events(
+    app: &AppState,
+    id: InstanceId,
+    after: Option<EventId>,
+    limit: u32,
+) -> Result<(Vec<Event>, Option<EventId>)> {
+    let mut rows = app.store.list_events(id, after, limit + 1).await?;
+    let is_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows.last().filter(|_| is_more).map(|last| last.id);
+    Ok((rows, next))
+}
+
+/// A page of the audit trail, oldest first, and the marker of the next page.
+pub async fn audit(
+    app: &AppState,
+    tenant: Option<&coffer_core::id::TenantId>,
+    after: Option<AuditId>,
+    limit: u32,
+) -> Result<(Vec<AuditEntry>, Option<AuditId>)> {
+    let mut rows = app.store.list_audit(tenant, after, limit + 1).await?;
+    let is_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows.last().filter(|_| is_more).map(|last| last.id);
+    Ok((rows, next))
+}

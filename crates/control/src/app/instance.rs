@@ -1,0 +1,201 @@
+//! Instances: reading them, renaming, restarting, changing access, deleting.
+
+use coffer_core::access::Access;
+use coffer_core::id::InstanceId;
+use coffer_core::instance::Lifecycle;
+use coffer_core::name::Name;
+use coffer_core::task::Signal;
+use coffer_store::instance::{BeginTask, InstanceFilter, InstanceView, SpecChange};
+
+use super::{AppState, RequestContext};
+use crate::error::{Error, Kind, Result};
+use crate::workflow::Workflow;
+use crate::workflow::delete_instance::{self, DeleteInstanceInput};
+use crate::workflow::restart_instance::{self, RestartInstanceInput};
+use crate::workflow::update_access::{self, UpdateAccessInput};
+
+/// A page of the project's instances by id, and the marker of the next page.
+pub async fn list(
+    app: &AppState,
+    context: &RequestContext,
+    marker: Option<InstanceId>,
+    limit: u32,
+) -> Result<(Vec<InstanceView>, Option<InstanceId>)> {
+    let filter = InstanceFilter {
+        tenant: Some(context.tenant_id()?.clone()),
+    };
+    page(app, &filter, marker, limit).await
+}
+
+/// A page of the instances that a filter lets through, and the marker of the next page.
+pub async fn page(
+    app: &AppState,
+    filter: &InstanceFilter,
+    marker: Option<InstanceId>,
+    limit: u32,
+) -> Result<(Vec<InstanceView>, Option<InstanceId>)> {
+    // One row more than the page tells whether there is another page.
+    let mut rows = app.store.list_instances(filter, marker, limit + 1).await?;
+    let next = (rows.len() > limit as usize).then(|| {
+        rows.truncate(limit as usize);
+        rows.last().map(|row| row.instance.id)
+    });
+    Ok((rows, next.flatten()))
+}
+
+/// The instance with this id, if the asker may see it.
+pub async fn get(app: &AppState, context: &RequestContext, id: &str) -> Result<InstanceView> {
+    let missing = || Error::not_found("instance", id);
+    // Clients look names up by asking for them as ids first: no id is a 404, not a 400.
+    let parsed: InstanceId = id.parse().map_err(|_| missing())?;
+    let view = app
+        .store
+        .get_instance_view(context.visible()?, parsed)
+        .await?;
+    view.ok_or_else(missing)
+}
+
+/// Gives the instance another name.
+pub async fn rename(
+    app: &AppState,
+    context: &RequestContext,
+    view: &InstanceView,
+    name: &Name,
+) -> Result<()> {
+    let instance = &view.instance;
+    context.actor()?;
+    let now = app.clock.now();
+    app.store
+        .rename_instance(instance.id, &instance.tenant_id, name, now)
+        .await?;
+    Ok(())
+}
+
+/// Restarts the engine; from a failed instance too, as a way to mend it.
+pub async fn restart(app: &AppState, context: &RequestContext, view: &InstanceView) -> Result<()> {
+    let instance = &view.instance;
+    let new = context.new_task(app, &instance.tenant_id, instance.id)?;
+    let event = context.event(
+        app,
+        &new,
+        "instance.restart-asked",
+        "a restart was asked for",
+    );
+    let now = new.now;
+    let input = RestartInstanceInput {
+        instance_id: instance.id,
+        set_id: instance.set_id,
+    };
+    let task = restart_instance::task(new, &input);
+    let begin = BeginTask {
+        instance_id: instance.id,
+        expected: &[Lifecycle::Active],
+        to: Lifecycle::Restarting,
+        task: &task,
+        event: Some(&event),
+        change: SpecChange::default(),
+        now,
+    };
+    app.store
+        .begin_task(&begin)
+        .await
+        .map_err(|error| not_available(error, view))
+}
+
+/// Changes who may reach the instance from outside its network.
+pub async fn set_access(
+    app: &AppState,
+    context: &RequestContext,
+    view: &InstanceView,
+    access: Access,
+) -> Result<()> {
+    let instance = &view.instance;
+    let new = context.new_task(app, &instance.tenant_id, instance.id)?;
+    let event = context.event(app, &new, "instance.access-asked", access_in_words(&access));
+    let now = new.now;
+    let input = UpdateAccessInput {
+        instance_id: instance.id,
+        set_id: instance.set_id,
+    };
+    let task = update_access::task(new, &input);
+    let begin = BeginTask {
+        instance_id: instance.id,
+        expected: &[Lifecycle::Active],
+        to: Lifecycle::Updating,
+        task: &task,
+        event: Some(&event),
+        change: SpecChange {
+            access: Some(access),
+            ..SpecChange::default()
+        },
+        now,
+    };
+    app.store
+        .begin_task(&begin)
+        .await
+        .map_err(|error| not_available(error, view))
+}
+
+fn access_in_words(access: &Access) -> String {
+    let who: Vec<_> = access
+        .allowed_cidrs
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    match (access.is_public, who.is_empty()) {
+        (false, _) => "access from its own network only was asked for".to_owned(),
+        (true, true) => "access from anywhere was asked for".to_owned(),
+        (true, false) => format!("access from {} was asked for", who.join(", ")),
+    }
+}
+
+fn not_available(error: coffer_store::StoreError, view: &InstanceView) -> Error {
+    match error {
+        coffer_store::StoreError::NotAllowed { lifecycle } => {
+            let message = format!(
+                "Instance {} is not currently available for an action to be performed (it is \
+                 {lifecycle}).",
+                view.instance.id
+            );
+            Error::new(Kind::Unprocessable, "not-available", message)
+                .with_hint("wait until that ends, or ask explain what it waits for")
+        }
+        other => other.into(),
+    }
+}
+
+/// Deletes the instance, in whatever state it is; asking again changes nothing.
+pub async fn delete(app: &AppState, context: &RequestContext, view: &InstanceView) -> Result<()> {
+    let instance = &view.instance;
+    let new = context.new_task(app, &instance.tenant_id, instance.id)?;
+    let event = context.event(app, &new, "instance.delete-asked", "deletion was asked for");
+    let now = new.now;
+    let input = DeleteInstanceInput {
+        instance_id: instance.id,
+        set_id: instance.set_id,
+    };
+    let task = delete_instance::task(new, &input);
+    match app
+        .store
+        .begin_delete(instance.id, &task, Some(&event), now)
+        .await
+    {
+        // It went between the look and this.
+        Ok(_) | Err(coffer_store::StoreError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Tells what works on the instance to stop and undo. Nothing runs outside a task, so there is no
+/// status to overwrite; a delete is not stopped.
+pub async fn reset_status(app: &AppState, view: &InstanceView) -> Result<()> {
+    let Some(task) = app.store.find_active_task(view.instance.id).await? else {
+        return Ok(());
+    };
+    if task.workflow != delete_instance::DeleteInstance::NAME {
+        app.store
+            .insert_signal(task.id, Signal::Cancel, app.clock.now())
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Projects and their quotas.
+
+use coffer_core::id::TenantId;
+use coffer_core::name::Name;
+use coffer_core::quota::{Quota, Resource};
+use coffer_core::tenant::Tenant;
+
+use super::AppState;
+use crate::error::{Error, Kind, Result};
+
+/// A change of a project; what is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// New name.
+    pub name: Option<Name>,
+    /// New description.
+    pub description: Option<String>,
+    /// Whether its users may log in.
+    pub is_enabled: Option<bool>,
+}
+
+/// Makes a project.
+pub async fn create(app: &AppState, name: Name, description: String) -> Result<Tenant> {
+    let tenant = Tenant {
+        id: app.new_hex_id().parse()?,
+        name,
+        is_enabled: true,
+        description,
+        created_at: app.clock.now(),
+    };
+    app.store.insert_tenant(&tenant).await?;
+    Ok(tenant)
+}
+
+/// Every project.
+pub async fn list(app: &AppState) -> Result<Vec<Tenant>> {
+    Ok(app.store.list_tenants().await?)
+}
+
+/// The project with this id.
+pub async fn get(app: &AppState, text: &str) -> Result<Tenant> {
+    let missing = || Error::not_found("project", text);
+    let id: TenantId = text.parse().map_err(|_| missing())?;
+    app.store.find_tenant(&id).await?.ok_or_else(missing)
+}
+
+/// The project with this name.
+pub async fn find_by_name(app: &AppState, name: &str) -> Result<Option<Tenant>> {
+    if name.contains('\0') {
+        return Ok(None);
+    }
+    Ok(app.store.find_tenant_by_name(name).await?)
+}
+
+/// Changes a project; a closed one's tokens work no more.
+pub async fn update(app: &AppState, text: &str, change: Change) -> Result<Tenant> {
+    let mut tenant = get(app, text).await?;
+    tenant.name = change.name.unwrap_or(tenant.name);
+    tenant.description = change.description.unwrap_or(tenant.description);
+    tenant.is_enabled = change.is_enabled.unwrap_or(tenant.is_enabled);
+    app.store.update_tenant(&tenant).await?;
+    app.tokens.forget();
+    Ok(tenant)
+}
+
+/// Deletes a project that has no instances.
+pub async fn delete(app: &AppState, text: &str) -> Result<()> {
+    let tenant = get(app, text).await?;
+    app.store.delete_tenant(&tenant.id).await?;
+    app.tokens.forget();
+    Ok(())
+}
+
+/// What a project holds and may hold. A project that only a real Keystone knows has the defaults.
+pub async fn quotas(app: &AppState, tenant_id: &TenantId) -> Result<Vec<Quota>> {
+    Ok(app
+        .store
+        .get_quotas(tenant_id, Resource::default_limit)
+        .await?)
+}
+
+/// Sets limits; all are checked before the first is written.
+pub async fn set_quotas(
+    app: &AppState,
+    tenant_id: &TenantId,
+    limits: &[(String, i64)],
+) -> Result<()> {
+    let mut parsed = Vec::new();
+    for (name, limit) in limits {
+        let resource: Resource = name
+            .parse()
+            .map_err(|_| Error::not_found("quota resource", name))?;
+        if *limit < -1 {
+            let message = format!("quotas['{name}'] {limit} is less than -1, which is unlimited");
+            return Err(Error::new(Kind::BadRequest, "invalid", message));
+        }
+        parsed.push((resource, *limit));
+    }
+    for (resource, limit) in parsed {
+        app.store.set_quota(tenant_id, resource, limit).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! Logging in: a password or a token for a new token, scoped to a project or not.
+//!
+//! What was wrong is never told apart: unknown user, wrong password, closed user, unknown project
+//! and missing role all end in the same 401.
+
+use std::sync::Arc;
+
+use coffer_core::id::{TenantId, UserId};
+use coffer_core::secret::Secret;
+use coffer_core::tenant::{Tenant, Token, User};
+
+use super::password::Passwords;
+use super::throttle::Throttle;
+use super::token::{Session, Tokens, new_token, token_hash};
+use crate::app::AppState;
+use crate::error::{Error, Kind, Result};
+
+/// How a user proves itself.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// By its password.
+    Password {
+        /// The user.
+        user: Named,
+        /// Its password.
+        password: Secret,
+    },
+    /// By a token it has.
+    Token(Secret),
+}
+
+/// An object by id or by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// By id.
+    Id(String),
+    /// By name.
+    Name(String),
+}
+
+impl Named {
+    fn text(&self) -> &str {
+        match self {
+            Self::Id(text) | Self::Name(text) => text,
+        }
+    }
+}
+
+/// What a new token is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// A project.
+    Project(Named),
+    /// The user's default project, if there is one.
+    Default,
+    /// No project.
+    Unscoped,
+}
+
+/// The state of logging in that is shared by all requests.
+#[derive(Debug, Default)]
+pub struct Logins {
+    passwords: Passwords,
+    throttle: Throttle,
+}
+
+impl Logins {
+    /// Password hashing, for those who set one.
+    pub fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+}
+
+/// The one answer to everything that does not fit.
+fn refused() -> Error {
+    Error::new(
+        Kind::Unauthorized,
+        "not-authenticated",
+        "The request you have made requires authentication.",
+    )
+}
+
+/// Proves who asks and issues a token: its text, shown this once, and what it stands for.
+pub async fn login(
+    app: &AppState,
+    proof: Proof,
+    scope: Scope,
+    client_address: &str,
+) -> Result<(Secret, Arc<Session>)> {
+    let (user, ends_at) = match proof {
+        Proof::Password { user, password } => (
+            by_password(app, &user, &password, client_address).await?,
+            None,
+        ),
+        Proof::Token(token) => by_token(app, &token).await?,
+    };
+    let tenant = match scope {
+        Scope::Project(named) => Some(project(app, &user, &named).await?),
+        Scope::Default => default_project(app, &user).await?,
+        Scope::Unscoped => None,
+    };
+    let now = app.clock.now();
+    let full = now.plus_seconds(i64::from(app.config.token_lifetime_seconds));
+    let token = new_token(&*app.entropy);
+    let row = Token {
+        hash: token_hash(token.expose()),
+        user_id: user.id.clone(),
+        tenant_id: tenant.map(|tenant| tenant.id),
+        issued_at: now,
+        // A token got by a token ends with it, or it could be renewed for ever.
+        expires_at: ends_at.map_or(full, |end| full.min(end)),
+    };
+    app.store.insert_token(&row).await?;
+    let session = app
+        .tokens
+        .validate(&app.store, &*app.clock, token.expose())
+        .await?;
+    Ok((token, session.ok_or_else(refused)?))
+}
+
+async fn by_password(
+    app: &AppState,
+    named: &Named,
+    password: &Secret,
+    client_address: &str,
+) -> Result<User> {
+    let key = format!(
+        "{} {client_address}",
+        named.text().chars().take(80).collect::<String>()
+    );
+    if let Some(wait) = app.logins.throttle.wait(&key, app.clock.monotonic()) {
+        let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
+        let mut error = Error::new(
+            Kind::RateLimited,
+            "too-many-failed-logins",
+            format!("too many failed logins: try again in {seconds} s"),
+        );
+        error.retry_after = Some(seconds);
+        return Err(error);
+    }
+    let user = find_user(app, named).await?;
+    let stored = user.as_ref().map(|user| user.password_hash.as_str());
+    let fits = app.logins.passwords.verify(password, stored).await?;
+    match user.filter(|user| fits && user.is_enabled) {
+        Some(user) => {
+            app.logins.throttle.succeeded(&key);
+            Ok(user)
+        }
+        None => {
+            app.logins.throttle.failed(&key, app.clock.monotonic());
+            Err(refused())
+        }
+    }
+}
+
+async fn find_user(app: &AppState, named: &Named) -> Result<Option<User>> {
+    Ok(match named {
+        Named::Name(name) => app.store.find_user_by_name(name).await?,
+        Named::Id(id) => match id.parse::<UserId>() {
+            Ok(id) => app.store.find_user(&id).await?,
+            Err(_) => None,
+        },
+    })
+}
+
+async fn by_token(
+    app: &AppState,
+    token: &Secret,
+) -> Result<(User, Option<coffer_core::time::Timestamp>)> {
+    let session = app
+        .tokens
+        .validate(&app.store, &*app.clock, token.expose())
+        .await?;
+    let session = session.ok_or_else(refused)?;
+    let user = app
+        .store
+        .find_user(&session.user_id)
+        .await?
+        .ok_or_else(refused)?;
+    Ok((user, Some(session.expires_at)))
+}
+
+async fn project(app: &AppState, user: &User, named: &Named) -> Result<Tenant> {
+    let found = match named {
+        Named::Name(name) => app.store.find_tenant_by_name(name).await?,
+        Named::Id(id) => match id.parse::<TenantId>() {
+            Ok(id) => app.store.find_tenant(&id).await?,
+            Err(_) => None,
+        },
+    };
+    let tenant = found
+        .filter(|tenant| tenant.is_enabled)
+        .ok_or_else(refused)?;
+    match app.store.list_roles(&user.id, &tenant.id).await?.is_empty() {
+        true => Err(refused()),
+        false => Ok(tenant),
+    }
+}
+
+async fn default_project(app: &AppState, user: &User) -> Result<Option<Tenant>> {
+    let Some(id) = &user.default_tenant_id else {
+        return Ok(None);
+    };
+    // A default that does not work leaves the token unscoped, as in Keystone.
+    Ok(project(app, user, &Named::Id(id.to_string())).await.ok())
+}
+
+/// Ends a token.
+pub async fn revoke(app: &AppState, session: &Session) -> Result<()> {
+    app.store.delete_token(&session.hash).await?;
+    app.tokens.forget();
+    Ok(())
+}
+
+/// Validates a token that somebody presents.
+pub async fn session(app: &AppState, token: &str) -> Result<Option<Arc<Session>>> {
+    let tokens: &Tokens = &app.tokens;
+    tokens.validate(&app.store, &*app.clock, token).await
+}

@@ -1,0 +1,94 @@
+//! Coffer's certificate authorities in the store: made once by whoever needs them first, the same
+//! for every process on the store. Keys are sealed under the master key.
+
+use coffer_core::id::TenantId;
+use coffer_core::secret::Secret;
+use coffer_core::time::Timestamp;
+use coffer_store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::secrets::{SecretBox, SecretError};
+use crate::services::Services;
+use crate::tls::{Authority, TlsError, hex};
+use crate::workflow::encode;
+
+/// An authority that could not be made or read.
+#[derive(Debug, Error)]
+pub enum AuthorityError {
+    /// The store failed.
+    #[error("store an authority")]
+    Store(#[from] StoreError),
+    /// The stored key cannot be opened.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The certificate could not be made.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The stored text is damaged.
+    #[error("authority '{name}' is damaged in the store")]
+    Damaged {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    cert_pem: String,
+    sealed_key: String,
+}
+
+/// The authority of the API's own certificate.
+pub const API: &str = "api";
+/// The authority of guests' links and of those who may dial them.
+pub const LINK: &str = "link";
+
+/// The authority of this name, made if it is not there.
+pub async fn ensure(
+    store: &Store,
+    secrets: &SecretBox,
+    name: &str,
+    now: Timestamp,
+) -> Result<Authority, AuthorityError> {
+    let setting = format!("authority/{name}");
+    let text = match store.get_setting(&setting).await? {
+        Some(text) => text,
+        None => {
+            let made = Authority::generate(&format!("Coffer {name}"), now)?;
+            let sealed = secrets.seal_own(&setting, &made.key_pem);
+            let stored = Stored { cert_pem: made.cert_pem, sealed_key: hex(&sealed) };
+            store.put_setting_once(&setting, &encode(&stored)).await?
+        }
+    };
+    let damaged = || AuthorityError::Damaged { name: name.to_owned() };
+    let stored: Stored = serde_json::from_str(&text).map_err(|_| damaged())?;
+    let sealed = unhex(&stored.sealed_key).ok_or_else(damaged)?;
+    let key_pem: Secret = secrets.open_own(&setting, &sealed)?;
+    Ok(Authority { cert_pem: stored.cert_pem, key_pem })
+}
+
+/// The authority of guests' links.
+pub async fn link(services: &Services) -> Result<Authority, AuthorityError> {
+    ensure(&services.store, &services.secrets, LINK, services.clock.now()).await
+}
+
+/// The authority of a project's engines.
+pub async fn project(
+    services: &Services,
+    tenant_id: &TenantId,
+) -> Result<Authority, AuthorityError> {
+    let name = format!("project {tenant_id}");
+    ensure(&services.store, &services.secrets, &name, services.clock.now()).await
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    if digits.len() % 2 != 0 {
+        return None;
+    }
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
+}

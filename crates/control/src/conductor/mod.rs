@@ -1,0 +1,156 @@
+//! The conductor: the only writer of what guests report. It holds one long poll to each guest,
+//! ingests what changed in batches, notices loss, and asks the task manager for recovery.
+//!
+//! Its cost grows with changes, not with instances times seconds. One process plays the role at a
+//! time; it never changes an instance's lifecycle.
+
+mod ingest;
+pub mod inventory;
+mod poll;
+pub mod recovery;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_core::id::ServerId;
+use coffer_store::link::LiveLink;
+use coffer_store::singleton::Hold;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits;
+use crate::services::Services;
+use crate::supervise::Supervisor;
+
+/// Name of the role in the store.
+const ROLE: &str = "conductor";
+
+/// The conductor of one process.
+#[derive(Debug)]
+pub struct Conductor {
+    services: Services,
+    name: String,
+}
+
+impl Conductor {
+    /// A conductor; `name` is unique among all on the store, over restarts too.
+    pub fn new(services: Services, name: String) -> Self {
+        Self { services, name }
+    }
+
+    /// Plays the role whenever nobody else does, until told to stop.
+    pub async fn run(self: Arc<Self>, supervisor: Supervisor) {
+        let token = supervisor.token();
+        let mut watched: Option<(String, u64, Duration)> = None;
+        while !token.is_cancelled() {
+            match self.try_hold(&mut watched).await {
+                true => self.conduct(&supervisor, &token).await,
+                false => self.pause(&token, limits::ROLE_RENEWAL).await,
+            }
+        }
+        if let Err(error) = self.services.store.release_hold(ROLE, &self.name).await {
+            tracing::warn!(%error, "give the conductor's role back");
+        }
+    }
+
+    async fn pause(&self, token: &CancellationToken, pause: Duration) {
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = self.services.clock.sleep(pause) => {}
+        }
+    }
+
+    /// Takes the role when it is free, ours, or unmoved for a lease's time.
+    async fn try_hold(&self, watched: &mut Option<(String, u64, Duration)>) -> bool {
+        let now = self.services.clock.monotonic();
+        let lost = watched
+            .as_ref()
+            .filter(|(_, _, since)| now.saturating_sub(*since) >= limits::LEASE)
+            .map(|(owner, counter, _)| (owner.as_str(), *counter));
+        match self.services.store.try_hold(ROLE, &self.name, lost).await {
+            Ok(Hold::Held) => true,
+            Ok(Hold::Other { owner, counter }) => {
+                let moved = watched.as_ref().is_none_or(|(o, c, _)| (o, *c) != (&owner, counter));
+                if moved {
+                    *watched = Some((owner, counter, now));
+                }
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "take the conductor's role");
+                false
+            }
+        }
+    }
+
+    /// Holds the polls while the role is ours.
+    async fn conduct(&self, supervisor: &Supervisor, token: &CancellationToken) {
+        let (sender, ingest) = ingest::channel(self.services.clone());
+        supervisor.start("conductor ingest", ingest);
+        let mut polls: HashMap<ServerId, (LinkKey, CancellationToken)> = HashMap::new();
+        let mut wakeups = self.services.store.subscribe();
+        let mut renewed = self.services.clock.monotonic();
+        while !token.is_cancelled() {
+            let now = self.services.clock.monotonic();
+            if now.saturating_sub(renewed) >= limits::ROLE_RENEWAL {
+                match self.services.store.try_hold(ROLE, &self.name, None).await {
+                    Ok(Hold::Held) => renewed = now,
+                    _ => break,
+                }
+            }
+            self.follow(supervisor, &sender, &mut polls).await;
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = wakeups.wait() => self.pause(token, limits::CONDUCTOR_PACE).await,
+                () = self.services.clock.sleep(limits::POLL_SAFETY_NET) => {}
+            }
+        }
+        for (_, poll) in polls.values() {
+            poll.cancel();
+        }
+    }
+
+    /// Starts polls for links that are new, ends those of links that are gone or changed.
+    async fn follow(
+        &self,
+        supervisor: &Supervisor,
+        sender: &ingest::Sender,
+        polls: &mut HashMap<ServerId, (LinkKey, CancellationToken)>,
+    ) {
+        let links = match self.services.store.list_live_links().await {
+            Ok(links) => links,
+            Err(error) => {
+                tracing::error!(%error, "list links");
+                return;
+            }
+        };
+        let live: HashMap<ServerId, LiveLink> = links
+            .into_iter()
+            .filter(|l| l.link.key_fingerprint.is_some())
+            .filter(|l| l.provider == self.services.provider.name())
+            .map(|l| (l.link.server_id, l))
+            .collect();
+        polls.retain(|id, (key, poll)| {
+            let stays = live.get(id).is_some_and(|l| link_key(l) == *key) && !poll.is_cancelled();
+            if !stays {
+                poll.cancel();
+            }
+            stays
+        });
+        for (id, link) in live {
+            polls.entry(id).or_insert_with(|| {
+                let token = supervisor.token().child_token();
+                let key = link_key(&link);
+                let poll = poll::Poll::new(self.services.clone(), link, sender.clone());
+                supervisor.start("guest poll", poll.run(token.clone()));
+                (key, token)
+            });
+        }
+    }
+}
+
+type LinkKey = (u64, Option<String>);
+
+fn link_key(link: &LiveLink) -> LinkKey {
+    (link.incarnation.0, link.link.key_fingerprint.clone())
+}

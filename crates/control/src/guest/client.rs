@@ -1,0 +1,323 @@
+//! The guest protocol over a real link: HTTP/1.1 in mutual TLS.
+//!
+//! One idle connection per guest is kept for the next call; a call that finds it dead opens a new
+//! one. Which key a guest must show is the caller's knowledge (the link row), not kept here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use coffer_core::id::ServerId;
+use coffer_wire::guest::v1::{
+    Command, CommandState, Enrolled, Enrolment, InventoryPage, Refusal, Spec, SpecAccepted, Status,
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::SendRequest;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{GuestAddress, GuestError, Guests, Result};
+use crate::limits;
+use crate::supervise::Supervisor;
+use crate::tls::{self, Identity};
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// DNS name in a guest's link certificate.
+pub fn guest_name(server_id: ServerId) -> String {
+    format!("{server_id}.guest.coffer")
+}
+
+/// Guests over their links.
+#[derive(Debug)]
+pub struct LinkGuests {
+    supervisor: Supervisor,
+    identity: Identity,
+    link_ca_pem: String,
+    idle: Mutex<HashMap<ServerId, (Option<String>, Sender)>>,
+}
+
+impl LinkGuests {
+    /// Speaks to guests with this client certificate; guests show one of `link_ca_pem`.
+    pub fn new(supervisor: Supervisor, identity: Identity, link_ca_pem: String) -> Self {
+        Self { supervisor, identity, link_ca_pem, idle: Mutex::new(HashMap::new()) }
+    }
+
+    fn take_idle(&self, guest: &GuestAddress) -> Option<Sender> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pinned, sender) = idle.remove(&guest.server_id)?;
+        (pinned == guest.key_fingerprint && !sender.is_closed()).then_some(sender)
+    }
+
+    fn put_idle(&self, guest: &GuestAddress, sender: Sender) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|_, (_, sender)| !sender.is_closed());
+        if idle.len() < limits::IDLE_GUEST_CONNECTIONS_MAX {
+            idle.insert(guest.server_id, (guest.key_fingerprint.clone(), sender));
+        }
+    }
+
+    /// A new connection, and the key that the guest showed.
+    async fn connect(&self, guest: &GuestAddress) -> Result<(Sender, String)> {
+        let stream = guest.link.dial().await.map_err(|e| unreachable(&e))?;
+        stream.set_nodelay(true).map_err(|e| unreachable(&e))?;
+        let seen = Arc::new(Mutex::new(None));
+        let config = self.client_config(guest, Arc::clone(&seen))?;
+        let name = ServerName::try_from(guest_name(guest.server_id))
+            .map_err(|e| GuestError::Protocol { why: e.to_string() })?;
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .map_err(|e| classify_handshake(&e))?;
+        let (sender, connection) = hyper::client::conn::http1::Builder::new()
+            .max_buf_size(limits::GUEST_CONNECTION_BUFFER_BYTES)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| unreachable(&e))?;
+        self.supervisor.start_short(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "guest connection ended");
+            }
+        });
+        let fingerprint = seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .ok_or_else(|| GuestError::Impostor { why: "it showed no key".to_owned() })?;
+        Ok((sender, fingerprint))
+    }
+
+    fn client_config(
+        &self,
+        guest: &GuestAddress,
+        seen: Arc<Mutex<Option<String>>>,
+    ) -> Result<rustls::ClientConfig> {
+        let bad = |e: &dyn ToString| GuestError::Protocol { why: e.to_string() };
+        let mut roots = rustls::RootCertStore::empty();
+        for cert in tls::certificates(&self.link_ca_pem).map_err(|e| bad(&e))? {
+            roots.add(cert).map_err(|e| bad(&e))?;
+        }
+        let inner = rustls::client::WebPkiServerVerifier::builder_with_provider(
+            Arc::new(roots),
+            tls::provider(),
+        )
+        .build()
+        .map_err(|e| bad(&e))?;
+        let verifier = PinVerifier { inner, pinned: guest.key_fingerprint.clone(), seen };
+        rustls::ClientConfig::builder_with_provider(tls::provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| bad(&e))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_auth_cert(
+                tls::certificates(&self.identity.cert_pem).map_err(|e| bad(&e))?,
+                tls::private_key(&self.identity.key_pem).map_err(|e| bad(&e))?,
+            )
+            .map_err(|e| bad(&e))
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        guest: &GuestAddress,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T> {
+        if let Some(mut sender) = self.take_idle(guest)
+            && let Ok(answer) = send(&mut sender, method.clone(), path, body.clone()).await
+        {
+            self.put_idle(guest, sender);
+            return read(answer);
+        }
+        let (mut sender, _) = self.connect(guest).await?;
+        let answer = send(&mut sender, method, path, body).await?;
+        self.put_idle(guest, sender);
+        read(answer)
+    }
+
+    async fn put<T: DeserializeOwned>(
+        &self,
+        guest: &GuestAddress,
+        method: Method,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T> {
+        let body = serde_json::to_vec(body)
+            .map_err(|e| GuestError::Protocol { why: e.to_string() })?;
+        self.call(guest, method, path, Bytes::from(body)).await
+    }
+}
+
+fn unreachable(error: &impl ToString) -> GuestError {
+    GuestError::Unreachable { why: error.to_string() }
+}
+
+fn classify_handshake(error: &std::io::Error) -> GuestError {
+    let is_certificate = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<rustls::Error>())
+        .is_some_and(|e| matches!(e, rustls::Error::InvalidCertificate(_)));
+    if is_certificate {
+        GuestError::Impostor { why: error.to_string() }
+    } else {
+        unreachable(error)
+    }
+}
+
+async fn send(
+    sender: &mut Sender,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(hyper::StatusCode, Bytes)> {
+    sender.ready().await.map_err(|e| unreachable(&e))?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "guest")
+        .header("content-type", "application/json")
+        .body(Full::new(body))
+        .map_err(|e| GuestError::Protocol { why: e.to_string() })?;
+    let answer = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), limits::GUEST_ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|e| GuestError::Protocol { why: e.to_string() })?;
+    Ok((status, body.to_bytes()))
+}
+
+fn read<T: DeserializeOwned>((status, body): (hyper::StatusCode, Bytes)) -> Result<T> {
+    let why = |e: serde_json::Error| GuestError::Protocol { why: format!("{status}: {e}") };
+    if status.is_success() {
+        let text: &[u8] = if body.is_empty() { b"null" } else { &body };
+        return serde_json::from_slice(text).map_err(why);
+    }
+    let refusal: Refusal = serde_json::from_slice(&body).map_err(why)?;
+    Err(GuestError::Refused { reason: refusal.reason, message: refusal.message })
+}
+
+#[async_trait]
+impl Guests for LinkGuests {
+    async fn enrolment(&self, guest: &GuestAddress) -> Result<(Enrolment, String)> {
+        let (mut sender, fingerprint) = self.connect(guest).await?;
+        let answer = send(&mut sender, Method::GET, "/v1/enrol", Bytes::new()).await?;
+        Ok((read(answer)?, fingerprint))
+    }
+
+    async fn enrol(&self, guest: &GuestAddress, signed: &Enrolled) -> Result<()> {
+        let _: serde_json::Value = self.put(guest, Method::PUT, "/v1/enrol", signed).await?;
+        Ok(())
+    }
+
+    async fn put_spec(&self, guest: &GuestAddress, spec: &Spec) -> Result<SpecAccepted> {
+        self.put(guest, Method::PUT, "/v1/spec", spec).await
+    }
+
+    async fn status(&self, guest: &GuestAddress, after: u64, wait: Duration) -> Result<Status> {
+        let path = format!("/v1/status?after={after}&wait_ms={}", wait.as_millis());
+        self.call(guest, Method::GET, &path, Bytes::new()).await
+    }
+
+    async fn start_command(&self, guest: &GuestAddress, command: &Command) -> Result<CommandState> {
+        self.put(guest, Method::POST, "/v1/commands", command).await
+    }
+
+    async fn poll_command(
+        &self,
+        guest: &GuestAddress,
+        id: &str,
+        wait: Duration,
+    ) -> Result<CommandState> {
+        let path = format!("/v1/commands/{id}?wait_ms={}", wait.as_millis());
+        self.call(guest, Method::GET, &path, Bytes::new()).await
+    }
+
+    async fn inventory(
+        &self,
+        guest: &GuestAddress,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<InventoryPage> {
+        let after = after.map(|a| format!("&after={}", percent(a))).unwrap_or_default();
+        let path = format!("/v1/inventory?limit={limit}{after}");
+        self.call(guest, Method::GET, &path, Bytes::new()).await
+    }
+}
+
+/// Percent-encodes everything but unreserved characters.
+fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(b).to_string()
+            }
+            _ => format!("%{b:02X}"),
+        })
+        .collect()
+}
+
+/// Accepts the pinned key under our authority; before enrolment any key, which is then reported.
+#[derive(Debug)]
+struct PinVerifier {
+    inner: Arc<rustls::client::WebPkiServerVerifier>,
+    pinned: Option<String>,
+    seen: Arc<Mutex<Option<String>>>,
+}
+
+impl ServerCertVerifier for PinVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        let shown = tls::key_fingerprint(end_entity)
+            .map_err(|_| rustls::CertificateError::BadEncoding)?;
+        if let Some(pinned) = &self.pinned {
+            if *pinned != shown {
+                return Err(rustls::CertificateError::ApplicationVerificationFailure.into());
+            }
+            self.inner.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            )?;
+        }
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,21 @@
+//! The application: API, use cases, workflows, task manager, conductor and tracker.
+//!
+//! Control plane only: no byte of a tenant's queries passes through it but in relays and movers.
+
+pub mod api;
+pub mod app;
+pub mod auth;
+pub mod authority;
+pub mod clock;
+pub mod conductor;
+pub mod config;
+pub mod error;
+pub mod guest;
+pub mod limits;
+pub mod secrets;
+pub mod services;
+pub mod supervise;
+pub mod taskmanager;
+pub mod tls;
+pub mod vault;
+pub mod workflow;

@@ -1,0 +1,86 @@
+//! Every limit of the control plane that is not configuration: queues, loops, retries, messages.
+
+use std::time::Duration;
+
+/// Idle connections to guests that are kept for the next call.
+pub const IDLE_GUEST_CONNECTIONS_MAX: usize = 64;
+/// Buffer of one connection to a guest; unit: bytes.
+pub const GUEST_CONNECTION_BUFFER_BYTES: usize = 16 * 1024;
+/// Largest answer of a guest; unit: bytes.
+pub const GUEST_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Names in one page of a guest's inventory.
+pub const INVENTORY_PAGE: u32 = 200;
+/// Pages of a guest's inventory that are read in one go.
+pub const INVENTORY_PAGES_MAX: usize = 500;
+/// Longest call to a provider or guest inside a step; below the lease by more than a margin.
+pub const CALL_MAX: Duration = Duration::from_secs(10);
+/// Time after which an unmoved lease may be taken over.
+pub const LEASE: Duration = Duration::from_secs(20);
+/// What a lease must have left after a call's deadline.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(3);
+/// Tasks that one worker runs at once.
+pub const TASKS_AT_ONCE: usize = 32;
+/// Longest time between two looks for work when no wake-up came.
+pub const POLL_SAFETY_NET: Duration = Duration::from_secs(2);
+/// Port the guest agent listens on.
+pub const AGENT_PORT: u16 = 7070;
+/// How long a step waits inside one status call for news of the guest.
+pub const STATUS_WAIT: Duration = Duration::from_millis(1_500);
+/// How long a step waits inside one call for the end of a command.
+pub const COMMAND_WAIT: Duration = Duration::from_secs(2);
+/// Longest time a guest may take for one command; unit: milliseconds.
+pub const COMMAND_TIMEOUT_MS: u64 = 60_000;
+/// Time between two looks at something that does not wake us; unit: milliseconds.
+pub const POLL_MS: u64 = 50;
+/// Largest body of an API request; unit: bytes.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Rows on one page of a list, at most and by default.
+pub const PAGE: u32 = 20;
+/// Rows on one page of events and audit.
+pub const HISTORY_PAGE: u32 = 100;
+/// Databases, and users, in one request.
+pub const CONTENT_ITEMS_MAX: usize = 100;
+/// Address ranges in one `access`.
+pub const CIDRS_MAX: usize = 64;
+/// Longest token that is looked at; unit: characters.
+pub const TOKEN_CHARS_MAX: usize = 128;
+/// Tokens whose meaning is kept in memory.
+pub const TOKENS_CACHED: usize = 10_000;
+/// How long a token's meaning is kept: what was revoked elsewhere may work that long.
+pub const TOKEN_CACHE_AGE: Duration = Duration::from_secs(5);
+/// Password hashes computed at the same time; each takes 19 MiB.
+pub const PASSWORD_HASHES_AT_ONCE: usize = 2;
+/// User and address pairs whose failed logins are remembered.
+pub const FAILED_LOGINS_KEPT: usize = 10_000;
+/// Failed logins before the next ones have to wait.
+pub const FAILED_LOGINS_FREE: u32 = 3;
+/// Longest wait after failed logins.
+pub const FAILED_LOGIN_DELAY_MAX: Duration = Duration::from_secs(60);
+/// How long failed logins are remembered.
+pub const FAILED_LOGIN_MEMORY: Duration = Duration::from_secs(900);
+/// Shortest password of an API user; unit: bytes.
+pub const API_PASSWORD_BYTES_MIN: usize = 8;
+/// Projects whose request rate is measured at the same time.
+pub const RATE_BUCKETS: usize = 10_000;
+/// Tasks that `explain` follows from the blocked one to the root cause.
+pub const EXPLAIN_DEPTH: usize = 8;
+/// Steps of a task's history that `explain` shows.
+pub const EXPLAIN_STEPS: usize = 20;
+/// How long the API waits for the end of commands before it answers that they were accepted.
+pub const COMMANDS_ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How often a process that plays a role renews it.
+pub const ROLE_RENEWAL: Duration = Duration::from_secs(5);
+/// Least time between two looks of the conductor at the list of links.
+pub const CONDUCTOR_PACE: Duration = Duration::from_millis(20);
+/// How long a guest may hold the conductor's question when nothing changes.
+pub const LONG_POLL: Duration = Duration::from_secs(20);
+/// Silence after which a guest counts as lost, whatever the provider says.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Reports of guests that wait to be written.
+pub const INGEST_QUEUE: usize = 4_096;
+/// Reports of guests written in one transaction.
+pub const INGEST_BATCH: usize = 512;
+/// Time between two runs of the reconciler.
+pub const RECONCILE_PERIOD: Duration = Duration::from_secs(15);
+/// Rows on one page of the management list, at most.
+pub const MANAGEMENT_PAGE: u32 = 1_000;

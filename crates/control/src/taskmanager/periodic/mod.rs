@@ -1,0 +1,3 @@
+//! Periodic work: one file each, every run answers a status for operators.
+
+pub mod reconcile;

@@ -1,0 +1,175 @@
+//! Keeps what the provider holds and what the store says the same.
+//!
+//! What carries Coffer's tag and the store does not know is removed, once it was unknown in two
+//! runs: a row is always written before the provider is asked, so an object without a row is
+//! left over. What the store believes and the provider lost is brought back by a task. Nothing is
+//! touched that does not carry the tag.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
+use coffer_core::server::{Presence, ServerPurpose};
+use coffer_core::units::Incarnation;
+use coffer_infra::ProviderError;
+use coffer_infra::provider::{Owned, ServerState};
+use coffer_store::StoreError;
+
+use crate::conductor::recovery;
+use crate::limits;
+use crate::services::Services;
+use crate::supervise::Supervisor;
+
+/// What one run did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReconcileStatus {
+    /// Objects removed because the store does not know them.
+    pub removed: usize,
+    /// Objects not known for the first time.
+    pub suspected: usize,
+    /// Recoveries asked for.
+    pub recovered: usize,
+}
+
+/// A run that could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The store failed.
+    #[error("reconcile: read the store: {0}")]
+    Store(#[from] StoreError),
+    /// The provider failed.
+    #[error("reconcile: {0}")]
+    Provider(#[from] ProviderError),
+}
+
+/// The reconciler of one process.
+#[derive(Debug)]
+pub struct Reconciler {
+    services: Services,
+    suspected: BTreeSet<Owned>,
+}
+
+impl Reconciler {
+    /// A reconciler that suspects nothing yet.
+    pub fn new(services: Services) -> Self {
+        Self { services, suspected: BTreeSet::new() }
+    }
+
+    /// Runs at once and then periodically, until told to stop.
+    pub async fn run(mut self, supervisor: Supervisor) {
+        let token = supervisor.token();
+        let clock = Arc::clone(&self.services.clock);
+        let mut pause = Duration::from_secs(2);
+        while !token.is_cancelled() {
+            match self.once().await {
+                Ok(status) if status != ReconcileStatus::default() => {
+                    tracing::info!(?status, "reconciled");
+                }
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "reconcile"),
+            }
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = clock.sleep(pause) => {}
+            }
+            pause = limits::RECONCILE_PERIOD;
+        }
+    }
+
+    /// One run.
+    pub async fn once(&mut self) -> Result<ReconcileStatus, ReconcileError> {
+        let mut status = ReconcileStatus::default();
+        self.remove_unknown(&mut status).await?;
+        self.recover_lost(&mut status).await?;
+        Ok(status)
+    }
+
+    async fn remove_unknown(&mut self, status: &mut ReconcileStatus) -> Result<(), ReconcileError> {
+        // The provider is asked first: a row written meanwhile is then seen.
+        let owned = self.services.provider.list_owned().await?;
+        let known = Known::read(&self.services).await?;
+        let unknown: BTreeSet<Owned> = owned.into_iter().filter(|o| !known.has(o)).collect();
+        for one in unknown.intersection(&self.suspected) {
+            tracing::warn!(object = ?one, "remove what the store does not know");
+            match remove(&self.services, one).await {
+                Ok(()) => status.removed += 1,
+                Err(error) => tracing::warn!(object = ?one, %error, "remove left-over"),
+            }
+        }
+        status.suspected = unknown.difference(&self.suspected).count();
+        self.suspected = unknown;
+        Ok(())
+    }
+
+    async fn recover_lost(&self, status: &mut ReconcileStatus) -> Result<(), ReconcileError> {
+        for server in self.services.store.list_servers().await? {
+            let Some(instance_id) = server.instance_id else { continue };
+            if server.presence != Presence::Present
+                || server.purpose != ServerPurpose::Instance
+                || server.provider != self.services.provider.name()
+            {
+                continue;
+            }
+            let state = self.services.provider.observe_server(server.id).await?;
+            if matches!(state, ServerState::Running(_)) {
+                continue;
+            }
+            let cause = "its server was not running";
+            if recovery::request(&self.services, instance_id, cause).await? {
+                status.recovered += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the store knows.
+#[derive(Debug)]
+struct Known {
+    networks: BTreeSet<NetworkId>,
+    endpoints: BTreeSet<EndpointId>,
+    servers: BTreeMap<ServerId, Incarnation>,
+    volumes: BTreeMap<VolumeId, Incarnation>,
+}
+
+impl Known {
+    async fn read(services: &Services) -> Result<Self, StoreError> {
+        let store = &services.store;
+        let endpoints = store.list_endpoints().await?;
+        Ok(Self {
+            // A network without members has no place at the provider, though its row stays.
+            networks: endpoints.iter().map(|e| e.network_id).collect(),
+            endpoints: endpoints.into_iter().map(|e| e.id).collect(),
+            servers: store.list_servers().await?.into_iter().map(|s| (s.id, s.incarnation)).collect(),
+            volumes: store.list_volumes().await?.into_iter().map(|v| (v.id, v.incarnation)).collect(),
+        })
+    }
+
+    fn has(&self, owned: &Owned) -> bool {
+        match owned {
+            Owned::Network(id) => self.networks.contains(id),
+            Owned::Endpoint(id) => self.endpoints.contains(id),
+            Owned::Server(id, incarnation) => {
+                self.servers.get(id).is_some_and(|known| incarnation >= known)
+            }
+            Owned::Volume(id, incarnation) => {
+                self.volumes.get(id).is_some_and(|known| incarnation >= known)
+            }
+        }
+    }
+}
+
+async fn remove(services: &Services, owned: &Owned) -> Result<(), ProviderError> {
+    let provider = &services.provider;
+    match owned {
+        Owned::Network(id) => provider.delete_network(*id).await.map(drop),
+        Owned::Endpoint(id) => provider.delete_endpoint(*id).await.map(drop),
+        Owned::Server(id, incarnation) => {
+            provider.delete_server(*id, *incarnation).await.map(drop)
+        }
+        Owned::Volume(id, incarnation) => {
+            provider.delete_volume(*id, *incarnation).await.map(drop)
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! The runtime of workflows: claim, lease, lock, run one step, commit, and so on.
+//!
+//! Everything a task is lies in the store; a worker that dies leaves a lease that others see
+//! unmoved. Outcome, history and the step's own writes are one transaction, compared with the
+//! task's version, so a worker that wakes from a pause can commit nothing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use coffer_core::task::{Signal, Task, TaskState};
+use coffer_store::lock::{Acquire, LockOutcome};
+use coffer_store::task::StepCommit;
+use coffer_store::StoreError;
+use tokio::sync::Semaphore;
+
+use super::commit::Commit;
+use super::lease::LeaseWatch;
+use crate::limits;
+use crate::services::{Services, Verdict};
+use crate::supervise::Supervisor;
+use crate::workflow::{
+    self, AnyWorkflow, Context, Failure, Outcome, StepError, StepPolicy, Stepped, WaitFor,
+};
+
+/// Why a worker let go of a task before a commit said so.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store failed; the lease will end and another try begins.
+    #[error("run task: {0}")]
+    Store(String),
+    /// Another worker has the task.
+    #[error("run task: the lease was lost")]
+    LeaseLost,
+    /// The simulated process died.
+    #[error("run task: crashed")]
+    Crashed,
+}
+
+impl From<StoreError> for RunError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Stale { .. } => Self::LeaseLost,
+            other => Self::Store(format!("{other:?}")),
+        }
+    }
+}
+
+/// One worker of the task manager.
+#[derive(Debug)]
+pub struct Worker {
+    services: Services,
+    name: String,
+    watch: Mutex<LeaseWatch>,
+}
+
+impl Worker {
+    /// A worker; `name` is unique among all workers on the store, over restarts too.
+    pub fn new(services: Services, name: String) -> Self {
+        Self { services, name, watch: Mutex::new(LeaseWatch::default()) }
+    }
+
+    /// Runs tasks until told to stop; then lets those in hand come to their next commit.
+    pub async fn run(self: Arc<Self>, supervisor: Supervisor) {
+        let token = supervisor.token();
+        let slots = Arc::new(Semaphore::new(limits::TASKS_AT_ONCE));
+        let mut wakeups = self.services.store.subscribe();
+        while !token.is_cancelled() {
+            let free = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
+            let claimed = if free == 0 { Ok(Vec::new()) } else { self.claim(free).await };
+            let claimed = claimed.unwrap_or_else(|error| {
+                tracing::error!(%error, "claim tasks");
+                Vec::new()
+            });
+            for task in claimed {
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+                let worker = Arc::clone(&self);
+                supervisor.start("task", async move {
+                    worker.run_logged(task).await;
+                    drop(slot);
+                });
+            }
+            let pause = self.pause().await;
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = wakeups.wait() => {}
+                () = self.services.clock.sleep(pause) => {}
+            }
+        }
+    }
+
+    /// How long until the next task is due, at most the safety net's period.
+    async fn pause(&self) -> Duration {
+        let due = self.services.store.next_due().await.ok().flatten();
+        let Some(due) = due else { return limits::POLL_SAFETY_NET };
+        let ms = due.millis_since(self.services.clock.now());
+        let ms = Duration::from_millis(u64::try_from(ms).unwrap_or(0) + 1);
+        ms.min(limits::POLL_SAFETY_NET)
+    }
+
+    /// Claims what is due, and takes over what dead workers left.
+    pub async fn claim(&self, limit: u32) -> Result<Vec<Task>, RunError> {
+        let store = &self.services.store;
+        let now = self.services.clock.now();
+        let mut tasks = store.claim_tasks(&self.name, now, limit).await?;
+        let running: Vec<_> =
+            store.list_running().await?.into_iter().filter(|t| t.owner != self.name).collect();
+        let monotonic = self.services.clock.monotonic();
+        let lost = self
+            .watch
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .observe(&running, monotonic, limits::LEASE);
+        for one in lost {
+            tracing::warn!(task_id = %one.id, owner = %one.owner, "take over from a lost worker");
+            tasks.extend(store.steal_task(one.id, one.version, one.lease, &self.name).await?);
+        }
+        Ok(tasks)
+    }
+
+    async fn run_logged(&self, task: Task) {
+        let (id, workflow) = (task.id, task.workflow.clone());
+        match self.run_task(task).await {
+            Ok(()) => {}
+            Err(RunError::LeaseLost) => {
+                tracing::warn!(task_id = %id, workflow, "lease lost, another worker goes on");
+            }
+            Err(error) => {
+                tracing::error!(task_id = %id, workflow, %error, "run task");
+            }
+        }
+    }
+
+    /// Runs a claimed task, step after step, until it waits or ends.
+    pub async fn run_task(&self, mut task: Task) -> Result<(), RunError> {
+        let renewed = Mutex::new(self.services.clock.monotonic());
+        loop {
+            let (commit, next) = self.decide(&task, &renewed).await?;
+            if self.fault(Point::BeforeCommit, &task).await == Verdict::Crash {
+                return Err(RunError::Crashed);
+            }
+            let version = self.services.store.commit_step(&commit).await?;
+            if self.fault(Point::AfterCommit, &task).await == Verdict::Crash {
+                return Err(RunError::Crashed);
+            }
+            if !next {
+                return Ok(());
+            }
+            apply(&mut task, commit, version);
+        }
+    }
+
+    async fn fault(&self, point: Point, task: &Task) -> Verdict {
+        match (&self.services.chaos, point) {
+            (None, _) => Verdict::Go,
+            (Some(chaos), Point::BeforeCommit) => chaos.before_commit(task).await,
+            (Some(chaos), Point::AfterCommit) => chaos.after_commit(task).await,
+        }
+    }
+
+    /// Runs one step and answers its commit, and whether the task goes on at once.
+    async fn decide(
+        &self,
+        task: &Task,
+        renewed: &Mutex<Duration>,
+    ) -> Result<(StepCommit, bool), RunError> {
+        let started = self.services.clock.monotonic();
+        let Some(workflow) = workflow::workflow(&task.workflow) else {
+            return Ok((self.commit(task, started).stuck("no such workflow"), false));
+        };
+        if let Some(end) = self.preempted(task, workflow).await? {
+            return Ok((end, false));
+        }
+        if let Some(wait) = self.lock(task, workflow).await? {
+            return Ok((wait, false));
+        }
+        let context = Context {
+            services: &self.services,
+            task,
+            worker: &self.name,
+            renewed,
+        };
+        let answer = workflow.run(&context).await;
+        self.conclude(task, workflow, answer, started)
+    }
+
+    /// Whether a signal ends the task before its step.
+    async fn preempted(
+        &self,
+        task: &Task,
+        workflow: &dyn AnyWorkflow,
+    ) -> Result<Option<StepCommit>, RunError> {
+        if workflow.preempts() {
+            return Ok(None);
+        }
+        let signals = self.services.store.list_signals(task.id).await?;
+        if !signals.contains(&Signal::Delete) {
+            return Ok(None);
+        }
+        let commit = self.commit(task, self.services.clock.monotonic());
+        Ok(Some(commit.cancelled("the object is being deleted; the delete cleans up")))
+    }
+
+    /// Takes the task's locks before its first step.
+    async fn lock(
+        &self,
+        task: &Task,
+        workflow: &dyn AnyWorkflow,
+    ) -> Result<Option<StepCommit>, RunError> {
+        if task.has_locks {
+            return Ok(None);
+        }
+        let locks = match workflow.task_locks(task) {
+            Ok(locks) => locks,
+            Err(_) => {
+                let commit = self.commit(task, self.services.clock.monotonic());
+                return Ok(Some(commit.stuck("its input cannot be read")));
+            }
+        };
+        let ask = Acquire {
+            task_id: task.id,
+            version: task.version,
+            owner: &self.name,
+            locks: &locks,
+            preempt: workflow.preempts(),
+            now: self.services.clock.now(),
+        };
+        match self.services.store.acquire_locks(&ask).await? {
+            LockOutcome::Acquired => Ok(None),
+            LockOutcome::Blocked { by, workflow } => {
+                let wait = WaitFor {
+                    after_ms: 1_000,
+                    reason: "lock.held",
+                    message: format!("{workflow} (task {by}) has to end first"),
+                    unblocked_by: format!("task {by}"),
+                };
+                let commit = self.commit(task, self.services.clock.monotonic());
+                Ok(Some(commit.stepped(Stepped::wait(wait))))
+            }
+        }
+    }
+
+    fn commit<'a>(&'a self, task: &'a Task, started: Duration) -> Commit<'a> {
+        let took = self.services.clock.monotonic().saturating_sub(started);
+        let policy = workflow::workflow(&task.workflow)
+            .and_then(|w| w.task_policy(task).ok())
+            .unwrap_or(StepPolicy::forever());
+        Commit {
+            task,
+            worker: &self.name,
+            policy,
+            now: self.services.clock.now(),
+            took_ms: i64::try_from(took.as_millis()).unwrap_or(i64::MAX),
+        }
+    }
+
+    fn conclude(
+        &self,
+        task: &Task,
+        workflow: &dyn AnyWorkflow,
+        answer: Result<Stepped<String>, StepError>,
+        started: Duration,
+    ) -> Result<(StepCommit, bool), RunError> {
+        let commit = self.commit(task, started);
+        let stepped = match answer {
+            Ok(stepped) => stepped,
+            Err(StepError::Retry(failure)) => {
+                return Ok(if is_spent(&commit) {
+                    give_up(&commit, workflow, &failure, String::new())
+                } else {
+                    (commit.retry(&failure), false)
+                });
+            }
+            Err(StepError::Fatal(failure)) if commit.policy.retries.is_none() => {
+                return Ok((commit.retry(&failure), false));
+            }
+            Err(StepError::Fatal(failure)) => {
+                return Ok(give_up(&commit, workflow, &failure, String::new()));
+            }
+            Err(StepError::LeaseLost) => return Err(RunError::LeaseLost),
+            Err(StepError::Crashed) => return Err(RunError::Crashed),
+            Err(StepError::Store { why }) => return Err(RunError::Store(why)),
+            Err(StepError::Unknown { why }) => return Ok((commit.stuck(&why), false)),
+        };
+        let source = format!("{}:{}", stepped.source.file(), stepped.source.line());
+        match &stepped.outcome {
+            Outcome::Unwind(failure) => Ok(give_up(&commit, workflow, failure, source)),
+            Outcome::Wait(wait) if is_late(&commit) => {
+                let failure = late(&commit, wait);
+                Ok(give_up(&commit, workflow, &failure, source))
+            }
+            Outcome::Next(_) => Ok((commit.stepped(stepped), true)),
+            Outcome::Wait(_) | Outcome::Done | Outcome::Failed => {
+                Ok((commit.stepped(stepped), false))
+            }
+        }
+    }
+}
+
+enum Point {
+    BeforeCommit,
+    AfterCommit,
+}
+
+/// The task in memory as the commit left it in the store.
+fn apply(task: &mut Task, commit: StepCommit, version: u64) {
+    task.version = version;
+    task.step = commit.update.step;
+    task.attempt = commit.update.attempt;
+    task.wait = commit.update.wait;
+    task.step_at = commit.update.step_at;
+    task.deadline = commit.update.deadline;
+    task.error = commit.update.error;
+    task.has_locks = true;
+    debug_assert_eq!(commit.update.state, TaskState::Running);
+}
+
+fn is_spent(commit: &Commit<'_>) -> bool {
+    let tries = commit.policy.retries.is_some_and(|max| commit.task.attempt >= max);
+    tries || is_late(commit)
+}
+
+fn is_late(commit: &Commit<'_>) -> bool {
+    commit.deadline().is_some_and(|deadline| commit.now >= deadline)
+}
+
+fn late(commit: &Commit<'_>, wait: &WaitFor) -> Failure {
+    let seconds = commit.policy.deadline_seconds.unwrap_or(0);
+    let step = step_name(&commit.task.step);
+    Failure {
+        message: format!("step {step} did not end within {seconds} s: {}", wait.message),
+        details: format!("{} to be ended by {}", wait.reason, wait.unblocked_by),
+    }
+}
+
+/// The name of a stored step, for people.
+pub(crate) fn step_name(step: &str) -> String {
+    serde_json::from_str::<serde_json::Value>(step)
+        .ok()
+        .and_then(|v| v.get("step").and_then(|s| s.as_str()).map(str::to_owned))
+        .unwrap_or_else(|| step.to_owned())
+}
+
+fn give_up(
+    commit: &Commit<'_>,
+    workflow: &dyn AnyWorkflow,
+    failure: &Failure,
+    source: String,
+) -> (StepCommit, bool) {
+    match workflow.task_undo(commit.task) {
+        Ok(Some(undo)) => (commit.unwind(undo, failure, source), true),
+        Ok(None) => (commit.give_up(failure, source), false),
+        Err(_) => (commit.stuck("its step cannot be read"), false),
+    }
+}
+

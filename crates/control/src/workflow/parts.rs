@@ -1,0 +1,566 @@
+//! The deeds that several workflows share: each makes one thing so, and says what to write.
+//!
+//! All are idempotent; a workflow's own file decides the order and what follows.
+
+use coffer_core::id::ServerId;
+use coffer_core::network::Network;
+use coffer_core::replication::{Endpoint, Published};
+use coffer_core::server::{Link, LinkForm, Presence, Server, Volume, VolumeRole};
+use coffer_engines::engine::RenderContext;
+use coffer_infra::provider::{
+    EndpointSpec, Limits, NetworkSpec, Origin, Progress, ServerSpec, VolumeSpec,
+};
+use coffer_store::Write;
+use coffer_store::instance::InstanceGraph;
+use coffer_store::inventory::StoredInventory;
+use coffer_wire::guest::v1::{
+    Boot, Command, CommandState, ConfigFile, EngineHealth, EngineState, EngineTls, Enrolled,
+    Fencing, Operation, PROTOCOL, Role, Spec, Status,
+};
+
+use super::{Context, StepError, Stepped, WaitFor};
+use crate::authority;
+use crate::guest::{GuestAddress, GuestError, guest_name};
+use crate::limits;
+use crate::tls::{AltNames, Usage};
+
+/// Whether a deed is done.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// It is; these writes say so.
+    Ready(Vec<Write>),
+    /// Not yet.
+    Waiting(WaitFor),
+}
+
+impl Part {
+    /// Goes on with `step` once the deed is done.
+    #[track_caller]
+    pub(super) fn then<S>(self, step: S) -> Stepped<S> {
+        match self {
+            Self::Ready(writes) => Stepped::next(step, writes),
+            Self::Waiting(wait) => Stepped::wait(wait),
+        }
+    }
+
+    fn of_provider<T>(progress: Progress<T>, ready: impl FnOnce(T) -> Vec<Write>) -> Self {
+        match progress {
+            Progress::Ready(value) => Self::Ready(ready(value)),
+            Progress::Pending { reason, poll_after_ms } => Self::Waiting(WaitFor {
+                after_ms: poll_after_ms,
+                reason: "provider.working",
+                message: reason,
+                unblocked_by: "provider".to_owned(),
+            }),
+        }
+    }
+}
+
+/// A wait for the guest.
+pub(super) fn guest_wait(reason: &'static str, message: impl Into<String>, after_ms: u64) -> Part {
+    Part::Waiting(WaitFor {
+        after_ms,
+        reason,
+        message: message.into(),
+        unblocked_by: "guest".to_owned(),
+    })
+}
+
+/// The network the instance is a member of.
+pub(super) fn network(graph: &InstanceGraph) -> Result<&Network, StepError> {
+    graph
+        .network
+        .as_ref()
+        .ok_or_else(|| StepError::fatal("the instance's network was removed", "no network row"))
+}
+
+fn generation(graph: &InstanceGraph) -> u64 {
+    graph.set.as_ref().map_or(0, |set| set.generation.0)
+}
+
+/// The server that runs the instance.
+pub(super) fn server(graph: &InstanceGraph) -> Result<&Server, StepError> {
+    graph
+        .servers
+        .iter()
+        .find(|s| s.instance_id == Some(graph.instance.id))
+        .ok_or_else(|| StepError::fatal("the instance has no server", "no server row"))
+}
+
+/// The volume that holds the data in use.
+pub(super) fn data_volume(graph: &InstanceGraph) -> Result<&Volume, StepError> {
+    graph
+        .volumes
+        .iter()
+        .find(|v| v.role == VolumeRole::Data)
+        .ok_or_else(|| StepError::fatal("the instance has no data volume", "no volume row"))
+}
+
+/// Where the instance's guest is.
+pub(super) fn guest_address(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<GuestAddress, StepError> {
+    let server_id = server(graph)?.id;
+    Ok(GuestAddress {
+        server_id,
+        link: context.services.provider.guest_link(server_id),
+        key_fingerprint: link(graph, server_id).and_then(|l| l.key_fingerprint.clone()),
+    })
+}
+
+fn link(graph: &InstanceGraph, server_id: ServerId) -> Option<&Link> {
+    graph.links.iter().find(|l| l.server_id == server_id)
+}
+
+/// Makes the tenant network.
+pub(super) async fn ensure_network(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Part, StepError> {
+    let network = network(graph)?;
+    let tracker_address = network
+        .tracker_address()
+        .ok_or_else(|| StepError::fatal("the network's subnet is too small", "no address 1"))?;
+    let spec = NetworkSpec {
+        id: network.id,
+        tenant_id: network.tenant_id.clone(),
+        subnet: network.subnet,
+        tracker_address,
+    };
+    let provider = &context.services.provider;
+    let progress = context.provider("make network", provider.ensure_network(&spec)).await?;
+    Ok(Part::of_provider(progress, |()| Vec::new()))
+}
+
+/// Makes the data volume, a clone of the template of its root.
+pub(super) async fn ensure_volume(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Part, StepError> {
+    let volume = data_volume(graph)?;
+    let spec = VolumeSpec {
+        id: volume.id,
+        incarnation: volume.incarnation,
+        tenant_id: volume.tenant_id.clone(),
+        role: volume.role,
+        size: graph.instance.spec.volume,
+        volume_type: volume.volume_type.clone(),
+        origin: volume
+            .template
+            .clone()
+            .map_or(Origin::Empty, |root| Origin::Template { root }),
+    };
+    let provider = &context.services.provider;
+    let progress = context.provider("make volume", provider.ensure_volume(&spec)).await?;
+    let mut row = volume.clone();
+    Ok(Part::of_provider(progress, |made| {
+        row.presence = Presence::Present;
+        row.provider_ref = Some(made.provider_ref);
+        vec![Write::PutVolume(row)]
+    }))
+}
+
+/// Makes and starts the server, on its network and volume.
+pub(super) async fn ensure_server(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Part, StepError> {
+    // A delete of the network's last member may have taken the network away meanwhile.
+    if let Part::Waiting(wait) = ensure_network(context, graph).await? {
+        return Ok(Part::Waiting(wait));
+    }
+    let spec = server_spec(context, graph).await?;
+    let provider = &context.services.provider;
+    let progress = context.provider("start server", provider.ensure_server(&spec)).await?;
+    let mut row = server(graph)?.clone();
+    let known = link(graph, row.id).cloned();
+    let link_id = context.services.new_uuid();
+    Ok(Part::of_provider(progress, |made| {
+        row.presence = Presence::Present;
+        row.provider_ref = Some(made.provider_ref);
+        row.host = Some(made.host);
+        let link = known.unwrap_or_else(|| Link {
+            id: coffer_core::id::LinkId::from_uuid(link_id),
+            server_id: row.id,
+            form: LinkForm::Netns,
+            address: format!("127.0.0.1:{}", limits::AGENT_PORT),
+            key_fingerprint: None,
+            agent_version: None,
+            position: 0,
+        });
+        vec![Write::PutServer(row), Write::PutLink(link)]
+    }))
+}
+
+async fn server_spec(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<ServerSpec, StepError> {
+    let row = server(graph)?;
+    let volume = data_volume(graph)?;
+    let address = endpoint(graph)?.network_address;
+    let flavor = graph
+        .flavor
+        .as_ref()
+        .ok_or_else(|| StepError::fatal("the instance's flavor was removed", "no flavor row"))?;
+    let limits = Limits { memory_mib: flavor.memory_mib, vcpus: flavor.vcpus };
+    let link_ca = authority::link(context.services).await.map_err(authority_failed)?;
+    let boot = Boot {
+        protocol: PROTOCOL,
+        server_id: row.id.to_string(),
+        instance_id: row.instance_id.map(|id| id.to_string()),
+        link_ca_pem: link_ca.cert_pem,
+        bind: vec![
+            ([127, 0, 0, 1], limits::AGENT_PORT).into(),
+            (address, limits::AGENT_PORT).into(),
+        ],
+        engine: graph.version.manager.clone(),
+        engine_version: graph.version.name.to_string(),
+        agent_uid: 0,
+        engine_uid: 0,
+        data_dir: "/data".to_owned(),
+        memory_mib: limits.memory_mib,
+        vcpus: limits.vcpus,
+    };
+    Ok(ServerSpec {
+        id: row.id,
+        incarnation: row.incarnation,
+        tenant_id: row.tenant_id.clone(),
+        instance_id: row.instance_id,
+        purpose: row.purpose,
+        roots: row.roots.clone(),
+        volume_id: volume.id,
+        volume_incarnation: volume.incarnation,
+        network_id: network(graph)?.id,
+        network_address: address,
+        limits,
+        zone: graph.instance.spec.zone.clone(),
+        boot: super::encode(&boot),
+    })
+}
+
+fn endpoint(graph: &InstanceGraph) -> Result<&Endpoint, StepError> {
+    graph
+        .endpoints
+        .first()
+        .ok_or_else(|| StepError::fatal("the instance has no endpoint", "no endpoint row"))
+}
+
+/// Leads the endpoint to the server, published as the tenant asked.
+pub(super) async fn ensure_endpoint(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Part, StepError> {
+    let row = endpoint(graph)?;
+    let access = &graph.instance.spec.access;
+    let spec = EndpointSpec {
+        id: row.id,
+        network_id: row.network_id,
+        network_address: row.network_address,
+        port: row.port,
+        is_published: access.is_public,
+        published: row.published.map(|p| (p.address, p.port).into()),
+        allowed_cidrs: access.allowed_cidrs.clone(),
+        target: Some(server(graph)?.id),
+    };
+    let provider = &context.services.provider;
+    let progress = context.provider("lead endpoint", provider.ensure_endpoint(&spec)).await?;
+    let mut row = row.clone();
+    Ok(Part::of_provider(progress, |made| {
+        row.published = made.published.map(|at| Published {
+            address: at.ip(),
+            port: at.port(),
+        });
+        row.allowed_cidrs.clone_from(&access.allowed_cidrs);
+        row.target = Some(graph.instance.id);
+        vec![Write::PutEndpoint(row)]
+    }))
+}
+
+/// Signs the guest's link key and pins it, unless that was done.
+pub(super) async fn enrol(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Part, StepError> {
+    let mut guest = guest_address(context, graph)?;
+    let guests = &context.services.guests;
+    let (asked, shown) = match context.guest(guests.enrolment(&guest)).await? {
+        Ok(answer) => answer,
+        Err(GuestError::Unreachable { why }) => return Ok(not_yet(&why)),
+        Err(error) => return Err(guest_failed("enrol guest", &error)),
+    };
+    if asked.server_id != guest.server_id.to_string() {
+        return Err(StepError::fatal("another guest answers on the link", asked.server_id));
+    }
+    let ca = authority::link(context.services).await.map_err(authority_failed)?;
+    let name = guest_name(guest.server_id);
+    let alt = AltNames { names: vec![name.clone()], addresses: Vec::new() };
+    let cert = ca
+        .sign_request(&asked.link_csr_pem, &name, &alt, Usage::Server, context.now())
+        .map_err(|e| StepError::retry("sign the guest's key", e))?;
+    let enrolled = Enrolled { link_cert_pem: cert };
+    match context.guest(guests.enrol(&guest, &enrolled)).await? {
+        Ok(()) => {}
+        Err(GuestError::Unreachable { why }) => return Ok(not_yet(&why)),
+        Err(error) => return Err(guest_failed("enrol guest", &error)),
+    }
+    guest.key_fingerprint = Some(shown);
+    let mut row = link(graph, guest.server_id)
+        .cloned()
+        .ok_or_else(|| StepError::fatal("the server has no link", "no link row"))?;
+    row.key_fingerprint = guest.key_fingerprint;
+    row.agent_version = Some(asked.agent_version);
+    Ok(Part::Ready(vec![Write::PutLink(row)]))
+}
+
+fn not_yet(why: &str) -> Part {
+    tracing::debug!(why, "guest does not answer yet");
+    guest_wait("guest.starting", "the guest does not answer yet", limits::POLL_MS)
+}
+
+/// Tells the guest what should be. Answers the version that it then has to reach.
+pub(super) async fn push_spec(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Result<u64, Part>, StepError> {
+    let guest = guest_address(context, graph)?;
+    let guests = &context.services.guests;
+    let current = match context.guest(guests.status(&guest, 0, std::time::Duration::ZERO)).await? {
+        Ok(status) => status,
+        Err(GuestError::Unreachable { why }) => return Ok(Err(not_yet(&why))),
+        Err(error) => return Err(guest_failed("ask guest", &error)),
+    };
+    let (asked, _) = match context.guest(guests.enrolment(&guest)).await? {
+        Ok(answer) => answer,
+        Err(GuestError::Unreachable { why }) => return Ok(Err(not_yet(&why))),
+        Err(error) => return Err(guest_failed("ask guest", &error)),
+    };
+    let version = current.spec_version + 1;
+    let spec = spec(context, graph, version, &asked.engine_csr_pem).await?;
+    match context.guest(guests.put_spec(&guest, &spec)).await? {
+        Ok(accepted) => Ok(Ok(accepted.version)),
+        Err(GuestError::Unreachable { why }) => Ok(Err(not_yet(&why))),
+        Err(error) => Err(guest_failed("tell guest what should be", &error)),
+    }
+}
+
+async fn spec(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+    version: u64,
+    engine_csr_pem: &str,
+) -> Result<Spec, StepError> {
+    let manager = &graph.version.manager;
+    let engine = coffer_engines::engine(manager)
+        .ok_or_else(|| StepError::fatal(format!("no engine '{manager}'"), "not registered"))?;
+    let flavor = graph
+        .flavor
+        .as_ref()
+        .ok_or_else(|| StepError::fatal("the instance's flavor was removed", "no flavor row"))?;
+    let endpoint = endpoint(graph)?;
+    let config = engine.render(&RenderContext {
+        version: graph.version.name.to_string(),
+        memory_mib: flavor.memory_mib,
+        vcpus: flavor.vcpus,
+        volume: graph.instance.spec.volume,
+        listen: listen(endpoint),
+        data_dir: "/data".to_owned(),
+    });
+    let ca = authority::project(context.services, &graph.instance.tenant_id)
+        .await
+        .map_err(authority_failed)?;
+    let name = format!("{}.coffer", graph.instance.id);
+    let alt = AltNames { names: vec![name.clone()], addresses: listen(endpoint) };
+    let cert_pem = ca
+        .sign_request(engine_csr_pem, &name, &alt, Usage::Server, context.now())
+        .map_err(|e| StepError::retry("sign the engine's key", e))?;
+    Ok(Spec {
+        generation: generation(graph),
+        version,
+        role: Role::Primary,
+        engine_state: EngineState::Running,
+        identity: data_volume(graph)?.id.to_string(),
+        config: config
+            .into_iter()
+            .map(|f| ConfigFile { name: f.name.to_owned(), content: f.content })
+            .collect(),
+        tls: Some(EngineTls { cert_pem, ca_pem: ca.cert_pem }),
+    })
+}
+
+/// Addresses at which the engine is reached.
+fn listen(endpoint: &Endpoint) -> Vec<std::net::IpAddr> {
+    let published = endpoint.published.map(|p| p.address);
+    std::iter::once(endpoint.network_address).chain(published).collect()
+}
+
+/// Waits until the guest has applied `version` and its engine answers.
+pub(super) async fn await_healthy(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+    version: u64,
+) -> Result<Part, StepError> {
+    let guest = guest_address(context, graph)?;
+    let guests = &context.services.guests;
+    let mut after = 0;
+    // The first answer may be of any age; the second is news, or the wait is over.
+    for _ in 0..2 {
+        match context.guest(guests.status(&guest, after, limits::STATUS_WAIT)).await? {
+            Ok(status) if is_healthy(&status, version) => return Ok(Part::Ready(Vec::new())),
+            Ok(status) if status.health == EngineHealth::Crashed => {
+                return Err(StepError::retry(
+                    format!("the engine does not stay up: {}", status.message),
+                    "crashed",
+                ));
+            }
+            Ok(status) => after = status.sequence,
+            Err(GuestError::Unreachable { why }) => return Ok(not_yet(&why)),
+            Err(error) => return Err(guest_failed("ask guest", &error)),
+        }
+    }
+    Ok(guest_wait("engine.starting", "the engine does not answer its probe yet", limits::POLL_MS))
+}
+
+fn is_healthy(status: &Status, version: u64) -> bool {
+    status.applied_version >= version && status.health == EngineHealth::Healthy
+}
+
+/// Runs one command to its end.
+pub(super) async fn run_command(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+    index: usize,
+    operation: Operation,
+) -> Result<Part, StepError> {
+    let guest = guest_address(context, graph)?;
+    let guests = &context.services.guests;
+    let name = operation.name();
+    let command = Command {
+        id: context.command_id(index).to_string(),
+        fencing: Fencing {
+            task_id: context.task.id.to_string(),
+            task_version: context.task.version,
+            generation: generation(graph),
+        },
+        timeout_ms: limits::COMMAND_TIMEOUT_MS,
+        operation,
+    };
+    let state = match context.guest(guests.start_command(&guest, &command)).await? {
+        Ok(CommandState::Running) => {
+            context.guest(guests.poll_command(&guest, &command.id, limits::COMMAND_WAIT)).await?
+        }
+        other => other,
+    };
+    match state {
+        Ok(CommandState::Done) => Ok(Part::Ready(Vec::new())),
+        Ok(CommandState::Running) => {
+            Ok(guest_wait("command.running", format!("{name} is running"), limits::POLL_MS))
+        }
+        Ok(CommandState::Failed { reason, message }) => {
+            Err(StepError::fatal(message, format!("{name}: {reason}")))
+        }
+        Err(GuestError::Unreachable { why }) => Ok(not_yet(&why)),
+        Err(error) => Err(guest_failed(name, &error)),
+    }
+}
+
+/// Reads what the engine holds into the store.
+pub(super) async fn read_inventory(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Part, StepError> {
+    let guest = guest_address(context, graph)?;
+    let call = crate::conductor::inventory::read(&*context.services.guests, &guest);
+    match context.guest(call).await? {
+        Ok(inventory) => Ok(Part::Ready(vec![put_inventory(graph, inventory)])),
+        Err(GuestError::Unreachable { why }) => Ok(not_yet(&why)),
+        Err(error) => Err(guest_failed("read inventory", &error)),
+    }
+}
+
+fn put_inventory(graph: &InstanceGraph, inventory: StoredInventory) -> Write {
+    Write::PutInventory { instance_id: graph.instance.id, inventory }
+}
+
+/// Takes the endpoints' addresses away.
+pub(super) async fn delete_endpoints(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Part, StepError> {
+    let provider = &context.services.provider;
+    let mut writes = Vec::new();
+    for row in &graph.endpoints {
+        let call = provider.delete_endpoint(row.id);
+        if let Progress::Pending { reason, poll_after_ms } =
+            context.provider("take endpoint away", call).await?
+        {
+            return Ok(pending(reason, poll_after_ms));
+        }
+        // Without its row, what a late worker still makes of it is found as left over.
+        writes.push(Write::DeleteEndpoint(row.id));
+    }
+    Ok(Part::Ready(writes))
+}
+
+/// Deletes the servers.
+pub(super) async fn delete_servers(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Part, StepError> {
+    let provider = &context.services.provider;
+    for row in &graph.servers {
+        let call = provider.delete_server(row.id, row.incarnation);
+        if let Progress::Pending { reason, poll_after_ms } =
+            context.provider("delete server", call).await?
+        {
+            return Ok(pending(reason, poll_after_ms));
+        }
+    }
+    let gone = graph.servers.iter().flat_map(|s| {
+        [Write::DeleteLink(s.id), Write::DeleteServer(s.id)]
+    });
+    Ok(Part::Ready(gone.collect()))
+}
+
+/// Deletes the volumes.
+pub(super) async fn delete_volumes(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Part, StepError> {
+    let provider = &context.services.provider;
+    for row in &graph.volumes {
+        let call = provider.delete_volume(row.id, row.incarnation);
+        if let Progress::Pending { reason, poll_after_ms } =
+            context.provider("delete volume", call).await?
+        {
+            return Ok(pending(reason, poll_after_ms));
+        }
+    }
+    Ok(Part::Ready(graph.volumes.iter().map(|v| Write::DeleteVolume(v.id)).collect()))
+}
+
+fn pending(reason: String, after_ms: u64) -> Part {
+    Part::Waiting(WaitFor {
+        after_ms,
+        reason: "provider.working",
+        message: reason,
+        unblocked_by: "provider".to_owned(),
+    })
+}
+
+/// What a step does about a refusing guest.
+pub(super) fn guest_failed(what: &str, error: &GuestError) -> StepError {
+    match error {
+        GuestError::Unreachable { .. } | GuestError::Protocol { .. } => {
+            StepError::retry(format!("{what}: {error}"), error)
+        }
+        GuestError::Impostor { .. } | GuestError::Refused { .. } => {
+            StepError::fatal(format!("{what}: {error}"), error)
+        }
+    }
+}
+
+fn authority_failed(error: authority::AuthorityError) -> StepError {
+    StepError::retry("read Coffer's certificate authority", error)
+}

@@ -1,0 +1,122 @@
+//! The story of commands for the engine: databases, users, grants, root. They are applied once,
+//! one after the other; then the store learns what the engine holds, and the sealed commands,
+//! which may hold passwords, are erased.
+
+use async_trait::async_trait;
+use coffer_core::event::Severity;
+use coffer_core::id::{InstanceId, SecretId, SetId};
+use coffer_core::task::{LockMode, LockRequest, PRIORITY_NORMAL, Task};
+use coffer_store::Write;
+use coffer_wire::guest::v1::Operation;
+use serde::{Deserialize, Serialize};
+
+use super::parts::{self, Part};
+use super::{Context, NewTask, StepError, StepPolicy, StepResult, Stepped, Workflow};
+use crate::vault;
+
+/// Runs commands on an instance's engine.
+#[derive(Debug)]
+pub struct RunCommands;
+
+/// What it is given.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunCommandsInput {
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// Its set.
+    pub set_id: SetId,
+    /// Sealed JSON list of the commands.
+    pub commands_secret: SecretId,
+}
+
+/// Its steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// One command after the other.
+    Run {
+        /// Which command.
+        index: usize,
+    },
+    /// The store knows what the engine holds.
+    Finish,
+    /// The commands are erased all the same.
+    MarkFailed,
+}
+
+/// The stored task.
+pub fn task(new: NewTask, input: &RunCommandsInput) -> Task {
+    new.build::<RunCommands>(input, &Step::Run { index: 0 }, PRIORITY_NORMAL)
+}
+
+#[async_trait]
+impl Workflow for RunCommands {
+    const NAME: &'static str = "run_commands";
+    type Input = RunCommandsInput;
+    type Step = Step;
+
+    fn locks(&self, input: &RunCommandsInput) -> Vec<LockRequest> {
+        vec![
+            LockRequest::set(input.set_id, LockMode::Exclusive),
+            LockRequest::instance(input.instance_id, LockMode::Exclusive),
+        ]
+    }
+
+    fn policy(&self, step: &Step) -> StepPolicy {
+        match step {
+            Step::Run { .. } | Step::Finish => StepPolicy::within(120),
+            Step::MarkFailed => StepPolicy::forever(),
+        }
+    }
+
+    fn undo(&self, step: &Step) -> Option<Step> {
+        match step {
+            Step::Run { .. } | Step::Finish => Some(Step::MarkFailed),
+            Step::MarkFailed => None,
+        }
+    }
+
+    async fn step(
+        &self,
+        context: &Context<'_>,
+        input: &RunCommandsInput,
+        step: Step,
+    ) -> StepResult<Step> {
+        let graph = context.graph(input.instance_id).await?;
+        Ok(match step {
+            Step::Run { index } => {
+                let commands = vault::open_commands(context.services, input.commands_secret).await?;
+                match commands.into_iter().nth(index) {
+                    Some(operation) => parts::run_command(context, &graph, index, operation)
+                        .await?
+                        .then(Step::Run { index: index + 1 }),
+                    None => Stepped::next(Step::Finish, Vec::new()),
+                }
+            }
+            Step::Finish => match parts::read_inventory(context, &graph).await? {
+                Part::Ready(writes) => finish(context, input, writes).await?,
+                waiting @ Part::Waiting(_) => waiting.then(Step::Finish),
+            },
+            Step::MarkFailed => {
+                let error = context.task.error.clone().unwrap_or_default();
+                let event = context.event("commands.failed", Severity::Warning, error);
+                Stepped::failed(vec![Write::EraseSecret(input.commands_secret), event])
+            }
+        })
+    }
+}
+
+async fn finish(
+    context: &Context<'_>,
+    input: &RunCommandsInput,
+    mut writes: Vec<Write>,
+) -> Result<Stepped<Step>, StepError> {
+    let commands = vault::open_commands(context.services, input.commands_secret).await?;
+    if commands.iter().any(|c| matches!(c, Operation::EnableRoot { .. })) {
+        writes.push(Write::SetRootEnabled { instance_id: input.instance_id, at: context.now() });
+    }
+    let names: Vec<_> = commands.iter().map(Operation::name).collect();
+    writes.push(Write::EraseSecret(input.commands_secret));
+    writes.push(context.event("commands.done", Severity::Info, names.join(", ")));
+    Ok(Stepped::done(writes))
+}

@@ -1,0 +1,161 @@
+//! Why an instance is as it is, in words.
+
+use std::time::Duration;
+
+use coffer_core::instance::{Fault, Health, Lifecycle};
+use coffer_core::task::{TaskState, TaskStepRecord, Wait};
+use coffer_store::Write;
+use coffer_store::task::{StepCommit, TaskUpdate};
+use serde_json::json;
+
+use crate::expected::assert_expected;
+use crate::world::{EPOCH, World};
+
+#[tokio::test]
+async fn a_wait_is_explained_with_its_reason_and_deadline() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let id = world.create(&alice, "db1").await;
+    let task = world.claim(&id).await.remove(0);
+    let update = TaskUpdate {
+        step: r#"{"step":"enrol_guest"}"#.to_owned(),
+        state: TaskState::Ready,
+        attempt: 1,
+        run_at: EPOCH.plus_seconds(60),
+        wait: Some(Wait {
+            reason: "guest.unreachable".to_owned(),
+            message: "waiting for the guest to answer".to_owned(),
+            unblocked_by: "guest".to_owned(),
+            since: EPOCH,
+        }),
+        step_at: EPOCH,
+        deadline: Some(EPOCH.plus_seconds(60)),
+        error: None,
+        output: None,
+        release_locks: false,
+    };
+    let record = TaskStepRecord {
+        version: 0,
+        step: r#"{"step":"ensure_server"}"#.to_owned(),
+        outcome: "next".to_owned(),
+        message: "the server runs".to_owned(),
+        source: "create_instance.rs:1".to_owned(),
+        took_ms: 12,
+        at: EPOCH,
+    };
+    let commit = StepCommit {
+        task_id: task.id,
+        version: task.version,
+        owner: "w".to_owned(),
+        update,
+        record: Some(record),
+        writes: vec![],
+        now: EPOCH,
+    };
+    world.store.commit_step(&commit).await.unwrap();
+    world.clock.advance(Duration::from_secs(3));
+    let answer = world.get(&alice, &format!("/instances/{id}/explain")).await.expect(200);
+    assert_eq!(
+        answer["explanation"]["summary"],
+        "db1 is being created: waiting for the guest to answer since 3 s, to be ended by guest, \
+         deadline in 57 s."
+    );
+    assert_expected("explain-waiting", &answer);
+}
+
+#[tokio::test]
+async fn locks_are_followed_to_the_task_that_holds_them() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let id = world.active(&alice, "db1").await;
+    let path = format!("/instances/{id}");
+    world.post(&alice, &format!("{path}/action"), json!({ "restart": {} })).await.expect(202);
+    let holder = world.store.find_active_task(id.parse().unwrap()).await.unwrap().unwrap();
+    world.delete(&alice, &path).await.expect(202);
+    let claimed = world.claim(&id).await;
+    let delete = claimed.iter().find(|task| task.workflow == "delete_instance").unwrap();
+    let update = TaskUpdate {
+        step: delete.step.clone(),
+        state: TaskState::Ready,
+        attempt: 0,
+        run_at: EPOCH,
+        wait: Some(Wait {
+            reason: "lock.held".to_owned(),
+            message: "waiting for a lock".to_owned(),
+            unblocked_by: format!("task {}", holder.id),
+            since: EPOCH,
+        }),
+        step_at: EPOCH,
+        deadline: None,
+        error: None,
+        output: None,
+        release_locks: false,
+    };
+    let commit = StepCommit {
+        task_id: delete.id,
+        version: delete.version,
+        owner: "w".to_owned(),
+        update,
+        record: None,
+        writes: vec![],
+        now: EPOCH,
+    };
+    world.store.commit_step(&commit).await.unwrap();
+    let answer = world.get(&alice, &format!("{path}/explain")).await.expect(200);
+    let explanation = &answer["explanation"];
+    assert_eq!(explanation["task"]["workflow"], "delete_instance");
+    assert_eq!(explanation["blocked_by"][0]["workflow"], "restart_instance");
+    let summary = explanation["summary"].as_str().unwrap();
+    assert!(summary.starts_with("db1 is being deleted: waiting for a lock since 0 s"), "{summary}");
+    assert!(summary.contains("(restart_instance) holds what it needs"), "{summary}");
+}
+
+#[tokio::test]
+async fn rest_and_failure_are_explained() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let id = world.active(&alice, "db1").await;
+    let summary = async |world: &World| {
+        let answer = world.get(&alice, &format!("/instances/{id}/explain")).await.expect(200);
+        answer["explanation"]["summary"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(summary(&world).await, "db1 is in service and its engine answers.");
+    world.heal(&id, Health::Blocked).await;
+    assert!(summary(&world).await.contains("runs but does not answer its probe"));
+    let restart = json!({ "restart": {} });
+    world.post(&alice, &format!("/instances/{id}/action"), restart).await.expect(202);
+    let task = world.claim(&id).await.remove(0);
+    let write = Write::SetLifecycle {
+        instance_id: id.parse().unwrap(),
+        lifecycle: Lifecycle::Failed,
+        fault: Some(Fault {
+            message: "the engine does not start: the disk is full.".to_owned(),
+            details: "exit 1".to_owned(),
+            at: EPOCH,
+        }),
+    };
+    world.end(&task, TaskState::Failed, Some("no start"), vec![write]).await;
+    world.clock.advance(Duration::from_secs(90));
+    assert!(
+        summary(&world)
+            .await
+            .ends_with("It failed 1 min 30 s ago: the engine does not start: the disk is full.")
+    );
+}
+
+#[tokio::test]
+async fn events_tell_the_history_oldest_first() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let id = world.active(&alice, "db1").await;
+    world.delete(&alice, &format!("/instances/{id}")).await.expect(202);
+    let path = format!("/instances/{id}/events");
+    let all = world.get(&alice, &path).await.expect(200);
+    assert_expected("events", &all);
+    let first = world.get(&alice, &format!("{path}?limit=1")).await.expect(200);
+    assert_eq!(first["events"][0]["code"], "instance.create-asked");
+    let next = first["links"][0]["href"].as_str().unwrap();
+    let marker = next.rsplit("marker=").next().unwrap();
+    let second = world.get(&alice, &format!("{path}?marker={marker}")).await.expect(200);
+    assert_eq!(second["events"][0]["code"], "instance.delete-asked");
+}

@@ -1,0 +1,17 @@
+//! Knowledge of database engines: the pure half that the control side uses (parameters,
+//! validation, rendering, capabilities) and the working half that runs in the guest.
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod engine;
+pub mod error;
+pub mod postgresql;
+pub mod registry;
+#[cfg(feature = "guest")]
+pub mod runtime;
+#[cfg(feature = "guest")]
+pub mod tool;
+
+pub use engine::Engine;
+pub use error::{EngineError, Result};
+pub use registry::{engine, registry};

@@ -1,0 +1,151 @@
+//! Databases and their group roles.
+//!
+//! Every database has a group role `coffer_db_OID` that owns it and holds every right in it.
+//! Databases made by a tenant's superuser get one as soon as they are granted. All statements may
+//! be repeated: a database left half made by a crash is completed by the next call.
+
+use crate::error::{EngineError, Result};
+use crate::postgresql::names::{self, GROUP_PREFIX, invalid, quote};
+use crate::postgresql::session::{self, Session};
+use crate::runtime::{DatabaseInfo, EngineHost};
+
+/// A database as the catalog has it.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    /// Its name.
+    pub(super) name: String,
+    /// Its group role.
+    pub(super) group: String,
+    owner: String,
+}
+
+/// Creates databases that are not there.
+pub(super) async fn create(host: &dyn EngineHost, databases: &[DatabaseInfo]) -> Result<()> {
+    let own = session::open_own(host).await?;
+    for (name, character_set, collate) in databases {
+        refuse_reserved(name)?;
+        names::check("database name", name)?;
+        let locale = names::parse_locale(character_set.as_deref(), collate.as_deref())?;
+        if find(&own, name).await?.is_none() {
+            own.run("create the database", &create_sql(name, locale)).await?;
+        }
+        let found = get(&own, name).await?;
+        if found.owner == names::COFFER {
+            own_by_group(&own, &found).await?;
+        }
+    }
+    Ok(())
+}
+
+fn create_sql(name: &str, locale: Option<names::Locale>) -> String {
+    let mut sql = format!("CREATE DATABASE {}", quote(name));
+    if let Some(names::Locale { encoding, locale }) = locale {
+        let locale = locale.unwrap_or("C");
+        sql.push_str(&format!(
+            " TEMPLATE template0 ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE '{locale}'"
+        ));
+    }
+    sql
+}
+
+/// Gives the database to its group and shuts everyone else out; one transaction.
+async fn own_by_group(own: &Session, found: &Found) -> Result<()> {
+    ensure_group(own, found).await?;
+    let (database, group) = (quote(&found.name), quote(&found.group));
+    let sql = format!(
+        "REVOKE ALL ON DATABASE {database} FROM PUBLIC; ALTER DATABASE {database} OWNER TO {group}"
+    );
+    own.run("give the database to its group", &sql).await
+}
+
+/// Makes the group role of a database if it is not there.
+async fn ensure_group(own: &Session, found: &Found) -> Result<()> {
+    let known = own
+        .rows("find the group", "SELECT 1 FROM pg_roles WHERE rolname = $1", &[&found.group])
+        .await?;
+    if known.is_empty() {
+        let sql = format!("CREATE ROLE {} NOLOGIN NOSUPERUSER", quote(&found.group));
+        own.run("make the group", &sql).await?;
+    }
+    Ok(())
+}
+
+/// The database, its group made and holding every right in it.
+pub(super) async fn get_with_group(
+    host: &dyn EngineHost,
+    own: &Session,
+    name: &str,
+) -> Result<Found> {
+    refuse_reserved(name)?;
+    let found = get(own, name).await?;
+    ensure_group(own, &found).await?;
+    if found.owner != found.group {
+        admit_group(host, &found).await?;
+    }
+    Ok(found)
+}
+
+/// In a database that a tenant's superuser made: rights on it and on what is in `public`.
+async fn admit_group(host: &dyn EngineHost, found: &Found) -> Result<()> {
+    let (database, group) = (quote(&found.name), quote(&found.group));
+    let inside = session::open(host, &found.name).await?;
+    inside
+        .run("admit the group", &format!("GRANT ALL ON DATABASE {database} TO {group}"))
+        .await?;
+    let public = "SELECT 1 FROM pg_namespace WHERE nspname = 'public'";
+    if inside.rows("find the schema", public, &[]).await?.is_empty() {
+        return Ok(());
+    }
+    let sql = ["SCHEMA public", "ALL TABLES IN SCHEMA public", "ALL SEQUENCES IN SCHEMA public"]
+        .map(|object| format!("GRANT ALL ON {object} TO {group}"))
+        .join("; ");
+    inside.run("admit the group", &sql).await
+}
+
+/// Drops a database if it is there, and groups whose database is gone.
+pub(super) async fn drop(host: &dyn EngineHost, name: &str) -> Result<()> {
+    refuse_reserved(name)?;
+    let own = session::open_own(host).await?;
+    if find(&own, name).await?.is_some() {
+        let sql = format!("DROP DATABASE {} WITH (FORCE)", quote(name));
+        own.run("drop the database", &sql).await?;
+    }
+    let orphans = own
+        .rows(
+            "find groups without database",
+            "SELECT rolname::text FROM pg_roles WHERE rolname ~ '^coffer_db_[0-9]+$' \
+             AND NOT EXISTS (SELECT 1 FROM pg_database d \
+             WHERE rolname = 'coffer_db_' || d.oid::text)",
+            &[],
+        )
+        .await?;
+    for row in orphans {
+        let group: String = row.get(0);
+        own.run("drop the group", &format!("DROP ROLE IF EXISTS {}", quote(&group))).await?;
+    }
+    Ok(())
+}
+
+/// The database of this name, if there is one.
+pub(super) async fn find(own: &Session, name: &str) -> Result<Option<Found>> {
+    let sql = "SELECT d.oid::text, r.rolname::text FROM pg_database d \
+               JOIN pg_roles r ON r.oid = d.datdba WHERE d.datname = $1::text";
+    let rows = own.rows("find the database", sql, &[&name]).await?;
+    Ok(rows.first().map(|row| Found {
+        name: name.to_owned(),
+        group: format!("{GROUP_PREFIX}{}", row.get::<_, String>(0)),
+        owner: row.get(1),
+    }))
+}
+
+async fn get(own: &Session, name: &str) -> Result<Found> {
+    let missing = || EngineError::Missing { kind: "database", name: name.to_owned() };
+    find(own, name).await?.ok_or_else(missing)
+}
+
+fn refuse_reserved(name: &str) -> Result<()> {
+    if names::is_reserved_database(name) {
+        return Err(invalid("database name", name, "belongs to the engine".to_owned()));
+    }
+    Ok(())
+}

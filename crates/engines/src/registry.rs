@@ -1,0 +1,13 @@
+//! The list of engines: one line each.
+
+use crate::engine::Engine;
+
+/// Every engine this build knows, in the order they are shown.
+pub fn registry() -> &'static [&'static dyn Engine] {
+    &[&crate::postgresql::Postgresql]
+}
+
+/// The engine of this name.
+pub fn engine(name: &str) -> Option<&'static dyn Engine> {
+    registry().iter().copied().find(|engine| engine.name() == name)
+}

@@ -1,0 +1,373 @@
+//! The one loop that owns the engine: it compares the spec with what is and does the next thing.
+//!
+//! Nothing else starts, stops or probes the engine. The loop needs nobody: after a restart of the
+//! sandbox it starts the engine from the spec that was kept.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coffer_engines::runtime::{ProbeReport, TLS_CA, TLS_CERT, TLS_KEY};
+use coffer_wire::guest::v1::{EngineHealth, EngineState, Spec};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::agent::store::Memory;
+use crate::agent::{Shared, file};
+use crate::error::{GuestError, Result};
+use crate::init::Process;
+use crate::limits;
+use crate::log;
+
+/// A restart that was asked for; answered when the new process was started.
+pub(crate) type Restart = oneshot::Sender<Result<()>>;
+
+/// SIGKILL.
+const SIGKILL: i32 = 9;
+
+/// What the loop knows beside the spec and the status.
+struct Loop {
+    shared: Arc<Shared>,
+    process: watch::Receiver<Process>,
+    /// Generation and version that were prepared.
+    prepared: Option<(u64, u64)>,
+    /// Whether a process was there: if it is gone, it ended by itself.
+    was_running: bool,
+    /// Whether the running process has answered a probe.
+    has_answered: bool,
+    misses: u32,
+    started_at: Instant,
+    crashes: VecDeque<Instant>,
+    logs_trimmed_at: Option<Instant>,
+}
+
+/// Runs for as long as the agent does.
+pub(crate) async fn run(shared: Arc<Shared>, mut restarts: mpsc::Receiver<Restart>) {
+    let mut spec_changed = shared.spec_changed.subscribe();
+    let mut process = shared.keeper.watch();
+    let mut state = Loop {
+        process: shared.keeper.watch(),
+        prepared: None,
+        was_running: false,
+        has_answered: false,
+        misses: 0,
+        started_at: Instant::now(),
+        crashes: VecDeque::new(),
+        logs_trimmed_at: None,
+        shared: Arc::clone(&shared),
+    };
+    loop {
+        spec_changed.mark_unchanged();
+        process.mark_unchanged();
+        let pause = state.turn().await;
+        // Every branch only wakes the loop; what it is woken for is read anew.
+        tokio::select! {
+            _ = spec_changed.changed() => {}
+            changed = process.changed() => {
+                if changed.is_err() {
+                    // Init is gone, and with it everything; the sandbox ends.
+                    return;
+                }
+            }
+            () = shared.probe_now.notified() => {}
+            Some(restart) = restarts.recv() => {
+                let done = state.restart().await;
+                // A caller that waits no more does not mind.
+                restart.send(done).ok();
+            }
+            () = tokio::time::sleep(pause) => {}
+        }
+        shared.streams.sweep();
+    }
+}
+
+impl Loop {
+    /// Does the next thing; returns how long to wait for the one after.
+    async fn turn(&mut self) -> Duration {
+        self.measure_volume();
+        let Some(spec) = self.shared.store.look(|memory| memory.spec.clone()).await else {
+            return limits::PROBE_EVERY;
+        };
+        self.shared.status.change(|status| {
+            status.generation = spec.generation;
+            status.spec_version = spec.version;
+            status.role = spec.role;
+        });
+        self.see_process();
+        match spec.engine_state {
+            EngineState::Stopped => self.keep_stopped(&spec).await,
+            EngineState::Running => self.keep_running(&spec).await,
+        }
+    }
+
+    fn see_process(&mut self) {
+        let process = self.process.borrow().clone();
+        self.shared.status.change(|status| {
+            status.engine_starts = process.starts;
+            status.engine_process = process.running;
+        });
+    }
+
+    async fn keep_stopped(&mut self, spec: &Spec) -> Duration {
+        if let Err(error) = self.stop_engine().await {
+            self.tell(EngineHealth::Blocked, format!("stop the engine: {error}"));
+            return limits::RETRY_EVERY;
+        }
+        self.see_process();
+        self.shared.status.change(|status| {
+            status.health = EngineHealth::Stopped;
+            status.message.clear();
+            status.position = None;
+            status.applied_version = spec.version;
+        });
+        limits::PROBE_EVERY
+    }
+
+    async fn keep_running(&mut self, spec: &Spec) -> Duration {
+        let version = (spec.generation, spec.version);
+        if self.prepared != Some(version) {
+            let prepare = tokio::time::timeout(limits::PREPARE_MAX, self.prepare(spec)).await;
+            let late = |_| GuestError::Init { why: "it takes too long".to_owned() };
+            if let Err(error) = prepare.map_err(late).and_then(|done| done) {
+                log::warn(format_args!("prepare the engine: {error}"));
+                self.tell(EngineHealth::Starting, format!("prepare the engine: {error}"));
+                return limits::RETRY_EVERY;
+            }
+            self.prepared = Some(version);
+            self.crashes.clear();
+        }
+        if self.process.borrow().running.is_some() {
+            self.was_running = true;
+            return self.probe(spec).await;
+        }
+        if self.was_running {
+            self.was_running = false;
+            self.note_crash();
+        }
+        if self.crashes.len() > limits::CRASH_RESTARTS_MAX {
+            return limits::PROBE_EVERY;
+        }
+        self.start_engine().await
+    }
+
+    fn note_crash(&mut self) {
+        let now = Instant::now();
+        self.crashes.push_back(now);
+        while self.crashes.front().is_some_and(|at| now - *at > limits::CRASH_WINDOW) {
+            self.crashes.pop_front();
+        }
+        let process = self.process.borrow().clone();
+        let mut message = format!("the engine {}", process.last_end);
+        let said = process.output.lines().rev().find(|line| !line.trim().is_empty());
+        if let Some(said) = said {
+            message.push_str(&format!("; it said: {}", said.chars().take(300).collect::<String>()));
+        }
+        if self.crashes.len() > limits::CRASH_RESTARTS_MAX {
+            message.push_str(
+                "; it was restarted twice within ten minutes and is left alone now: \
+                 mend the cause and restart the instance",
+            );
+        }
+        log::warn(format_args!("{message}"));
+        self.tell(EngineHealth::Crashed, message);
+    }
+
+    async fn start_engine(&mut self) -> Duration {
+        if self.crashes.is_empty() {
+            self.tell(EngineHealth::Starting, String::new());
+        }
+        let shared = Arc::clone(&self.shared);
+        let program = shared.runtime.launch(shared.host.as_ref());
+        match shared.keeper.start(program, shared.runtime.stop_plan()).await {
+            Ok(()) => {
+                self.was_running = true;
+                self.has_answered = false;
+                self.misses = 0;
+                self.started_at = Instant::now();
+                self.see_process();
+                // A message about the crash before stays until the engine answers.
+                shared.status.change(|status| status.health = EngineHealth::Starting);
+                limits::PROBE_STARTING_EVERY
+            }
+            Err(error) => {
+                log::warn(format_args!("start the engine: {error}"));
+                self.tell(EngineHealth::Crashed, format!("start the engine: {error}"));
+                limits::RETRY_EVERY
+            }
+        }
+    }
+
+    async fn probe(&mut self, spec: &Spec) -> Duration {
+        let shared = Arc::clone(&self.shared);
+        let probe = shared.runtime.probe(shared.host.as_ref());
+        match tokio::time::timeout(limits::PROBE_MAX, probe).await {
+            Ok(Ok(report)) => {
+                self.answered(spec, report).await;
+                self.trim_logs().await;
+                limits::PROBE_EVERY
+            }
+            Ok(Err(error)) => self.not_answered(&error.to_string()),
+            Err(_) => self.not_answered("no answer to a probe within 3 s"),
+        }
+    }
+
+    async fn answered(&mut self, spec: &Spec, report: ProbeReport) {
+        self.has_answered = true;
+        self.misses = 0;
+        let mark = report.inventory_mark;
+        let count = |memory: &mut Memory| -> std::result::Result<u64, GuestError> {
+            if memory.inventory_mark != mark {
+                memory.inventory_mark = mark;
+                memory.inventory_counter += 1;
+            }
+            Ok(memory.inventory_counter)
+        };
+        let counter = match self.shared.store.change(count).await {
+            Ok(Ok(counter)) => Some(counter),
+            // A full volume: the next probe tries again.
+            Ok(Err(_)) | Err(_) => None,
+        };
+        self.shared.status.change(|status| {
+            status.health = EngineHealth::Healthy;
+            status.message.clear();
+            status.applied_version = spec.version;
+            status.position = report.position;
+            status.engine_version = Some(report.version);
+            status.inventory_counter = counter.unwrap_or(status.inventory_counter);
+        });
+    }
+
+    fn not_answered(&mut self, why: &str) -> Duration {
+        if !self.has_answered {
+            self.shared.status.change(|status| status.health = EngineHealth::Starting);
+            let is_long = self.started_at.elapsed() > Duration::from_secs(10);
+            if is_long {
+                self.tell(EngineHealth::Starting, format!("the engine does not answer yet: {why}"));
+            }
+            return if is_long { limits::PROBE_EVERY } else { limits::PROBE_STARTING_EVERY };
+        }
+        self.misses += 1;
+        if self.misses >= limits::PROBE_MISSES_MAX {
+            self.tell(EngineHealth::Blocked, format!("the engine does not answer: {why}"));
+        }
+        limits::PROBE_EVERY
+    }
+
+    /// Identity, configuration and TLS as the spec says; may be repeated.
+    async fn prepare(&mut self, spec: &Spec) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let known = shared.store.look(|memory| memory.identity.clone()).await;
+        if known.as_deref() != Some(spec.identity.as_str()) {
+            self.stop_engine().await?;
+            shared.runtime.personalise(shared.host.as_ref(), &spec.identity).await?;
+            let note = |memory: &mut Memory| -> std::result::Result<(), GuestError> {
+                memory.identity = Some(spec.identity.clone());
+                Ok(())
+            };
+            shared.store.change(note).await??;
+        }
+        for config in &spec.config {
+            let path = shared.host.layout().config_dir.join(&config.name);
+            if file::read_if_there(&path).as_deref() != Some(config.content.as_str()) {
+                file::replace(&path, config.content.as_bytes(), 0o644)?;
+            }
+        }
+        self.install_tls(spec).await?;
+        if self.process.borrow().running.is_some() {
+            shared.runtime.reload(shared.host.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    async fn install_tls(&self, spec: &Spec) -> Result<()> {
+        let shared = &self.shared;
+        let own = shared.identity.engine_self_signed();
+        let cert = spec.tls.as_ref().map_or(own, |tls| tls.cert_pem.as_str());
+        let ca = spec.tls.as_ref().map_or(own, |tls| tls.ca_pem.as_str());
+        shared.keeper.install(TLS_KEY, &shared.identity.engine_key_pem()).await?;
+        shared.keeper.install(TLS_CERT, cert).await?;
+        shared.keeper.install(TLS_CA, ca).await
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        let spec = self.shared.store.look(|memory| memory.spec.clone()).await;
+        if !spec.is_some_and(|spec| spec.engine_state == EngineState::Running) {
+            return Err(GuestError::Init { why: "the spec says that it is stopped".to_owned() });
+        }
+        self.stop_engine().await?;
+        self.see_process();
+        self.crashes.clear();
+        self.prepared = None;
+        self.tell(EngineHealth::Starting, "restart as asked".to_owned());
+        Ok(())
+    }
+
+    /// Stops the engine: cleanly within its grace, then by force.
+    async fn stop_engine(&mut self) -> Result<()> {
+        self.was_running = false;
+        let plan = self.shared.runtime.stop_plan();
+        let tries = [(plan.signal, Duration::from_millis(plan.grace_ms)), (SIGKILL, limits::RETRY_EVERY)];
+        for (signal, grace) in tries {
+            if self.process.borrow().running.is_none() {
+                return Ok(());
+            }
+            if let Err(error) = self.shared.keeper.signal(signal).await
+                && self.process.borrow().running.is_some()
+            {
+                return Err(error);
+            }
+            let ended = self.process.wait_for(|process| process.running.is_none());
+            // What outlives its grace meets the next signal.
+            tokio::time::timeout(grace, ended).await.map(|_| ()).unwrap_or_default();
+        }
+        match self.process.borrow().running {
+            None => Ok(()),
+            Some(_) => Err(GuestError::Init { why: "the engine cannot be killed".to_owned() }),
+        }
+    }
+
+    fn measure_volume(&self) {
+        let data_dir = &self.shared.host.layout().data_dir;
+        // A volume that is not there shows as one of no size.
+        if let Ok(found) = nix::sys::statvfs::statvfs(data_dir) {
+            let block = found.fragment_size();
+            self.shared.status.change(|status| {
+                status.volume_total_bytes = found.blocks() * block;
+                status.volume_used_bytes =
+                    found.blocks().saturating_sub(found.blocks_free()) * block;
+            });
+        }
+    }
+
+    /// Keeps the engine's logs within their bound.
+    async fn trim_logs(&mut self) {
+        if self.logs_trimmed_at.is_some_and(|at| at.elapsed() < limits::LOG_TRIM_EVERY) {
+            return;
+        }
+        self.logs_trimmed_at = Some(Instant::now());
+        let host = &self.shared.host;
+        let Ok(entries) = std::fs::read_dir(&host.layout().log_dir) else { return };
+        let total: u64 = entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum();
+        if total <= limits::LOG_BYTES_MAX {
+            return;
+        }
+        let args = ["engine-tool", "trim-logs"].map(str::to_owned).into_iter();
+        let values = [host.layout().log_dir.display().to_string(), limits::LOG_BYTES_MAX.to_string()];
+        let program = coffer_engines::runtime::Program {
+            path: host.tool(),
+            args: args.chain(values).collect(),
+            env: Vec::new(),
+            stdin: Vec::new(),
+        };
+        if let Err(error) = host.run(program).await {
+            log::warn(format_args!("remove old logs: {error}"));
+        }
+    }
+
+    fn tell(&self, health: EngineHealth, message: String) {
+        self.shared.status.change(|status| {
+            status.health = health;
+            status.message = message;
+        });
+    }
+}

@@ -1,0 +1,268 @@
+//! Starting processes from init: the crate's only module that spawns, and its only unsafe one.
+//!
+//! Init has one thread, so a forked child may use ordinary code before it executes its program.
+//! The child tells its start time and any failure over a pipe that closes at execution.
+
+#![expect(unsafe_code, reason = "fork, execution under another user, and dropping of rights")]
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use coffer_engines::runtime::Layout;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::unistd::{ForkResult, Gid, Pid, Uid};
+
+use crate::error::{GuestError, Result};
+use crate::init::confine;
+use crate::log;
+
+/// Where a child's three standard descriptors lead; `None` is `/dev/null`, or init's own for
+/// output.
+#[derive(Debug, Default)]
+pub(super) struct Stdio {
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) output: Option<OwnedFd>,
+}
+
+/// What to execute, and as whom.
+#[derive(Debug)]
+pub(super) struct Job<'a> {
+    /// Tried in order: the next if one cannot be executed.
+    pub(super) paths: Vec<String>,
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) uid: u32,
+    /// Directories of the engine; with them the child is confined.
+    pub(super) confine: Option<&'a Layout>,
+    /// Becomes descriptor 3 of the child.
+    pub(super) inherited: Option<OwnedFd>,
+    pub(super) stdio: Stdio,
+}
+
+/// A process that executes its program.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Started {
+    pub(super) pid: Pid,
+    /// Clock ticks since boot.
+    pub(super) start_ticks: u64,
+}
+
+/// Starts a process; returns when its program is executed or could not be.
+pub(super) fn start(job: Job<'_>) -> Result<Started> {
+    let what = format!("start {}", job.paths.join(" or "));
+    let (mut report, child_report) = pipe(&what)?;
+    // SAFETY: init has one thread; the child only runs `become_program`, which ends in execution
+    // or `_exit`.
+    match unsafe { nix::unistd::fork() }.map_err(GuestError::sys(what.clone()))? {
+        ForkResult::Child => {
+            drop(report);
+            let mut child_report = child_report;
+            let error = become_program(job, &mut child_report);
+            // Nobody is left to tell if this cannot be written.
+            child_report.write_all(format!("!{error}").as_bytes()).ok();
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(127) }
+        }
+        ForkResult::Parent { child } => {
+            drop(child_report);
+            let mut said = String::new();
+            report.read_to_string(&mut said).map_err(GuestError::io(what.clone()))?;
+            let (ticks, failure) = said.split_once('!').unwrap_or((&said, ""));
+            if !failure.is_empty() || ticks.is_empty() {
+                reap(child);
+                return Err(GuestError::Init { why: format!("{what}: {failure}") });
+            }
+            Ok(Started { pid: child, start_ticks: ticks.trim().parse().unwrap_or(0) })
+        }
+    }
+}
+
+fn reap(pid: Pid) {
+    nix::sys::wait::waitpid(pid, None).ok();
+}
+
+/// A pipe whose ends close at execution.
+pub(super) fn pipe(what: &str) -> Result<(File, File)> {
+    let (read, write) =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(GuestError::sys(what.to_owned()))?;
+    Ok((File::from(read), File::from(write)))
+}
+
+/// Turns the child into the program; returns only what went wrong.
+fn become_program(job: Job<'_>, report: &mut File) -> String {
+    match try_become(job, report) {
+        Ok(never) => match never {},
+        Err(why) => why,
+    }
+}
+
+fn try_become(job: Job<'_>, report: &mut File) -> std::result::Result<std::convert::Infallible, String> {
+    let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    let ticks = own_start_ticks().map_err(step("read the start time"))?;
+    report.write_all(ticks.to_string().as_bytes()).map_err(step("report"))?;
+    nix::unistd::setsid().map_err(|e| step("begin a session")(e.into()))?;
+    reset_signals().map_err(step("reset signals"))?;
+    set_descriptors(&job).map_err(step("set descriptors"))?;
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
+        .map_err(|e| step("forbid core files")(e.into()))?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    std::env::set_current_dir("/").map_err(step("leave the directory"))?;
+    give_up_rights(&job).map_err(step("give up rights"))?;
+    let error = execute(&job);
+    Err(format!("execute: {error}"))
+}
+
+/// Field 22 of `/proc/self/stat`; the command's name before it may hold anything.
+fn own_start_ticks() -> io::Result<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+    let field = after.split_whitespace().nth(19).and_then(|field| field.parse().ok());
+    field.ok_or_else(|| io::Error::other("/proc/self/stat is not as expected"))
+}
+
+fn reset_signals() -> io::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of ours.
+    unsafe { sigaction(Signal::SIGPIPE, &default) }?;
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    Ok(())
+}
+
+fn set_descriptors(job: &Job<'_>) -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let stdin = job.stdio.stdin.as_ref().map_or_else(|| null.as_raw_fd(), AsRawFd::as_raw_fd);
+    copy_descriptor(stdin, 0)?;
+    if let Some(output) = &job.stdio.output {
+        copy_descriptor(output.as_raw_fd(), 1)?;
+        copy_descriptor(output.as_raw_fd(), 2)?;
+    }
+    let first_closed = match &job.inherited {
+        Some(inherited) => {
+            copy_descriptor(inherited.as_raw_fd(), 3)?;
+            4
+        }
+        None => 3,
+    };
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: marks descriptors only; none of them is used after execution.
+    let marked = unsafe {
+        libc::syscall(libc::SYS_close_range, first_closed, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
+    };
+    if marked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn copy_descriptor(from: RawFd, to: RawFd) -> io::Result<()> {
+    // SAFETY: both numbers are this process's own. `dup2` onto itself would keep close-on-exec,
+    // which cannot be: 0 to 2 are open in init, and 3 is its signal descriptor.
+    let result = unsafe { libc::dup2(from, to) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// No new privileges, no capabilities, another user. What the provider has already done is done
+/// again where that is possible.
+fn give_up_rights(job: &Job<'_>) -> io::Result<()> {
+    nix::sys::prctl::set_no_new_privs()?;
+    for capability in 0..=63_u64 {
+        // SAFETY: lowers this process's own rights. Without CAP_SETPCAP it is refused, and the
+        // set stays as small as the provider made it; without privileges to gain it is harmless.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+    if let Some(layout) = job.confine {
+        match confine::confine(layout) {
+            Ok(true) => {}
+            Ok(false) => log::warn(format_args!("this kernel has no landlock")),
+            Err(error) => return Err(io::Error::other(error)),
+        }
+    }
+    let (uid, gid) = (Uid::from_raw(job.uid), Gid::from_raw(job.uid));
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setresgid(gid, gid, gid)?;
+    nix::unistd::setresuid(uid, uid, uid)?;
+    clear_capabilities()?;
+    if nix::unistd::setuid(Uid::from_raw(0)).is_ok() {
+        return Err(io::Error::other("the user can be changed back"));
+    }
+    Ok(())
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn clear_capabilities() -> io::Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = CapabilityHeader { version: VERSION_3, pid: 0 };
+    let data = [CapabilityData { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: both structures have the kernel's layout for this version and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn execute(job: &Job<'_>) -> io::Error {
+    let text = |text: &str| CString::new(text).map_err(|_| io::Error::other("a NUL in it"));
+    let env: io::Result<Vec<CString>> =
+        job.env.iter().map(|(name, value)| text(&format!("{name}={value}"))).collect();
+    let args: io::Result<Vec<CString>> =
+        job.paths.iter().take(1).chain(&job.args).map(|arg| text(arg)).collect();
+    let (env, args) = match (env, args) {
+        (Ok(env), Ok(args)) => (env, args),
+        (Err(error), _) | (_, Err(error)) => return error,
+    };
+    let mut last = io::Error::other("no path");
+    for path in &job.paths {
+        let Ok(path) = text(path) else { continue };
+        match nix::unistd::execve(&path, &args, &env) {
+            Ok(never) => match never {},
+            Err(errno) => last = errno.into(),
+        }
+    }
+    last
+}
+
+/// Kills every process of a user, however it hides: a process of that user signals all that it
+/// may. The caller's own processes of other users are out of its reach.
+pub(super) fn kill_all_of(uid: u32) {
+    // SAFETY: as in `start`; the child changes its user, sends one signal and ends.
+    match unsafe { nix::unistd::fork() } {
+        Ok(ForkResult::Child) => {
+            let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+            let is_user = nix::unistd::setgroups(&[]).is_ok()
+                && nix::unistd::setresgid(group, group, group).is_ok()
+                && nix::unistd::setresuid(user, user, user).is_ok();
+            if is_user {
+                nix::sys::signal::kill(Pid::from_raw(-1), Signal::SIGKILL).ok();
+            }
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(0) }
+        }
+        Ok(ForkResult::Parent { child }) => reap(child),
+        Err(errno) => log::warn(format_args!("kill what the engine left: {errno}")),
+    }
+}
+
+/// The descriptor that init left to this process under this number.
+pub(crate) fn inherited(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: only asks for the descriptor's flags.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(GuestError::Init {
+            why: "there is no descriptor from init: the agent is started by `coffer-guest init`"
+                .to_owned(),
+        });
+    }
+    // SAFETY: it is open, and nothing else in this process knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,0 +1,379 @@
+//! Init's state and its one loop: what the agent asks, what ends, what is due.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use coffer_engines::runtime::Layout;
+use coffer_wire::guest::v1::Boot;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use crate::boot;
+use crate::clock;
+use crate::error::{GuestError, Result};
+use crate::init::Mode;
+use crate::init::children::{self, Engine, Run};
+use crate::init::line::Lines;
+use crate::init::prepare;
+use crate::init::protocol::{Ask, Process, Request, Tell};
+use crate::init::spawn::{self, Job, Stdio};
+use crate::limits;
+use crate::log;
+
+/// The running agent.
+#[derive(Debug)]
+struct Agent {
+    pid: Pid,
+    lines: Lines,
+    started_at: Instant,
+}
+
+/// Everything init knows.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    boot: Boot,
+    layout: Layout,
+    mode: Mode,
+    agent: Option<Agent>,
+    agent_due: Option<Instant>,
+    agent_pause: Duration,
+    replaced_failures: u32,
+    engine: Option<Engine>,
+    runs: Vec<Run>,
+    process: Process,
+    is_stopping: bool,
+    stop_due: Option<Instant>,
+    bootstrap_code: Option<i32>,
+}
+
+impl Supervisor {
+    pub(super) fn new(boot: Boot, mode: Mode) -> Self {
+        Self {
+            layout: boot::layout(&boot),
+            boot,
+            mode,
+            agent: None,
+            agent_due: None,
+            agent_pause: limits::AGENT_RESTART_FIRST,
+            replaced_failures: 0,
+            engine: None,
+            runs: Vec::new(),
+            process: Process::default(),
+            is_stopping: false,
+            stop_due: None,
+            bootstrap_code: None,
+        }
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_over(&self) -> bool {
+        let is_told = self.is_stopping || self.bootstrap_code.is_some();
+        is_told && self.engine.is_none() && self.agent.is_none()
+    }
+
+    /// How it went.
+    pub(super) fn result(&self) -> Result<()> {
+        match (self.mode, self.bootstrap_code) {
+            (Mode::Instance, _) | (Mode::Bootstrap, Some(0)) => Ok(()),
+            (Mode::Bootstrap, _) => {
+                Err(GuestError::Init { why: "the data directory was not made".to_owned() })
+            }
+        }
+    }
+
+    /// Starts the agent with a fresh socket to init.
+    pub(super) fn start_agent(&mut self) {
+        self.agent_due = None;
+        match self.try_start_agent() {
+            Ok(agent) => {
+                self.agent = Some(agent);
+                self.tell_process();
+            }
+            Err(error) => {
+                log::warn(format_args!("{error}"));
+                self.agent_later();
+            }
+        }
+    }
+
+    fn try_start_agent(&mut self) -> Result<Agent> {
+        let (own, theirs) = UnixStream::pair().map_err(GuestError::io("make the agent's socket"))?;
+        own.set_nonblocking(true).map_err(GuestError::io("make the agent's socket"))?;
+        let mut args = vec!["agent".to_owned()];
+        if self.mode == Mode::Bootstrap {
+            args.push("--bootstrap".to_owned());
+        }
+        let trusted = self.replaced_failures < limits::AGENT_REPLACED_FAILURES_MAX;
+        let started = spawn::start(Job {
+            paths: children::agent_paths(&self.boot, trusted),
+            args,
+            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            uid: self.boot.agent_uid,
+            confine: None,
+            inherited: Some(theirs.into()),
+            stdio: Stdio::default(),
+        })?;
+        Ok(Agent { pid: started.pid, lines: Lines::new(own), started_at: clock::now() })
+    }
+
+    fn agent_later(&mut self) {
+        self.agent_due = Some(clock::now() + self.agent_pause);
+        self.agent_pause = (self.agent_pause * 2).min(limits::AGENT_RESTART_MAX);
+    }
+
+    /// Begins the stop of the sandbox: the engine cleanly, then the agent.
+    pub(super) fn stop(&mut self) {
+        if self.is_stopping {
+            return;
+        }
+        self.is_stopping = true;
+        self.agent_due = None;
+        for run in &self.runs {
+            run.kill();
+        }
+        match &self.engine {
+            Some(engine) => {
+                kill(engine.started.pid, engine.stop_signal).ok();
+                let grace = Duration::from_millis(engine.grace_ms).min(limits::STOP_MAX);
+                self.stop_due = Some(clock::now() + grace);
+            }
+            None => self.stop_agent(),
+        }
+    }
+
+    fn stop_agent(&mut self) {
+        if let Some(agent) = &self.agent {
+            kill(agent.pid, Signal::SIGTERM).ok();
+            self.stop_due = Some(clock::now() + limits::AGENT_STOP);
+        }
+    }
+
+    /// Sleeps until something can be done.
+    pub(super) fn wait(&mut self, signals: BorrowedFd<'_>) {
+        let mut watched = vec![PollFd::new(signals, PollFlags::POLLIN)];
+        if let Some(agent) = &self.agent {
+            let mut flags = PollFlags::POLLIN;
+            flags.set(PollFlags::POLLOUT, agent.lines.has_outgoing());
+            watched.push(PollFd::new(agent.lines.socket.as_fd(), flags));
+        }
+        let engine = self.engine.iter().map(|engine| &engine.output);
+        for output in engine.chain(self.runs.iter().map(|run| &run.output)) {
+            if let Some(pipe) = &output.pipe {
+                watched.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+            }
+        }
+        for stdin in self.runs.iter().filter_map(|run| run.stdin.as_ref()) {
+            watched.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
+        }
+        let timeout = match self.agent_due.into_iter().chain(self.stop_due).min() {
+            Some(due) => {
+                let left = due.saturating_duration_since(clock::now()) + Duration::from_millis(1);
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            }
+            None => PollTimeout::NONE,
+        };
+        // An interrupted or failed wait is a turn with nothing to do.
+        poll(&mut watched, timeout).ok();
+    }
+
+    /// Does what can be done now.
+    pub(super) fn turn(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            engine.output.read();
+        }
+        for run in &mut self.runs {
+            run.output.read();
+            run.feed();
+        }
+        self.hear_agent();
+        self.reap();
+        let now = clock::now();
+        if self.agent_due.is_some_and(|due| due <= now) && !self.is_stopping {
+            self.start_agent();
+        }
+        if self.stop_due.is_some_and(|due| due <= now) {
+            self.stop_overdue();
+        }
+    }
+
+    fn stop_overdue(&mut self) {
+        self.stop_due = None;
+        if let Some(engine) = &self.engine {
+            log::warn(format_args!("the engine did not stop in its time and is killed"));
+            engine.kill();
+        } else if let Some(agent) = &self.agent {
+            kill(agent.pid, Signal::SIGKILL).ok();
+        }
+    }
+
+    fn hear_agent(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        let heard = agent.lines.flush().and_then(|()| agent.lines.read());
+        match heard {
+            Ok(lines) => {
+                for line in lines {
+                    self.answer(&line);
+                }
+            }
+            Err(_) => {
+                // It closes its socket only by ending.
+                kill(agent.pid, Signal::SIGKILL).ok();
+            }
+        }
+    }
+
+    fn answer(&mut self, line: &[u8]) {
+        let request: Request = match serde_json::from_slice(line) {
+            Ok(request) => request,
+            Err(error) => {
+                log::warn(format_args!("a line of the agent is not understood: {error}"));
+                return;
+            }
+        };
+        let id = request.id;
+        let done = match request.ask {
+            Ask::Start { program, stop_signal, grace_ms } => {
+                self.start_engine(program, (stop_signal, grace_ms))
+            }
+            Ask::Signal { signal } => self.signal_engine(signal),
+            Ask::Install { name, content } => prepare::install(&self.boot, &name, &content),
+            Ask::Cancel { run } => {
+                self.runs.iter().filter(|known| known.id == run).for_each(Run::kill);
+                Ok(())
+            }
+            Ask::Run { program, stdin } => match self.start_run(id, program, stdin) {
+                // Answered when it ends.
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+        };
+        self.tell(&match done {
+            Ok(()) => Tell::Done { id },
+            Err(error) => Tell::Refused { id, message: error.to_string() },
+        });
+    }
+
+    fn start_run(
+        &mut self,
+        id: u64,
+        program: crate::init::protocol::ProgramSpec,
+        stdin: Vec<u8>,
+    ) -> Result<()> {
+        if self.is_stopping || self.runs.len() >= limits::PROGRAMS_MAX {
+            return Err(GuestError::Init { why: "no more programs can run".to_owned() });
+        }
+        let run = children::start_run(&self.boot, &self.layout, id, program, stdin)?;
+        self.runs.push(run);
+        Ok(())
+    }
+
+    fn start_engine(
+        &mut self,
+        program: crate::init::protocol::ProgramSpec,
+        plan: (i32, u64),
+    ) -> Result<()> {
+        let why = if self.is_stopping {
+            "the sandbox stops"
+        } else if self.engine.is_some() {
+            "the engine runs already"
+        } else {
+            let engine = children::start_engine(&self.boot, &self.layout, program, plan)?;
+            let pid = u32::try_from(engine.started.pid.as_raw()).unwrap_or(0);
+            log::info(format_args!("the engine was started, pid {pid}"));
+            self.process.running = Some((pid, engine.started.start_ticks));
+            self.process.starts += 1;
+            self.engine = Some(engine);
+            self.tell_process();
+            return Ok(());
+        };
+        Err(GuestError::Init { why: why.to_owned() })
+    }
+
+    fn signal_engine(&self, signal: i32) -> Result<()> {
+        let signal = children::signal_of(signal)?;
+        match &self.engine {
+            Some(engine) if signal == Signal::SIGKILL => engine.kill(),
+            Some(engine) => {
+                kill(engine.started.pid, signal).map_err(GuestError::sys("signal the engine"))?;
+            }
+            None => return Err(GuestError::Init { why: "the engine does not run".to_owned() }),
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self) {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            match children::ended(status) {
+                Some((pid, code, words)) => self.ended(pid, code, words),
+                None => break,
+            }
+        }
+    }
+
+    fn ended(&mut self, pid: Pid, code: Option<i32>, words: String) {
+        if self.engine.as_ref().is_some_and(|engine| engine.started.pid == pid) {
+            self.engine_ended(words);
+        } else if self.agent.as_ref().is_some_and(|agent| agent.pid == pid) {
+            self.agent_ended(code, &words);
+        } else if let Some(index) = self.runs.iter().position(|run| run.pid == pid) {
+            let mut run = self.runs.swap_remove(index);
+            run.output.read();
+            self.tell(&Tell::Ran { id: run.id, code, output: run.output.text() });
+        }
+    }
+
+    fn engine_ended(&mut self, words: String) {
+        let Some(mut engine) = self.engine.take() else { return };
+        engine.output.read();
+        // What it left behind would hold its files and memory; a tenant's program, too.
+        spawn::kill_all_of(self.boot.engine_uid);
+        log::info(format_args!("the engine {words}"));
+        self.process.running = None;
+        self.process.last_end = words;
+        self.process.output = engine.output.text();
+        self.tell_process();
+        if self.is_stopping {
+            self.stop_due = None;
+            self.stop_agent();
+        }
+    }
+
+    fn agent_ended(&mut self, code: Option<i32>, words: &str) {
+        let Some(agent) = self.agent.take() else { return };
+        for run in &self.runs {
+            run.kill();
+        }
+        if self.mode == Mode::Bootstrap {
+            log::info(format_args!("the bootstrap {words}"));
+            self.bootstrap_code = Some(code.unwrap_or(1));
+            return;
+        }
+        if self.is_stopping {
+            return;
+        }
+        log::warn(format_args!("the agent {words} and is started again"));
+        if clock::now().saturating_duration_since(agent.started_at) >= limits::AGENT_WORKS_AFTER {
+            self.agent_pause = limits::AGENT_RESTART_FIRST;
+            self.replaced_failures = 0;
+        } else {
+            self.replaced_failures += 1;
+        }
+        self.agent_later();
+    }
+
+    fn tell_process(&mut self) {
+        self.tell(&Tell::Process { process: self.process.clone() });
+    }
+
+    fn tell(&mut self, tell: &Tell) {
+        let Some(agent) = &mut self.agent else { return };
+        let line = serde_json::to_vec(tell).expect("plain data become JSON");
+        if let Err(error) = agent.lines.push(&line) {
+            log::warn(format_args!("tell the agent: {error}"));
+            kill(agent.pid, Signal::SIGKILL).ok();
+        }
+    }
+}

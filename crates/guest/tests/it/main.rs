@@ -1,0 +1,9 @@
+//! Tests of the guest with real sockets, real sandboxes and a real PostgreSQL.
+//!
+//! Those of the engine and the sandbox need root and PostgreSQL: an engine root with version 17 at
+//! `/var/cache/coffer-dev/pg17`, or else the host's own version 15.
+
+mod engine;
+mod protocol;
+mod sandbox;
+mod support;

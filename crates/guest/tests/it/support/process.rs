@@ -1,0 +1,68 @@
+//! The tests' processes and tasks; nothing else in them spawns.
+
+use std::future::Future;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+/// A command that dies with the test.
+#[expect(clippy::disallowed_methods, reason = "this module is the tests' only spawner")]
+pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(program);
+    command.kill_on_drop(true);
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) async fn output(words: &[&str]) -> Output {
+    let mut command = command(words[0]);
+    command.args(&words[1..]).stdin(Stdio::null());
+    command.output().await.unwrap_or_else(|error| panic!("{}: {error}", words[0]))
+}
+
+/// Runs a command that has to succeed; its standard output.
+pub(crate) async fn succeed(words: &[&str]) -> String {
+    let output = output(words).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words:?}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a command where nothing can be waited for otherwise; a failure is shown.
+#[expect(clippy::disallowed_methods, reason = "this module is the tests' only spawner")]
+pub(crate) fn run(words: &[&str]) {
+    let status = std::process::Command::new(words[0]).args(&words[1..]).status();
+    if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+        eprintln!("{words:?}: {status:?}");
+    }
+}
+
+/// Starts a task of the test's.
+#[expect(clippy::disallowed_methods, reason = "this module is the tests' only spawner")]
+pub(crate) fn start<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(task)
+}
+
+/// Waits until something holds, at most a minute.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+    assert!(waited.is_ok(), "waited a minute for: {what}");
+}
+
+/// These tests change users and mounts.
+pub(crate) fn require_root() {
+    assert!(nix::unistd::geteuid().is_root(), "this test needs root: run it as root");
+}
+
+/// The engine root of version 17, if this machine has it.
+pub(crate) fn engine_root() -> Option<&'static Path> {
+    let root = Path::new("/var/cache/coffer-dev/pg17");
+    root.join("usr/lib/postgresql/17/bin/postgres").exists().then_some(root)
+}

@@ -1,0 +1,349 @@
+//! An in-memory provider for simulation: real error habits, no real infrastructure.
+//!
+//! It answers as real providers do under stress: calls fail before or after having done their
+//! work, take their time, or conflict. Which fault strikes is the simulation's decision. It must
+//! pass the same conformance suite as every provider.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
+use coffer_core::units::Incarnation;
+
+use crate::error::{ProviderError, Result};
+use crate::link::GuestLink;
+use crate::provider::{
+    Abilities, EndpointRef, EndpointSpec, Fence, NetworkSpec, Origin, Owned, Progress, Provider,
+    ServerRef, ServerSpec, ServerState, VolumeRef, VolumeSpec,
+};
+
+/// What goes wrong in one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// It fails before anything was done.
+    Fails,
+    /// It is done, and the answer is lost.
+    LostReply,
+    /// It answers that it is being done.
+    Pending,
+    /// It conflicts with something else.
+    Conflict,
+    /// It is refused for good.
+    Rejected,
+}
+
+/// Where faults come from.
+pub trait FaultSource: Send + Sync + Debug {
+    /// The fault that strikes the next call of this name.
+    fn strike(&self, call: &'static str) -> Fault;
+}
+
+/// No faults.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoFaults;
+
+impl FaultSource for NoFaults {
+    fn strike(&self, _call: &'static str) -> Fault {
+        Fault::None
+    }
+}
+
+/// A server of the fake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FakeServer {
+    /// As it was asked for.
+    pub spec: ServerSpec,
+    /// Whether it runs.
+    pub is_running: bool,
+    /// Times it was started.
+    pub starts: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    networks: BTreeMap<NetworkId, NetworkSpec>,
+    volumes: BTreeMap<VolumeId, VolumeSpec>,
+    servers: BTreeMap<ServerId, FakeServer>,
+    endpoints: BTreeMap<EndpointId, (EndpointSpec, Option<SocketAddr>)>,
+    deleted_servers: BTreeMap<ServerId, Incarnation>,
+    deleted_volumes: BTreeMap<VolumeId, Incarnation>,
+    next_address: u32,
+}
+
+/// The fake.
+#[derive(Debug)]
+pub struct FakeProvider {
+    state: Mutex<State>,
+    faults: Arc<dyn FaultSource>,
+}
+
+impl FakeProvider {
+    /// An empty fake.
+    pub fn new(faults: Arc<dyn FaultSource>) -> Self {
+        Self { state: Mutex::default(), faults }
+    }
+
+    /// The server, if it is there.
+    pub fn server(&self, id: ServerId) -> Option<FakeServer> {
+        self.state().servers.get(&id).cloned()
+    }
+
+    /// The server dies by itself, as when its host reboots.
+    pub fn kill_server(&self, id: ServerId) {
+        if let Some(server) = self.state().servers.get_mut(&id) {
+            server.is_running = false;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `deed` under the fault that strikes `call`.
+    fn call<T>(
+        &self,
+        call: &'static str,
+        deed: impl FnOnce(&mut State) -> Result<Progress<T>>,
+    ) -> Result<Progress<T>> {
+        let lost = |why: &str| ProviderError::Transient { what: call, why: why.to_owned() };
+        match self.faults.strike(call) {
+            Fault::None => deed(&mut self.state()),
+            Fault::Fails => Err(lost("it failed")),
+            Fault::LostReply => {
+                deed(&mut self.state())?;
+                Err(lost("the reply was lost"))
+            }
+            Fault::Pending => Ok(Progress::Pending {
+                reason: format!("{call} takes its time"),
+                poll_after_ms: 200,
+            }),
+            Fault::Conflict => {
+                Err(ProviderError::Conflict { what: call, why: "something else".to_owned() })
+            }
+            Fault::Rejected => {
+                Err(ProviderError::Rejected { what: call, why: "it is not allowed".to_owned() })
+            }
+        }
+    }
+}
+
+fn stale(what: &'static str) -> ProviderError {
+    ProviderError::Conflict { what, why: "this incarnation was deleted".to_owned() }
+}
+
+fn missing<T>(what: &'static str) -> Result<T> {
+    Err(ProviderError::NotFound { what })
+}
+
+fn server_ref(spec: &ServerSpec) -> ServerRef {
+    ServerRef {
+        id: spec.id,
+        incarnation: spec.incarnation,
+        provider_ref: format!("fake-{}", spec.id),
+        host: "fake-host".to_owned(),
+    }
+}
+
+fn volume_ref(id: VolumeId) -> Progress<VolumeRef> {
+    Progress::Ready(VolumeRef { provider_ref: format!("fake-{id}") })
+}
+
+fn put_volume(state: &mut State, spec: &VolumeSpec) -> Result<Progress<VolumeRef>> {
+    if state.deleted_volumes.get(&spec.id).is_some_and(|gone| *gone >= spec.incarnation) {
+        return Err(stale("volume"));
+    }
+    let known = state.volumes.entry(spec.id).or_insert_with(|| spec.clone());
+    known.size = known.size.max(spec.size);
+    Ok(volume_ref(spec.id))
+}
+
+fn put_server(state: &mut State, spec: &ServerSpec) -> Result<Progress<ServerRef>> {
+    if state.deleted_servers.get(&spec.id).is_some_and(|gone| *gone >= spec.incarnation) {
+        return Err(stale("server"));
+    }
+    if !state.networks.contains_key(&spec.network_id) {
+        return missing("network");
+    }
+    if !state.volumes.contains_key(&spec.volume_id) {
+        return missing("volume");
+    }
+    let server = state.servers.entry(spec.id).or_insert_with(|| FakeServer {
+        spec: spec.clone(),
+        is_running: false,
+        starts: 0,
+    });
+    if !server.is_running {
+        server.is_running = true;
+        server.starts += 1;
+    }
+    Ok(Progress::Ready(server_ref(spec)))
+}
+
+fn put_endpoint(state: &mut State, spec: &EndpointSpec) -> Result<Progress<EndpointRef>> {
+    if !state.networks.contains_key(&spec.network_id) {
+        return missing("network");
+    }
+    let known = state.endpoints.get(&spec.id).and_then(|(_, published)| *published);
+    let published = spec.is_published.then(|| {
+        known.or(spec.published).unwrap_or_else(|| {
+            state.next_address += 1;
+            let base = u32::from(Ipv4Addr::new(100, 64, 0, 1));
+            let address = IpAddr::V4((base + state.next_address).into());
+            SocketAddr::new(address, spec.port)
+        })
+    });
+    state.endpoints.insert(spec.id, (spec.clone(), published));
+    Ok(Progress::Ready(EndpointRef { published }))
+}
+
+#[async_trait]
+impl Provider for FakeProvider {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            online_volume_growth: true,
+            hot_volume_attach: false,
+            online_resize: true,
+            snapshot: true,
+            clone: true,
+            fence: true,
+            published_address: true,
+            not_enforced: vec!["nothing is real".to_owned()],
+        }
+    }
+
+    async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Progress<()>> {
+        self.call("ensure_network", |state| {
+            state.networks.insert(spec.id, spec.clone());
+            Ok(Progress::Ready(()))
+        })
+    }
+
+    async fn delete_network(&self, id: NetworkId) -> Result<Progress<()>> {
+        self.call("delete_network", |state| {
+            let is_used = state.servers.values().any(|s| s.spec.network_id == id);
+            if is_used {
+                let why = "it has members".to_owned();
+                return Err(ProviderError::Conflict { what: "delete network", why });
+            }
+            state.networks.remove(&id);
+            Ok(Progress::Ready(()))
+        })
+    }
+
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<Progress<VolumeRef>> {
+        self.call("ensure_volume", |state| {
+            if let Origin::Snapshot(source) = spec.origin
+                && !state.volumes.contains_key(&source)
+            {
+                return missing("snapshot");
+            }
+            put_volume(state, spec)
+        })
+    }
+
+    async fn snapshot_volume(
+        &self,
+        source: VolumeId,
+        snapshot: &VolumeSpec,
+    ) -> Result<Progress<VolumeRef>> {
+        self.call("snapshot_volume", |state| {
+            if !state.volumes.contains_key(&source) {
+                return missing("volume");
+            }
+            put_volume(state, snapshot)
+        })
+    }
+
+    async fn delete_volume(&self, id: VolumeId, incarnation: Incarnation) -> Result<Progress<()>> {
+        self.call("delete_volume", |state| {
+            if state.servers.values().any(|s| s.spec.volume_id == id && s.is_running) {
+                let why = "a running server uses it".to_owned();
+                return Err(ProviderError::Conflict { what: "delete volume", why });
+            }
+            if state.volumes.get(&id).is_none_or(|v| v.incarnation <= incarnation) {
+                state.volumes.remove(&id);
+                let gone = state.deleted_volumes.entry(id).or_default();
+                *gone = (*gone).max(incarnation);
+            }
+            Ok(Progress::Ready(()))
+        })
+    }
+
+    async fn ensure_server(&self, spec: &ServerSpec) -> Result<Progress<ServerRef>> {
+        self.call("ensure_server", |state| put_server(state, spec))
+    }
+
+    async fn stop_server(
+        &self,
+        id: ServerId,
+        _incarnation: Incarnation,
+        _grace_ms: u64,
+    ) -> Result<Progress<()>> {
+        self.call("stop_server", |state| {
+            if let Some(server) = state.servers.get_mut(&id) {
+                server.is_running = false;
+            }
+            Ok(Progress::Ready(()))
+        })
+    }
+
+    async fn delete_server(&self, id: ServerId, incarnation: Incarnation) -> Result<Progress<()>> {
+        self.call("delete_server", |state| {
+            if state.servers.get(&id).is_none_or(|s| s.spec.incarnation <= incarnation) {
+                state.servers.remove(&id);
+                let gone = state.deleted_servers.entry(id).or_default();
+                *gone = (*gone).max(incarnation);
+            }
+            Ok(Progress::Ready(()))
+        })
+    }
+
+    async fn observe_server(&self, id: ServerId) -> Result<ServerState> {
+        Ok(match self.state().servers.get(&id) {
+            Some(server) if server.is_running => ServerState::Running(server_ref(&server.spec)),
+            Some(_) => ServerState::Stopped,
+            None => ServerState::Absent,
+        })
+    }
+
+    async fn fence(&self, server: &ServerRef) -> Result<Fence> {
+        if let Some(known) = self.state().servers.get_mut(&server.id) {
+            known.is_running = false;
+        }
+        Ok(Fence::Fenced)
+    }
+
+    async fn ensure_endpoint(&self, spec: &EndpointSpec) -> Result<Progress<EndpointRef>> {
+        self.call("ensure_endpoint", |state| put_endpoint(state, spec))
+    }
+
+    async fn delete_endpoint(&self, id: EndpointId) -> Result<Progress<()>> {
+        self.call("delete_endpoint", |state| {
+            state.endpoints.remove(&id);
+            Ok(Progress::Ready(()))
+        })
+    }
+
+    fn guest_link(&self, _id: ServerId) -> GuestLink {
+        GuestLink::None
+    }
+
+    async fn list_owned(&self) -> Result<Vec<Owned>> {
+        let state = self.state();
+        let networks = state.networks.keys().map(|id| Owned::Network(*id));
+        let volumes = state.volumes.values().map(|v| Owned::Volume(v.id, v.incarnation));
+        let servers =
+            state.servers.values().map(|s| Owned::Server(s.spec.id, s.spec.incarnation));
+        let endpoints = state.endpoints.keys().map(|id| Owned::Endpoint(*id));
+        Ok(networks.chain(volumes).chain(servers).chain(endpoints).collect())
+    }
+}

@@ -1,0 +1,209 @@
+//! Recipes: what an engine root is made of. One file under `images/` for each datastore version.
+//!
+//! The project's own recipes are compiled in, so that the executable needs no files beside it; an
+//! operator's recipe is read from a path. A recipe names a suite and never a mirror: which mirror
+//! serves it is the host's business. Building is `build.rs`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Component, Path};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ImageError, Result, tree};
+
+/// Changes when the builder makes another tree from the same recipe, so that caches notice.
+const BUILDER_FORMAT: &str = "coffer-root-1";
+
+/// The recipes under `images/`, by name.
+const EMBEDDED: &[(&str, &str)] = &[
+    (
+        "postgresql-17",
+        include_str!("../../../../images/postgresql-17.toml"),
+    ),
+    (
+        "postgresql-18",
+        include_str!("../../../../images/postgresql-18.toml"),
+    ),
+    (
+        "postgresql-15",
+        include_str!("../../../../images/postgresql-15.toml"),
+    ),
+];
+
+/// What an engine root is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the recipe, as the command line takes it (`postgresql-17`).
+    pub name: String,
+    /// Engine that the root carries: a key of the engine registry.
+    pub engine: String,
+    /// Version of the engine, as the datastore version shows it.
+    pub version: String,
+    /// Suite of the distribution that the packages come from.
+    pub suite: String,
+    /// Packages installed beside the minimal base system.
+    pub packages: Vec<String>,
+    /// Paths that packages may not unpack; shell patterns.
+    #[serde(default)]
+    pub excludes: Vec<String>,
+    /// Exceptions from `excludes`.
+    #[serde(default)]
+    pub includes: Vec<String>,
+    /// Paths removed from the finished tree; no patterns.
+    #[serde(default)]
+    pub remove: Vec<String>,
+    /// Files that stand before any package is installed: path and content.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+}
+
+impl Recipe {
+    /// Reads a recipe's text; `origin` names it in messages.
+    pub fn parse(text: &str, origin: &str) -> Result<Self> {
+        let recipe: Self = toml::from_str(text).map_err(|e| ImageError::Recipe {
+            origin: origin.to_owned(),
+            why: e.to_string().trim_end().to_owned(),
+        })?;
+        match recipe.mistake() {
+            None => Ok(recipe),
+            Some(why) => Err(ImageError::Recipe {
+                origin: origin.to_owned(),
+                why,
+            }),
+        }
+    }
+
+    /// Finds a recipe: one of the project's by name, or a file when `name` has a `/` or `.toml`.
+    pub fn find(name: &str) -> Result<Self> {
+        if name.contains('/') || name.ends_with(".toml") {
+            let text =
+                fs::read_to_string(name).map_err(tree::io("read recipe", Path::new(name)))?;
+            return Self::parse(&text, name);
+        }
+        match EMBEDDED.iter().find(|(known, _)| *known == name) {
+            Some((_, text)) => Self::parse(text, name),
+            None => Err(ImageError::NoRecipe {
+                name: name.to_owned(),
+                known: names().join(", "),
+            }),
+        }
+    }
+
+    /// Sha256 over everything that decides what the builder makes; lower-case hex.
+    pub fn checksum(&self) -> String {
+        let text = serde_json::to_string(self).expect("a recipe is plain strings and lists");
+        tree::sha256_hex(format!("{BUILDER_FORMAT}\n{text}").as_bytes())
+    }
+
+    /// The first thing in it that must not reach a command line or a path.
+    fn mistake(&self) -> Option<String> {
+        let words = [&self.name, &self.engine, &self.version, &self.suite];
+        if let Some(word) = words
+            .into_iter()
+            .chain(&self.packages)
+            .find(|w| !is_plain_word(w))
+        {
+            return Some(format!(
+                "'{word}' is not a plain name (a-z, 0-9 and .+-_:=~)"
+            ));
+        }
+        if self.packages.is_empty() {
+            return Some("it names no packages".to_owned());
+        }
+        let paths = self
+            .excludes
+            .iter()
+            .chain(&self.includes)
+            .chain(&self.remove);
+        paths
+            .chain(self.files.keys())
+            .find(|path| !is_inner_path(path))
+            .map(|path| format!("'{path}' is not an absolute path below the root"))
+    }
+}
+
+/// Names of the project's own recipes; the first is the one that a new installation builds.
+pub fn names() -> Vec<&'static str> {
+    EMBEDDED.iter().map(|(name, _)| *name).collect()
+}
+
+fn is_plain_word(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && word
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || ".+-_:=~".contains(c))
+}
+
+fn is_inner_path(path: &str) -> bool {
+    let mut parts = Path::new(path).components();
+    parts.next() == Some(Component::RootDir)
+        && path.len() > 1
+        && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_under_images_is_compiled_in_and_valid() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images");
+        let mut found: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        found.sort();
+        let mut known = names();
+        known.sort_unstable();
+        assert_eq!(found, known);
+        for name in known {
+            let recipe = Recipe::find(name).unwrap();
+            assert_eq!(recipe.name, name);
+            assert_eq!(format!("{}-{}", recipe.engine, recipe.version), name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let error = Recipe::find("postgres").unwrap_err().to_string();
+        assert!(
+            error.contains("'postgres'") && error.contains("postgresql-17"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_could_become_an_option_or_leave_the_tree_is_refused() {
+        let good = "name='a'\nengine='a'\nversion='1'\nsuite='s'\n";
+        for bad in [
+            "packages=['--hook']",
+            "packages=['a b']",
+            "packages=[]",
+            "packages=['a']\nremove=['/etc/../../x']",
+            "packages=['a']\nremove=['etc']",
+            "packages=['a']\nremove=['/']",
+            "packages=['a']\nmirror='http://example.org'",
+        ] {
+            let result = Recipe::parse(&format!("{good}{bad}"), "test");
+            assert!(matches!(result, Err(ImageError::Recipe { .. })), "{bad}");
+        }
+        assert!(Recipe::parse(&format!("{good}packages=['a']"), "test").is_ok());
+    }
+
+    #[test]
+    fn the_checksum_follows_every_field() {
+        let recipe = Recipe::find("postgresql-17").unwrap();
+        let mut other = recipe.clone();
+        other.files.clear();
+        assert_ne!(recipe.checksum(), other.checksum());
+        assert_eq!(
+            recipe.checksum(),
+            Recipe::find("postgresql-17").unwrap().checksum()
+        );
+        assert_eq!(recipe.checksum().len(), 64);
+    }
+}

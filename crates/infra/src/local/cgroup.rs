@@ -1,0 +1,391 @@
+//! Limits and process tracking by control groups, in both versions of the kernel's interface.
+//!
+//! A group is a list of directories: one per controller in version 1 (below the group that Coffer
+//! itself runs in), one in all in version 2 (below the root, so that a service manager that ends
+//! Coffer's own group leaves instances alone). The directories are kept in the server's record;
+//! what can be done with one is told by the files in it, which is also how the tests work on a
+//! tree made of plain files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::clock::wait_until;
+use super::failure::{io, rejected, transient};
+use crate::error::Result;
+use crate::provider::Limits;
+
+/// Version 1 controllers that are used.
+const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
+/// LIMIT: processes and threads of one sandbox.
+const TASKS_MAX: u32 = 4096;
+/// Period over which CPU time is shared out; unit: microseconds.
+const PERIOD_US: u64 = 100_000;
+/// How long processes may take to die of SIGKILL, and their group to be removable.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// Which interface limits are set by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    /// One tree per controller.
+    V1,
+    /// One tree for all.
+    V2,
+    /// No memory controller: limits are not enforced.
+    None,
+}
+
+/// Where groups are made on this host.
+#[derive(Debug, Clone)]
+pub(super) struct Groups {
+    version: Version,
+    /// Directories that hold our groups, one per tree.
+    parents: Vec<PathBuf>,
+    missing: Vec<String>,
+}
+
+impl Groups {
+    /// Looks at this host; `group` is the name of the directory that holds all our groups.
+    pub(super) fn detect(group: &str) -> Self {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        Self::from_texts(&own, &mounts, group)
+    }
+
+    /// As [`Self::detect`], from the texts of `/proc/self/cgroup` and `/proc/self/mounts`.
+    pub(super) fn from_texts(own: &str, mounts: &str, group: &str) -> Self {
+        let trees: Vec<(&str, &str, &str)> = mounts.lines().filter_map(cgroup_mount).collect();
+        let unified = trees
+            .iter()
+            .find(|(kind, ..)| *kind == "cgroup2")
+            .map(|(_, at, _)| *at);
+        let mut parents = Vec::new();
+        let mut missing = Vec::new();
+        for controller in CONTROLLERS {
+            let has = |options: &str| options.split(',').any(|o| o == controller);
+            let tree = trees
+                .iter()
+                .find(|(kind, _, options)| *kind == "cgroup" && has(options));
+            match tree {
+                Some((_, at, _)) => parents.push(below(at, own_path(own, controller), group)),
+                None => missing.push(controller.to_owned()),
+            }
+        }
+        if !missing.iter().any(|m| m == "memory") {
+            // The unified tree has no controllers then, and kills a whole group at once.
+            parents.extend(unified.map(|at| below(at, own_path(own, ""), group)));
+            return Self {
+                version: Version::V1,
+                parents,
+                missing,
+            };
+        }
+        match unified {
+            Some(at) => Self::unified(Path::new(at), group),
+            None => Self {
+                version: Version::None,
+                parents: Vec::new(),
+                missing,
+            },
+        }
+    }
+
+    fn unified(at: &Path, group: &str) -> Self {
+        let offered = fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
+        let has = |c: &&str| offered.split_whitespace().any(|o| o == *c);
+        let missing: Vec<String> = ["memory", "cpu", "pids"]
+            .iter()
+            .filter(|c| !has(c))
+            .map(ToString::to_string)
+            .collect();
+        let version = if missing.iter().any(|m| m == "memory") {
+            Version::None
+        } else {
+            Version::V2
+        };
+        Self {
+            version,
+            parents: vec![at.join(group)],
+            missing,
+        }
+    }
+
+    /// Which interface is in use.
+    pub(super) const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Controllers that this host does not have.
+    pub(super) fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
+    /// Makes the group of a server with its limits; returns its directories.
+    pub(super) fn ensure(&self, server: &str, limits: Limits) -> Result<Vec<PathBuf>> {
+        let what = "make control group";
+        let mut groups = Vec::new();
+        for parent in &self.parents {
+            fs::create_dir_all(parent).map_err(io(what, parent.display()))?;
+            if self.version == Version::V2 {
+                hand_down(parent)?;
+            }
+            let dir = parent.join(server);
+            fs::create_dir_all(&dir).map_err(io(what, dir.display()))?;
+            groups.push(dir);
+        }
+        set_limits(&groups, limits)?;
+        Ok(groups)
+    }
+
+    /// Names of the groups that exist under our parents.
+    pub(super) fn list(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .parents
+            .iter()
+            .filter_map(|p| fs::read_dir(p).ok())
+            .flat_map(Iterator::flatten)
+            .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+            .filter_map(|e| e.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Directories that a server's group would have here, whether they exist or not.
+    pub(super) fn of(&self, server: &str) -> Vec<PathBuf> {
+        self.parents.iter().map(|p| p.join(server)).collect()
+    }
+
+    /// Removes our parents where they are empty.
+    pub(super) fn remove_parents(&self) {
+        for parent in &self.parents {
+            // One that still holds groups stays.
+            fs::remove_dir(parent).ok();
+        }
+    }
+}
+
+/// Sets a group's limits; memory below what is in use is refused.
+pub(super) fn set_limits(groups: &[PathBuf], limits: Limits) -> Result<()> {
+    let memory = u64::from(limits.memory_mib) << 20;
+    let quota = PERIOD_US * u64::from(limits.vcpus);
+    for group in groups {
+        if group.join("memory.max").exists() {
+            refuse_below_use(group, memory)?;
+        }
+        set(group, "memory.limit_in_bytes", &memory.to_string())?;
+        set(group, "memory.max", &memory.to_string())?;
+        set(group, "memory.swap.max", "0")?;
+        set(group, "memory.oom.group", "0")?;
+        set(group, "cpu.cfs_period_us", &PERIOD_US.to_string())?;
+        set(group, "cpu.cfs_quota_us", &quota.to_string())?;
+        set(group, "cpu.max", &format!("{quota} {PERIOD_US}"))?;
+        set(group, "pids.max", &TASKS_MAX.to_string())?;
+    }
+    Ok(())
+}
+
+/// Pids of all processes in the group.
+pub(super) fn pids(groups: &[PathBuf]) -> Vec<i32> {
+    let mut all: Vec<i32> = groups
+        .iter()
+        .filter_map(|g| fs::read_to_string(g.join("cgroup.procs")).ok())
+        .flat_map(|text| {
+            text.lines()
+                .filter_map(|l| l.parse().ok())
+                .collect::<Vec<i32>>()
+        })
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Kills every process in the group; true when none is left.
+pub(super) fn kill_all(groups: &[PathBuf]) -> bool {
+    for group in groups.iter().filter(|g| g.join("cgroup.kill").exists()) {
+        // Where it does not work, the signals below do.
+        fs::write(group.join("cgroup.kill"), "1").ok();
+    }
+    wait_until(END_LIMIT, || {
+        let left = pids(groups);
+        for pid in &left {
+            // It may have died since.
+            kill(Pid::from_raw(*pid), Signal::SIGKILL).ok();
+        }
+        left.is_empty()
+    })
+}
+
+/// Removes the group's directories; its processes must be gone.
+pub(super) fn remove(groups: &[PathBuf]) -> Result<()> {
+    for group in groups {
+        let mut last = None;
+        let removed = wait_until(END_LIMIT, || match fs::remove_dir(group) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                last = Some(e);
+                false
+            }
+            _ => true,
+        });
+        if !removed {
+            let why = last.map(|e| e.to_string()).unwrap_or_default();
+            return Err(transient(
+                "remove control group",
+                format!("{}: {why}", group.display()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Lets the groups below `parent` have controllers: every directory from the root down hands them
+/// on. What the kernel refuses is found missing when a limit is written.
+fn hand_down(parent: &Path) -> Result<()> {
+    let what = "hand down controllers";
+    for dir in [parent.parent(), Some(parent)].into_iter().flatten() {
+        let file = dir.join("cgroup.subtree_control");
+        for controller in ["+memory", "+cpu", "+pids"] {
+            fs::write(&file, controller).map_err(io(what, file.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Version 2 kills to get below a new limit where version 1 refuses: so refuse first.
+fn refuse_below_use(group: &Path, memory: u64) -> Result<()> {
+    let text = fs::read_to_string(group.join("memory.current")).unwrap_or_default();
+    let used: u64 = text.trim().parse().unwrap_or(0);
+    if used > memory {
+        return Err(below_use(group, memory));
+    }
+    Ok(())
+}
+
+fn below_use(group: &Path, memory: u64) -> crate::ProviderError {
+    let mib = memory >> 20;
+    let why = format!(
+        "{}: more than {mib} MiB are in use: stop the server or choose a larger flavor",
+        group.display()
+    );
+    rejected("set memory limit", why)
+}
+
+/// Writes a limit where the group has the file for it.
+fn set(group: &Path, file: &str, value: &str) -> Result<()> {
+    let path = group.join(file);
+    if !path.exists() {
+        return Ok(());
+    }
+    match fs::write(&path, value) {
+        Err(e) if e.raw_os_error() == Some(Errno::EBUSY as i32) => {
+            Err(below_use(group, value.parse().unwrap_or(0)))
+        }
+        other => other.map_err(io("set limit", path.display())),
+    }
+}
+
+/// Type, mount point and options of a control group's mount.
+fn cgroup_mount(line: &str) -> Option<(&str, &str, &str)> {
+    let mut fields = line.split(' ').skip(1);
+    let (at, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
+    kind.starts_with("cgroup").then_some((kind, at, options))
+}
+
+/// Our own path in the tree of a controller; the unified tree has no name.
+fn own_path<'a>(own: &'a str, controller: &str) -> &'a str {
+    own.lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            Some((parts.next()?, parts.next()?))
+        })
+        .find(|(names, _)| names.split(',').any(|n| n == controller))
+        .map_or("/", |(_, path)| path)
+}
+
+fn below(at: &str, own: &str, group: &str) -> PathBuf {
+    let own = own.trim_start_matches('/');
+    let base = Path::new(at).join(own);
+    // In a container the own path may name what is not visible here.
+    let base = if base.is_dir() {
+        base
+    } else {
+        PathBuf::from(at)
+    };
+    base.join(group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        memory_mib: 512,
+        vcpus: 2,
+    };
+
+    #[test]
+    fn finds_version_1_trees_and_our_own_place_in_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().display().to_string();
+        fs::create_dir_all(dir.path().join("memory/own")).unwrap();
+        let mounts = format!(
+            "cgroup {root}/memory cgroup rw,memory 0 0\ncgroup {root}/cpu cgroup rw,cpu 0 0\n\
+             cgroup2 {root}/unified cgroup2 rw 0 0\n"
+        );
+        let own = "4:memory:/own\n1:cpu:/\n0::/\n";
+        let groups = Groups::from_texts(own, &mounts, "coffer-t");
+        assert_eq!(groups.version(), Version::V1);
+        assert_eq!(groups.missing(), ["pids"]);
+        let dirs = groups.of("s");
+        assert_eq!(dirs[0], dir.path().join("memory/own/coffer-t/s"));
+        assert_eq!(dirs[1], dir.path().join("cpu/coffer-t/s"));
+        assert_eq!(dirs[2], dir.path().join("unified/coffer-t/s"));
+    }
+
+    #[test]
+    fn version_2_sets_limits_on_a_tree_of_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::write(root.join("cgroup.controllers"), "cpu io memory pids\n").unwrap();
+        let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", root.display());
+        let groups = Groups::from_texts("0::/system.slice/coffer.service\n", &mounts, "coffer-t");
+        assert_eq!(groups.version(), Version::V2);
+        let own = root.join("coffer-t/s");
+        fs::create_dir_all(&own).unwrap();
+        for file in ["memory.max", "cpu.max", "pids.max"] {
+            fs::write(own.join(file), "max").unwrap();
+        }
+        fs::write(own.join("memory.current"), "1048576\n").unwrap();
+        let dirs = groups.ensure("s", LIMITS).unwrap();
+        assert_eq!(dirs, std::slice::from_ref(&own));
+        let read = |file: &str| fs::read_to_string(own.join(file)).unwrap();
+        assert_eq!(read("memory.max"), (512_u64 << 20).to_string());
+        assert_eq!(read("cpu.max"), "200000 100000");
+        assert_eq!(read("pids.max"), "4096");
+        let handed = fs::read_to_string(root.join("coffer-t/cgroup.subtree_control")).unwrap();
+        assert_eq!(handed, "+pids");
+        fs::write(own.join("memory.current"), (600_u64 << 20).to_string()).unwrap();
+        let error = set_limits(&dirs, LIMITS).unwrap_err();
+        assert!(error.to_string().contains("512 MiB are in use"), "{error}");
+        assert_eq!(groups.list(), ["s"]);
+    }
+
+    #[test]
+    fn says_so_where_nothing_can_be_limited() {
+        assert_eq!(
+            Groups::from_texts("", "", "coffer-t").version(),
+            Version::None
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", dir.path().display());
+        let groups = Groups::from_texts("0::/\n", &mounts, "coffer-t");
+        assert_eq!(groups.version(), Version::None);
+        assert_eq!(groups.missing(), ["memory", "cpu", "pids"]);
+    }
+}

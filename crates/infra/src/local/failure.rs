@@ -1,0 +1,65 @@
+//! From the kernel's and tools' failures to the provider's classes.
+
+use std::fmt::Display;
+use std::io;
+
+use nix::errno::Errno;
+
+use crate::error::ProviderError;
+
+/// A failure that may pass by itself.
+pub(super) fn transient(what: &'static str, why: impl Display) -> ProviderError {
+    ProviderError::Transient {
+        what,
+        why: why.to_string(),
+    }
+}
+
+/// A failure that lasts until somebody acts.
+pub(super) fn rejected(what: &'static str, why: impl Display) -> ProviderError {
+    ProviderError::Rejected {
+        what,
+        why: why.to_string(),
+    }
+}
+
+/// Something else holds what is needed.
+pub(super) fn conflict(what: &'static str, why: impl Display) -> ProviderError {
+    ProviderError::Conflict {
+        what,
+        why: why.to_string(),
+    }
+}
+
+/// Classifies an I/O error by its number; `about` names the object.
+pub(super) fn io(
+    what: &'static str,
+    about: impl Display,
+) -> impl FnOnce(io::Error) -> ProviderError {
+    move |error| classify(what, format!("{about}: {error}"), error.raw_os_error())
+}
+
+/// Classifies an error number; `about` names the object.
+pub(super) fn errno(
+    what: &'static str,
+    about: impl Display,
+) -> impl FnOnce(Errno) -> ProviderError {
+    move |error| {
+        classify(
+            what,
+            format!("{about}: {}", error.desc()),
+            Some(error as i32),
+        )
+    }
+}
+
+fn classify(what: &'static str, why: String, number: Option<i32>) -> ProviderError {
+    match number.map(Errno::from_raw) {
+        Some(Errno::ENOSPC | Errno::EDQUOT) => ProviderError::QuotaExceeded { what, why },
+        Some(Errno::EPERM | Errno::EACCES) => ProviderError::Unauthorized {
+            what,
+            why: format!("{why}: run coffer as root, or see what `coffer doctor` misses"),
+        },
+        _ => ProviderError::Transient { what, why },
+    }
+}

@@ -1,0 +1,165 @@
+//! Rules of a tenant network's and an instance's namespace, as text for `nft -f -`.
+//!
+//! Pure. A ruleset replaces its whole table in one transaction, so loading it again changes
+//! nothing and a crash leaves either the old or the new rules.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use coffer_core::access::Cidr;
+
+use super::names::{BRIDGE, TENANT_LINK};
+use crate::local::AGENT_PORT;
+
+/// What may reach an instance.
+#[derive(Debug, Default)]
+pub(super) struct Openings {
+    /// Range of its tenant network.
+    pub(super) subnet: String,
+    /// The tracker's address in it.
+    pub(super) tracker: String,
+    /// Engine ports open to the tenant network.
+    pub(super) tenant_ports: Vec<u16>,
+    /// Published interfaces: name, port, and who may come; nobody named means anyone.
+    pub(super) published: Vec<(String, u16, Vec<Cidr>)>,
+}
+
+/// Rules of a network's namespace: its members talk as themselves and cannot open anything towards
+/// the tracker; nothing is routed.
+pub(super) fn render_network() -> String {
+    format!(
+        "table bridge coffer\n\
+         add set bridge coffer members {{ type ifname . ether_addr . ipv4_addr; }}\n\
+         table bridge coffer {{\n\
+         chain prerouting {{\n\
+         type filter hook prerouting priority -300; policy drop;\n\
+         iifname \"{BRIDGE}\" accept\n\
+         ether type arp iifname . ether saddr . arp saddr ip @members \
+         iifname . arp saddr ether . arp saddr ip @members accept\n\
+         ether type ip iifname . ether saddr . ip saddr @members accept\n\
+         }}\n}}\n\
+         table inet coffer {{\n\
+         chain input {{\n\
+         type filter hook input priority 0; policy drop;\n\
+         iif \"lo\" accept\n\
+         ct state established,related accept\n\
+         }}\n\
+         chain forward {{\n\
+         type filter hook forward priority 0; policy drop;\n\
+         iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" accept\n\
+         }}\n}}\n"
+    )
+}
+
+/// Adds or removes (`verb` is `add` or `delete`) a member's identity on the network's bridge.
+pub(super) fn render_member(verb: &str, port: &str, hardware: &str, address: IpAddr) -> String {
+    format!("{verb} element bridge coffer members {{ \"{port}\" . {hardware} . {address} }}\n")
+}
+
+/// Rules of an instance's namespace: in come the engine's clients and the tracker, out go replies.
+pub(super) fn render_instance(open: &Openings) -> String {
+    let mut text =
+        String::from("table inet coffer\ndelete table inet coffer\ntable inet coffer {\n");
+    let Openings {
+        subnet, tracker, ..
+    } = open;
+    text.push_str("chain input {\ntype filter hook input priority 0; policy drop;\n");
+    text.push_str("iif \"lo\" accept\nct state established,related accept\n");
+    let from = format!("iifname \"{TENANT_LINK}\" ip saddr");
+    line(
+        &mut text,
+        format_args!("{from} {tracker} tcp dport {AGENT_PORT} accept"),
+    );
+    for port in &open.tenant_ports {
+        line(
+            &mut text,
+            format_args!("{from} {subnet} tcp dport {port} accept"),
+        );
+    }
+    for (link, port, clients) in &open.published {
+        line(
+            &mut text,
+            format_args!("iifname \"{link}\"{} tcp dport {port} accept", who(clients)),
+        );
+    }
+    text.push_str("icmp type echo-request accept\n}\n");
+    text.push_str("chain forward { type filter hook forward priority 0; policy drop; }\n");
+    text.push_str("chain output {\ntype filter hook output priority 0; policy drop;\n");
+    text.push_str("oif \"lo\" accept\nct state established,related accept\n}\n}\n");
+    text
+}
+
+fn line(text: &mut String, rule: std::fmt::Arguments<'_>) {
+    writeln!(text, "{rule}").expect("a string takes any text");
+}
+
+/// The match on source addresses; IPv6 ranges match nothing, as published addresses are IPv4.
+fn who(clients: &[Cidr]) -> String {
+    if clients.is_empty() {
+        return String::new();
+    }
+    let ranges = merged(clients);
+    if ranges.is_empty() {
+        // Only IPv6 ranges were named: no IPv4 client is among them.
+        return " ip saddr 0.0.0.0".to_owned();
+    }
+    let list: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+    format!(" ip saddr {{ {} }}", list.join(", "))
+}
+
+/// IPv4 ranges without those that lie in another: nft refuses overlapping intervals.
+fn merged(clients: &[Cidr]) -> Vec<Cidr> {
+    let mut sorted: Vec<Cidr> = clients
+        .iter()
+        .filter(|c| c.address().is_ipv4())
+        .copied()
+        .collect();
+    sorted.sort_by_key(Cidr::prefix);
+    let mut kept: Vec<Cidr> = Vec::new();
+    for range in sorted {
+        if !kept.iter().any(|k| k.overlaps(&range)) {
+            kept.push(range);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cidrs(texts: &[&str]) -> Vec<Cidr> {
+        texts.iter().map(|t| t.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn opens_what_was_asked_and_nothing_else() {
+        let mut open = Openings {
+            subnet: "10.0.0.0/24".to_owned(),
+            tracker: "10.0.0.1".to_owned(),
+            ..Openings::default()
+        };
+        let closed = render_instance(&open);
+        assert!(!closed.contains("5432"), "{closed}");
+        assert!(
+            closed.contains("ip saddr 10.0.0.1 tcp dport 7070 accept"),
+            "{closed}"
+        );
+        assert_eq!(closed.matches("policy drop").count(), 3);
+        open.tenant_ports = vec![5432];
+        open.published = vec![("u1".to_owned(), 5432, cidrs(&["192.0.2.0/24", "192.0.2.7"]))];
+        let text = render_instance(&open);
+        assert!(text.contains("iifname \"eth0\" ip saddr 10.0.0.0/24 tcp dport 5432 accept"));
+        assert!(text.contains("iifname \"u1\" ip saddr { 192.0.2.0/24 } tcp dport 5432 accept"));
+    }
+
+    #[test]
+    fn names_of_ipv6_clients_alone_open_nothing() {
+        assert_eq!(who(&cidrs(&["fd00::/8"])), " ip saddr 0.0.0.0");
+        assert_eq!(who(&[]), "");
+        assert_eq!(
+            who(&cidrs(&["10.0.0.0/8", "0.0.0.0/0"])),
+            " ip saddr { 0.0.0.0/0 }"
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Everything that the provider's parts share: configuration, records, pool, groups, names.
+
+use std::fs;
+use std::path::PathBuf;
+
+use coffer_core::access::Cidr;
+use coffer_core::id::ServerId;
+
+use super::LocalConfig;
+use super::cgroup::Groups;
+use super::failure::{io, rejected};
+use super::names::Names;
+use super::pool::Pool;
+use super::publish;
+use super::record::{EndpointRecord, Lock, NetworkRecord, Records, ServerRecord, VolumeRecord};
+use crate::error::Result;
+
+/// LIMIT: highest user id given to a sandbox, below those that the kernel reserves.
+const UID_MAX: u32 = 2_000_000_000;
+
+/// The open provider.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) config: LocalConfig,
+    pub(super) names: Names,
+    pub(super) groups: Groups,
+    pub(super) pool: Pool,
+    pub(super) networks: Records<NetworkRecord>,
+    pub(super) volumes: Records<VolumeRecord>,
+    pub(super) servers: Records<ServerRecord>,
+    pub(super) endpoints: Records<EndpointRecord>,
+    /// Range of published addresses.
+    pub(super) published_pool: Cidr,
+    /// What this machine calls itself.
+    pub(super) host_name: String,
+}
+
+impl Host {
+    /// Opens the state directory and the pool.
+    pub(super) fn open(config: LocalConfig) -> Result<Self> {
+        let what = "open local provider";
+        let names = Names::new(&config.tag).ok_or_else(|| {
+            rejected(
+                what,
+                format!("tag '{}' is not 1 to 5 of a-z and 0-9", config.tag),
+            )
+        })?;
+        let state = config.state_dir.clone();
+        for dir in ["locks", "sandboxes", "jail", "making"] {
+            let path = state.join(dir);
+            fs::create_dir_all(&path).map_err(io(what, path.display()))?;
+        }
+        let host_name = nix::unistd::gethostname()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_else(|_| "localhost".to_owned());
+        Ok(Self {
+            groups: Groups::detect(&names.group()),
+            pool: Pool::open(&config)?,
+            networks: Records::open(&state)?,
+            volumes: Records::open(&state)?,
+            servers: Records::open(&state)?,
+            endpoints: Records::open(&state)?,
+            published_pool: publish::choose_pool(&config)?,
+            names,
+            host_name,
+            config,
+        })
+    }
+
+    /// Takes the lock of one object.
+    pub(super) fn lock(&self, kind: &str, id: &str) -> Result<Lock> {
+        Lock::take(&self.config.state_dir, &format!("{kind}-{id}"))
+    }
+
+    /// Lets an object's lock go for good.
+    pub(super) fn forget(&self, lock: Lock, kind: &str, id: &str) -> Result<()> {
+        lock.forget(&self.config.state_dir, &format!("{kind}-{id}"))
+    }
+
+    /// Working directory of a server's sandbox.
+    pub(super) fn sandbox_dir(&self, id: ServerId) -> PathBuf {
+        self.config.state_dir.join("sandboxes").join(id.to_string())
+    }
+
+    /// The directory over which each sandbox mounts its own root, unseen by the others.
+    pub(super) fn mount_point(&self) -> PathBuf {
+        self.config.state_dir.join("jail")
+    }
+
+    /// Writes a server's record, with user ids that no other server has if it has none yet.
+    pub(super) fn put_server(&self, mut record: ServerRecord) -> Result<ServerRecord> {
+        if record.uids == (0, 0) {
+            let _lock = Lock::take(&self.config.state_dir, "uids")?;
+            let taken: Vec<u32> = self.servers.list()?.iter().map(|s| s.uids.0).collect();
+            // The first pair belongs to templates.
+            let agent = (self.config.uid_base + 2..UID_MAX)
+                .step_by(2)
+                .find(|uid| !taken.contains(uid))
+                .ok_or_else(|| rejected("choose user ids", "all are taken"))?;
+            record.uids = (agent, agent + 1);
+            self.servers.put(&record.id.to_string(), &record)?;
+            return Ok(record);
+        }
+        self.servers.put(&record.id.to_string(), &record)?;
+        Ok(record)
+    }
+}

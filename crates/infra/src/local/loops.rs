@@ -1,0 +1,176 @@
+//! Volume files as mounted file systems: loop devices that detach themselves at their last use.
+//!
+//! A file in use is locked, and the loop device keeps that very lock: so one file is never mounted
+//! twice, whoever tries, and "is it in use" is one non-blocking attempt at the lock.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+
+use super::clock::wait_until;
+use super::failure::{conflict, errno, io, rejected, transient};
+use super::{process, sys};
+use crate::error::Result;
+
+const WHAT: &str = "mount volume";
+/// How many times another process may snatch the free loop device from us.
+const SNATCHED_MAX: u32 = 64;
+/// How long a question whether a file is in use may keep us from using it.
+const ASKING_LIMIT: Duration = Duration::from_secs(1);
+/// How long the kernel may take to unmount after the last process ended.
+const RELEASE_LIMIT: Duration = Duration::from_secs(20);
+
+/// Makes a file of this size with an empty XFS in it.
+pub(super) fn format(file: &Path, bytes: u64, options: &[&str]) -> Result<()> {
+    let what = "format volume";
+    let made = File::create(file).map_err(io(what, file.display()))?;
+    made.set_len(bytes).map_err(io(what, file.display()))?;
+    drop(made);
+    let path = text(file)?;
+    let sector = format!("size={}", sys::SECTOR_BYTES);
+    let mut args = vec!["-q", "-f", "-s", &sector, "-m", "reflink=1"];
+    args.extend(options);
+    args.push(path);
+    process::run(what, "mkfs.xfs", &args, None).map(drop)
+}
+
+/// Gives a file system that is not in use a uuid of its own.
+pub(super) fn renew_uuid(file: &Path) -> Result<()> {
+    process::run(
+        "renew uuid",
+        "xfs_admin",
+        &["-f", "-U", "generate", text(file)?],
+        None,
+    )
+    .map(drop)
+}
+
+/// Mounts a volume's file in this process's mount namespace; unmounting detaches the device.
+/// The file system grows to the file's size if it is smaller.
+pub(super) fn mount_volume(file: &Path, at: &Path) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount_file(file, at, flags)
+}
+
+/// Mounts the file that holds a whole pool of volumes.
+pub(super) fn mount_pool(file: &Path, at: &Path) -> Result<()> {
+    mount_file(
+        file,
+        at,
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+    )
+}
+
+fn mount_file(file: &Path, at: &Path, flags: MsFlags) -> Result<()> {
+    let backing = lock_patiently(file)?;
+    let bytes = backing.metadata().map_err(io(WHAT, file.display()))?.len();
+    let (device, path) = attach(&backing)?;
+    let options = Some("nouuid,discard");
+    mount(Some(path.as_str()), at, Some("xfs"), flags, options).map_err(|e| {
+        rejected(
+            WHAT,
+            format!("{}: {}: see the kernel's log", file.display(), e.desc()),
+        )
+    })?;
+    // The mount holds the device, and the device the file with its lock.
+    drop((device, backing));
+    grow(at, bytes)
+}
+
+/// Whether a volume's file is attached or being attached.
+pub(super) fn is_in_use(file: &Path) -> Result<bool> {
+    if !file.exists() {
+        return Ok(false);
+    }
+    Ok(lock(file)?.is_none())
+}
+
+/// Waits until the kernel has let a volume's file go; true when it has.
+pub(super) fn wait_released(file: &Path) -> Result<bool> {
+    let mut failure = None;
+    let is_over = wait_until(RELEASE_LIMIT, || match is_in_use(file) {
+        Ok(is_in_use) => !is_in_use,
+        Err(e) => {
+            failure = Some(e);
+            true
+        }
+    });
+    failure.map_or(Ok(is_over), Err)
+}
+
+/// Grows a mounted file system to its file's size; `at` is any directory of it.
+pub(super) fn grow(at: &Path, bytes: u64) -> Result<()> {
+    let what = "grow volume";
+    let dir = File::open(at).map_err(io(what, at.display()))?;
+    sys::grow_xfs(&dir, bytes).map_err(errno(what, at.display()))
+}
+
+/// Tells the loop device of a volume's file that the file has grown.
+pub(super) fn refresh(file: &Path) -> Result<()> {
+    let what = "grow volume";
+    let device = device_of(file)?
+        .ok_or_else(|| transient(what, format!("no loop device has {}", file.display())))?;
+    sys::refresh_loop_size(&device).map_err(errno(what, file.display()))
+}
+
+/// The loop device that has a file. Found by inode: its path is told as the sandbox saw it.
+fn device_of(file: &Path) -> Result<Option<File>> {
+    let what = "find loop device";
+    let facts = fs::metadata(file).map_err(io(what, file.display()))?;
+    let entries = fs::read_dir("/sys/block").map_err(io(what, "/sys/block"))?;
+    let found = entries
+        .flatten()
+        .filter(|entry| entry.path().join("loop").is_dir())
+        .filter_map(|entry| File::open(Path::new("/dev").join(entry.file_name())).ok())
+        .find(|device| sys::loop_backing(device) == Ok((facts.dev(), facts.ino())));
+    Ok(found)
+}
+
+/// Takes the lock of a file that is not in use; somebody may just be asking whether it is.
+fn lock_patiently(file: &Path) -> Result<File> {
+    let mut answer = Ok(None);
+    wait_until(ASKING_LIMIT, || {
+        answer = lock(file);
+        !matches!(answer, Ok(None))
+    });
+    answer?.ok_or_else(|| conflict(WHAT, format!("{} is mounted already", file.display())))
+}
+
+/// Locks a file until it is closed everywhere; `None` if somebody else has.
+fn lock(file: &Path) -> Result<Option<File>> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(file)
+        .map_err(io(WHAT, file.display()))?;
+    Ok(opened.try_lock().is_ok().then_some(opened))
+}
+
+fn attach(backing: &File) -> Result<(File, String)> {
+    let control = "/dev/loop-control";
+    let opened = File::open(control).map_err(io(WHAT, control))?;
+    for _ in 0..SNATCHED_MAX {
+        let number = sys::free_loop(&opened).map_err(errno(WHAT, control))?;
+        let path = format!("/dev/loop{number}");
+        let device = OpenOptions::new().read(true).write(true).open(&path);
+        let device = device.map_err(io(WHAT, &path))?;
+        match sys::configure_loop(&device, backing) {
+            Ok(()) => return Ok((device, path)),
+            Err(Errno::EBUSY) => {}
+            Err(e) => return Err(errno(WHAT, path)(e)),
+        }
+    }
+    Err(transient(
+        WHAT,
+        "other processes took every free loop device",
+    ))
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str()
+        .ok_or_else(|| rejected("name a file", "its path is not UTF-8 text"))
+}

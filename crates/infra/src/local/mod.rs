@@ -1,0 +1,343 @@
+//! The local provider: instances as sandboxes on this host.
+//!
+//! One sandbox is a network namespace of its own, tied into a tenant network (a bridge in another
+//! namespace), a volume (an XFS in a file, mounted inside the sandbox only), control groups with
+//! the flavor's limits, and mount, pid, ipc and uts namespaces over a read-only engine root. It is
+//! started by a launcher program and belongs to no process of ours: stopping Coffer leaves it.
+//! What is done here blocks, so every call runs on the blocking pool and is bounded.
+
+mod cgroup;
+mod clock;
+pub mod doctor;
+mod failure;
+mod firewall;
+mod host;
+mod jail;
+pub mod launch;
+mod loops;
+mod names;
+pub(crate) mod netns;
+mod network;
+mod owned;
+mod pool;
+mod process;
+mod publish;
+mod record;
+mod sandbox;
+mod seccomp;
+mod server;
+mod sys;
+mod template;
+mod volume;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use coffer_core::access::Cidr;
+use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
+use coffer_core::units::Incarnation;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+pub use pool::VolumeMode;
+pub use record::Launched;
+
+use crate::error::{ProviderError, Result};
+use crate::link::GuestLink;
+use crate::provider::{
+    Abilities, EndpointRef, EndpointSpec, Fence, NetworkSpec, Origin, Owned, Progress, Provider,
+    ServerRef, ServerSpec, ServerState, VolumeRef, VolumeSpec,
+};
+use cgroup::Version;
+use host::Host;
+
+/// Port on which every guest's agent listens.
+pub const AGENT_PORT: u16 = 7070;
+/// When to ask again for a template that is being made; unit: milliseconds.
+const TEMPLATE_POLL_MS: u64 = 200;
+
+/// What the local provider needs to know.
+#[derive(Debug, Clone)]
+pub struct LocalConfig {
+    /// Where records, locks, consoles and (in mode `cow`) the pool are kept.
+    pub state_dir: PathBuf,
+    /// 1 to 5 lower-case letters or digits that mark everything of this Coffer on the host.
+    pub tag: String,
+    /// Where volumes are kept in the modes `xfs` and `fast`; what it can do decides `auto`.
+    pub pool_dir: PathBuf,
+    /// How volumes are kept.
+    pub volume_mode: VolumeMode,
+    /// Size of the pool in mode `cow`; unit: GiB.
+    pub cow_pool_gib: u32,
+    /// Engine roots: `<checksum>/tree` and `<checksum>/manifest.json`.
+    pub roots_dir: PathBuf,
+    /// The `coffer-guest` program on the host.
+    pub guest_binary: PathBuf,
+    /// Program and first arguments of the launcher; the path of a spec is added. It calls
+    /// [`launch::main`].
+    pub launcher: Vec<String>,
+    /// Range of published addresses; with `None` a free one is chosen once and kept.
+    pub published_pool: Option<Cidr>,
+    /// First user id for sandboxes; each takes two, templates the first two.
+    pub uid_base: u32,
+}
+
+/// Sandboxes on this host.
+#[derive(Debug)]
+pub struct LocalProvider {
+    host: Arc<Host>,
+    templates: Mutex<HashMap<String, JoinHandle<Result<bool>>>>,
+}
+
+impl LocalProvider {
+    /// Opens the provider on its state directory; what runs already is found as it is.
+    pub async fn open(config: LocalConfig) -> Result<Self> {
+        let host = blocking(move || {
+            let host = Host::open(config)?;
+            volume::thaw_all(&host);
+            if host.endpoints.list()?.iter().any(|e| e.published.is_some()) {
+                publish::guard(&host)?;
+            }
+            Ok(host)
+        })
+        .await?;
+        Ok(Self {
+            host: Arc::new(host),
+            templates: Mutex::default(),
+        })
+    }
+
+    /// The second way into a guest: from the tracker's address in the tenant network to the
+    /// instance's own address there.
+    pub fn tracker_link(&self, network: NetworkId, address: IpAddr) -> GuestLink {
+        let path = names::ns_path(&self.host.names.network_ns(network));
+        GuestLink::Netns {
+            path: path.display().to_string(),
+            address: SocketAddr::new(address, AGENT_PORT),
+        }
+    }
+
+    /// Range of published addresses in use.
+    pub fn published_pool(&self) -> Cidr {
+        self.host.published_pool
+    }
+
+    /// How volumes are kept; never `Auto`.
+    pub fn volume_mode(&self) -> VolumeMode {
+        self.host.pool.mode()
+    }
+
+    /// What a server's guest printed, for its operator; empty if nothing.
+    pub async fn console(&self, id: ServerId) -> Result<String> {
+        let path = self.host.sandbox_dir(id).join("console.log");
+        let text = blocking(move || Ok(std::fs::read(path).unwrap_or_default())).await?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Waits for templates being made, and lets the host's route and a pool in a file go if `is_final`: for a Coffer
+    /// that leaves the host, after its servers are gone.
+    pub async fn close(&self, is_final: bool) -> Result<()> {
+        let jobs: Vec<_> = self.jobs().drain().collect();
+        for (root, job) in jobs {
+            if let Ok(Err(error)) = job.await {
+                tracing::warn!(%root, %error, "template not made");
+            }
+        }
+        if !is_final {
+            return Ok(());
+        }
+        self.on_host(|host| {
+            host.groups.remove_parents();
+            publish::unguard(host);
+            host.pool.close()
+        })
+        .await
+    }
+
+    fn jobs(&self) -> std::sync::MutexGuard<'_, HashMap<String, JoinHandle<Result<bool>>>> {
+        // A panic while it was held leaves a map that is still whole.
+        self.templates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn on_host<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Host) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let host = Arc::clone(&self.host);
+        blocking(move || work(&host)).await
+    }
+
+    /// Sees to it that a root's template is there; `false` while it is being made.
+    async fn ensure_template(&self, root: &str) -> Result<bool> {
+        if template::file_of(&self.host, root).exists() {
+            self.jobs().remove(root);
+            return Ok(true);
+        }
+        let ended = {
+            let mut jobs = self.jobs();
+            match jobs.get(root) {
+                Some(job) if !job.is_finished() => return Ok(false),
+                Some(_) => jobs.remove(root),
+                None => {
+                    let (host, name) = (Arc::clone(&self.host), root.to_owned());
+                    let job = spawn_blocking(move || template::make(&host, &name));
+                    jobs.insert(root.to_owned(), job);
+                    return Ok(false);
+                }
+            }
+        };
+        match ended {
+            Some(job) => job.await.map_err(panicked)?,
+            None => Ok(false),
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for LocalProvider {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    fn abilities(&self) -> Abilities {
+        let has_reflink = self.host.pool.has_reflink();
+        let mut not_enforced = Vec::new();
+        if self.host.groups.version() == Version::None {
+            not_enforced.push("memory and CPU: this host has no memory controller".to_owned());
+        } else if !self.host.groups.missing().is_empty() {
+            let missing = self.host.groups.missing().join(", ");
+            not_enforced.push(format!("{missing}: this host lacks these controllers"));
+        }
+        Abilities {
+            online_volume_growth: true,
+            hot_volume_attach: false,
+            online_resize: true,
+            snapshot: has_reflink,
+            clone: has_reflink,
+            fence: true,
+            published_address: true,
+            not_enforced,
+        }
+    }
+
+    async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Progress<()>> {
+        let spec = spec.clone();
+        self.on_host(move |host| network::ensure(host, &spec))
+            .await
+            .map(Progress::Ready)
+    }
+
+    async fn delete_network(&self, id: NetworkId) -> Result<Progress<()>> {
+        self.on_host(move |host| network::delete(host, id))
+            .await
+            .map(Progress::Ready)
+    }
+
+    async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<Progress<VolumeRef>> {
+        if let Origin::Template { root } = &spec.origin
+            && !self.ensure_template(root).await?
+        {
+            let reason = "the template of this datastore version is being made".to_owned();
+            return Ok(Progress::Pending {
+                reason,
+                poll_after_ms: TEMPLATE_POLL_MS,
+            });
+        }
+        let spec = spec.clone();
+        self.on_host(move |host| volume::ensure(host, &spec))
+            .await
+            .map(Progress::Ready)
+    }
+
+    async fn snapshot_volume(
+        &self,
+        source: VolumeId,
+        snapshot: &VolumeSpec,
+    ) -> Result<Progress<VolumeRef>> {
+        let spec = snapshot.clone();
+        let made = self
+            .on_host(move |host| volume::snapshot(host, source, &spec))
+            .await;
+        made.map(Progress::Ready)
+    }
+
+    async fn delete_volume(&self, id: VolumeId, incarnation: Incarnation) -> Result<Progress<()>> {
+        self.on_host(move |host| volume::delete(host, id, incarnation))
+            .await
+            .map(Progress::Ready)
+    }
+
+    async fn ensure_server(&self, spec: &ServerSpec) -> Result<Progress<ServerRef>> {
+        let spec = spec.clone();
+        self.on_host(move |host| server::ensure(host, &spec))
+            .await
+            .map(Progress::Ready)
+    }
+
+    async fn stop_server(
+        &self,
+        id: ServerId,
+        incarnation: Incarnation,
+        grace_ms: u64,
+    ) -> Result<Progress<()>> {
+        self.on_host(move |host| server::stop(host, id, incarnation, grace_ms))
+            .await
+    }
+
+    async fn delete_server(&self, id: ServerId, incarnation: Incarnation) -> Result<Progress<()>> {
+        self.on_host(move |host| server::delete(host, id, incarnation))
+            .await
+            .map(Progress::Ready)
+    }
+
+    async fn observe_server(&self, id: ServerId) -> Result<ServerState> {
+        self.on_host(move |host| server::observe(host, id)).await
+    }
+
+    async fn fence(&self, server: &ServerRef) -> Result<Fence> {
+        let server = server.clone();
+        self.on_host(move |host| server::fence(host, &server)).await
+    }
+
+    async fn ensure_endpoint(&self, spec: &EndpointSpec) -> Result<Progress<EndpointRef>> {
+        let spec = spec.clone();
+        self.on_host(move |host| publish::ensure(host, &spec))
+            .await
+            .map(Progress::Ready)
+    }
+
+    async fn delete_endpoint(&self, id: EndpointId) -> Result<Progress<()>> {
+        self.on_host(move |host| publish::delete(host, id))
+            .await
+            .map(Progress::Ready)
+    }
+
+    fn guest_link(&self, id: ServerId) -> GuestLink {
+        let path = names::ns_path(&self.host.names.server_ns(id));
+        GuestLink::Netns {
+            path: path.display().to_string(),
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), AGENT_PORT),
+        }
+    }
+
+    async fn list_owned(&self) -> Result<Vec<Owned>> {
+        self.on_host(owned::list).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work).await.map_err(panicked)?
+}
+
+fn panicked(error: tokio::task::JoinError) -> ProviderError {
+    ProviderError::Bug {
+        what: "local provider",
+        why: error.to_string(),
+    }
+}

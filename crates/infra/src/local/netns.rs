@@ -1,0 +1,136 @@
+//! Network namespaces: made and removed by name, entered on threads that end afterwards.
+//!
+//! A thread that entered a namespace is never given back to a pool: whatever ran on it later would
+//! stay in there. So every entry costs one short-lived thread, and no process is spawned.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::failure::{errno, io, transient};
+use super::names::{NETNS_DIR, ns_path};
+use crate::error::{ProviderError, Result};
+
+/// Longest wait for a guest's answer to a connection.
+const DIAL_LIMIT: Duration = Duration::from_secs(10);
+/// Stack of a thread that only makes a few system calls.
+const STACK_BYTES: usize = 256 << 10;
+
+/// Connects to `address` from inside the namespace at `path` and hands the socket back. The socket
+/// stays in that namespace; nothing else does.
+pub(crate) async fn connect_in(path: &str, address: SocketAddr) -> Result<TcpStream> {
+    let what = "dial guest";
+    let (sender, receiver) = oneshot::channel();
+    let path = path.to_owned();
+    let dial = move || {
+        let stream = enter(what, Path::new(&path)).and_then(|()| {
+            StdStream::connect_timeout(&address, DIAL_LIMIT).map_err(io(what, address))
+        });
+        // Nobody listens when the caller gave up; the socket closes then.
+        sender.send(stream).ok();
+    };
+    thread::Builder::new()
+        .name("coffer-dial".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(dial)
+        .map_err(io(what, "start a thread"))?;
+    let stream = receiver
+        .await
+        .map_err(|_| transient(what, "the thread ended early"))??;
+    stream.set_nonblocking(true).map_err(io(what, address))?;
+    stream.set_nodelay(true).map_err(io(what, address))?;
+    TcpStream::from_std(stream).map_err(io(what, address))
+}
+
+/// Runs `work` inside the namespace at `path` and returns what it returned.
+pub(super) fn run_in<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let what = "enter network namespace";
+    on_thread(what, || enter(what, path).and_then(|()| work()))
+}
+
+/// Makes a named namespace if it is not there; says whether it made it.
+pub(super) fn ensure(name: &str) -> Result<bool> {
+    let what = "make network namespace";
+    let path = ns_path(name);
+    if is_alive(&path) {
+        return Ok(false);
+    }
+    fs::create_dir_all(NETNS_DIR).map_err(io(what, NETNS_DIR))?;
+    File::create(&path).map_err(io(what, path.display()))?;
+    on_thread(what, || {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(errno(what, name))?;
+        let own = "/proc/thread-self/ns/net";
+        mount(
+            Some(own),
+            &path,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .map_err(errno(what, path.display()))
+    })?;
+    Ok(true)
+}
+
+/// Removes a named namespace if it is there. The kernel frees it when the last process in it and
+/// the last socket of it are gone.
+pub(super) fn delete(name: &str) -> Result<()> {
+    let what = "remove network namespace";
+    let path = ns_path(name);
+    // Mounted more than once only if two processes made it at once.
+    while is_alive(&path) {
+        umount2(&path, MntFlags::MNT_DETACH).map_err(errno(what, path.display()))?;
+    }
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(what, path.display())(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a namespace is mounted there, and not a file left over from before a reboot.
+pub(super) fn is_alive(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path)
+        .is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+}
+
+/// Names of all namespaces on the host.
+pub(super) fn list() -> Vec<String> {
+    let Ok(entries) = fs::read_dir(NETNS_DIR) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|e| e.file_name().into_string().ok())
+        .collect()
+}
+
+fn enter(what: &'static str, path: &Path) -> Result<()> {
+    if !is_alive(path) {
+        return Err(ProviderError::NotFound {
+            what: "network namespace",
+        });
+    }
+    let namespace = File::open(path).map_err(io(what, path.display()))?;
+    setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(errno(what, path.display()))
+}
+
+fn on_thread<T: Send>(what: &'static str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let spawned = thread::Builder::new()
+            .name("coffer-netns".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, work)
+            .map_err(io(what, "start a thread"))?;
+        spawned.join().map_err(|_| ProviderError::Bug {
+            what,
+            why: "the thread panicked".into(),
+        })?
+    })
+}

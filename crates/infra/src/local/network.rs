@@ -1,0 +1,221 @@
+//! Tenant networks: a namespace with a bridge each, and the ports of their members.
+//!
+//! The network lies in a namespace of its own, so two tenants may use one subnet and nothing in it
+//! is routed by the host. The tracker's address is the bridge's own: it dials from there. A member
+//! is tied to its hardware and IP address by the bridge's rules.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+
+use coffer_core::id::{NetworkId, ServerId};
+use nix::net::if_::if_nametoindex;
+
+use super::failure::{conflict, io, rejected};
+use super::firewall::{render_member, render_network};
+use super::host::Host;
+use super::names::{self, BRIDGE, TENANT_LINK, ns_path};
+use super::record::NetworkRecord;
+use super::{netns, process};
+use crate::error::{ProviderError, Result};
+use crate::provider::NetworkSpec;
+
+/// Settings of every namespace: no IPv6, and no answering for another link's address.
+/// Frames between members pass the bridge's own rules and not those for routed packets.
+const SETTINGS: [(&str, &str); 8] = [
+    ("ipv4/ip_forward", "0"),
+    ("bridge/bridge-nf-call-iptables", "0"),
+    ("bridge/bridge-nf-call-arptables", "0"),
+    ("ipv6/conf/all/disable_ipv6", "1"),
+    ("ipv6/conf/default/disable_ipv6", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/all/arp_ignore", "1"),
+    ("ipv4/conf/all/arp_announce", "2"),
+];
+
+/// Makes a network if it is not there.
+pub(super) fn ensure(host: &Host, spec: &NetworkSpec) -> Result<()> {
+    let what = "ensure network";
+    let key = spec.id.to_string();
+    if !spec.subnet.address().is_ipv4() || !spec.subnet.contains(spec.tracker_address) {
+        let why = format!("{}: the local provider has IPv4 networks only", spec.subnet);
+        return Err(rejected(what, why));
+    }
+    let _lock = host.lock("network", &key)?;
+    let known = host.networks.find(&key)?;
+    let record = NetworkRecord {
+        id: spec.id,
+        subnet: spec.subnet.to_string(),
+        tracker_address: spec.tracker_address,
+        complete: known.as_ref().and_then(|k| k.complete),
+    };
+    if let Some(known) = known
+        && (&known.subnet, known.tracker_address) != (&record.subnet, record.tracker_address)
+    {
+        return Err(conflict(
+            what,
+            format!("{key} exists with the subnet {}", known.subnet),
+        ));
+    }
+    raise(host, record)
+}
+
+/// Makes a known network again if the host has lost it.
+pub(super) fn ensure_known(host: &Host, id: NetworkId) -> Result<NetworkRecord> {
+    let key = id.to_string();
+    let _lock = host.lock("network", &key)?;
+    let record = host
+        .networks
+        .find(&key)?
+        .ok_or(ProviderError::NotFound { what: "network" })?;
+    raise(host, record.clone())?;
+    Ok(record)
+}
+
+/// Removes a network; refused while servers are members of it.
+pub(super) fn delete(host: &Host, id: NetworkId) -> Result<()> {
+    let key = id.to_string();
+    let lock = host.lock("network", &key)?;
+    let members = host
+        .servers
+        .list()?
+        .iter()
+        .filter(|s| s.network_id == id)
+        .count();
+    if members > 0 {
+        return Err(conflict(
+            "delete network",
+            format!("{members} servers are members of it"),
+        ));
+    }
+    netns::delete(&host.names.network_ns(id))?;
+    host.networks.remove(&key)?;
+    host.forget(lock, "network", &key)
+}
+
+/// Connects a server's namespace to its network: as one address, and no other.
+pub(super) fn attach(
+    host: &Host,
+    id: ServerId,
+    net: &NetworkRecord,
+    address: IpAddr,
+) -> Result<()> {
+    let what = "attach to network";
+    let inside = host.names.server_ns(id);
+    let outside = host.names.network_ns(net.id);
+    let (port, hardware) = (names::port(id), names::hardware_address(address));
+    detach(host, id, net.id, address)?;
+    let prefix = net.cidr()?.prefix();
+    ip_in(
+        what,
+        &outside,
+        &format!(
+            "link add {port} type veth peer name {TENANT_LINK} address {hardware} netns {inside}\n\
+             link set {port} master {BRIDGE} up\n"
+        ),
+    )?;
+    let member = render_member("add", &port, &hardware, address);
+    netns::run_in(&ns_path(&outside), || load_rules(&member))?;
+    ip_in(
+        what,
+        &inside,
+        &format!("addr replace {address}/{prefix} dev {TENANT_LINK}\nlink set {TENANT_LINK} up\n"),
+    )
+}
+
+/// Takes a server's port and identity out of its network, if they are there.
+pub(super) fn detach(host: &Host, id: ServerId, network: NetworkId, address: IpAddr) -> Result<()> {
+    let path = ns_path(&host.names.network_ns(network));
+    if !netns::is_alive(&path) {
+        return Ok(());
+    }
+    let port = names::port(id);
+    netns::run_in(&path, || {
+        if !has_link(&port) {
+            return Ok(());
+        }
+        let member = render_member("delete", &port, &names::hardware_address(address), address);
+        // It is not in the set if the attaching call died before that.
+        load_rules(&member).ok();
+        process::run("detach from network", "ip", &["link", "del", &port], None).map(drop)
+    })
+}
+
+/// Makes a server's own namespace, closed, with nothing but its loopback.
+pub(super) fn ensure_server_ns(host: &Host, id: ServerId, rules: &str) -> Result<()> {
+    let name = host.names.server_ns(id);
+    netns::ensure(&name)?;
+    netns::run_in(&ns_path(&name), || {
+        apply_settings()?;
+        load_rules(rules)
+    })?;
+    ip_in("set up namespace", &name, "link set lo up\n")
+}
+
+/// Runs `ip` commands, one a line, in a namespace.
+pub(super) fn ip_in(what: &'static str, namespace: &str, commands: &str) -> Result<()> {
+    process::run(
+        what,
+        "ip",
+        &["-n", namespace, "-batch", "-"],
+        Some(commands),
+    )
+    .map(drop)
+}
+
+/// Loads rules into the namespace that the calling thread is in.
+pub(super) fn load_rules(rules: &str) -> Result<()> {
+    process::run("load nftables rules", "nft", &["-f", "-"], Some(rules)).map(drop)
+}
+
+/// Whether the namespace that the calling thread is in has a link of this name.
+pub(super) fn has_link(name: &str) -> bool {
+    if_nametoindex(name).is_ok()
+}
+
+fn raise(host: &Host, mut record: NetworkRecord) -> Result<()> {
+    let key = record.id.to_string();
+    let name = host.names.network_ns(record.id);
+    if record.complete.is_some() && record.complete == inode(&name) {
+        return Ok(());
+    }
+    record.complete = None;
+    host.networks.put(&key, &record)?;
+    netns::ensure(&name)?;
+    let path = ns_path(&name);
+    let has_bridge = netns::run_in(&path, || {
+        apply_settings()?;
+        load_rules(&render_network())?;
+        Ok(has_link(BRIDGE))
+    })?;
+    let address = record.tracker_address;
+    let hardware = names::hardware_address(address);
+    let add = format!("link add {BRIDGE} address {hardware} type bridge mcast_snooping 0\n");
+    let add = if has_bridge { "" } else { &add };
+    let prefix = record.cidr()?.prefix();
+    let up = format!(
+        "{add}addr replace {address}/{prefix} dev {BRIDGE}\nlink set {BRIDGE} up\nlink set lo up\n"
+    );
+    ip_in("ensure network", &name, &up)?;
+    record.complete = inode(&name);
+    host.networks.put(&key, &record)
+}
+
+/// Number of the namespace: another one after a reboot.
+fn inode(name: &str) -> Option<u64> {
+    let path = ns_path(name);
+    netns::is_alive(&path).then(|| fs::metadata(&path).ok().map(|m| m.ino()))?
+}
+
+/// Writes the settings of the namespace that the calling thread is in.
+fn apply_settings() -> Result<()> {
+    for (name, value) in SETTINGS {
+        let path = format!("/proc/sys/net/{name}");
+        match fs::write(&path, value) {
+            // A kernel without IPv6 or bridge filtering has nothing to switch off.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.map_err(io("set up namespace", path))?,
+        }
+    }
+    Ok(())
+}

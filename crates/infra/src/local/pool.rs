@@ -1,0 +1,274 @@
+//! The pool: the directory that volume files lie in, and what its file system can do.
+//!
+//! Three modes. `xfs`: the pool directory itself is on an XFS that shares blocks between files.
+//! `cow`: it is not, so one sparse file holds an XFS that does; everything works, each commit costs
+//! several times more. `fast`: files lie directly on whatever the host has; copies are real copies
+//! and there are no snapshots. The mode of a state directory is kept once chosen, because volumes
+//! of one mode are not found in another.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::statfs::{XFS_SUPER_MAGIC, statfs};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{Whence, lseek};
+use serde::{Deserialize, Serialize};
+
+use super::failure::{errno, io, rejected};
+use super::record::{Lock, read_json, write_json};
+use super::{LocalConfig, loops, sys};
+use crate::error::Result;
+
+const WHAT: &str = "open volume pool";
+
+/// How volumes are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeMode {
+    /// `xfs` where the pool directory can share blocks, else `cow`.
+    Auto,
+    /// Files on the pool directory's own XFS.
+    Xfs,
+    /// Files in one XFS that lies in a file.
+    Cow,
+    /// Files on any file system; no snapshots, slow clones.
+    Fast,
+}
+
+/// An open pool.
+#[derive(Debug, Clone)]
+pub(super) struct Pool {
+    dir: PathBuf,
+    mode: VolumeMode,
+}
+
+impl Pool {
+    /// Opens the pool that the configuration asks for, mounting it if it has to be.
+    pub(super) fn open(config: &LocalConfig) -> Result<Self> {
+        let _lock = Lock::take(&config.state_dir, "pool-open")?;
+        let mode = choose_mode(config)?;
+        let dir = match mode {
+            VolumeMode::Cow => mount_cow(config)?,
+            VolumeMode::Auto | VolumeMode::Xfs | VolumeMode::Fast => config.pool_dir.clone(),
+        };
+        for sub in ["volumes", "templates"] {
+            let path = dir.join(sub);
+            fs::create_dir_all(&path).map_err(io(WHAT, path.display()))?;
+        }
+        Ok(Self { dir, mode })
+    }
+
+    /// The mode in use; never `Auto`.
+    pub(super) const fn mode(&self) -> VolumeMode {
+        self.mode
+    }
+
+    /// Whether snapshots and instant clones can be made.
+    pub(super) const fn has_reflink(&self) -> bool {
+        matches!(self.mode, VolumeMode::Xfs | VolumeMode::Cow)
+    }
+
+    /// Directory of volume files.
+    pub(super) fn volumes(&self) -> PathBuf {
+        self.dir.join("volumes")
+    }
+
+    /// Directory of templates.
+    pub(super) fn templates(&self) -> PathBuf {
+        self.dir.join("templates")
+    }
+
+    /// Makes `target` a copy of `source`: sharing its blocks where the pool can, else block by
+    /// block, leaving holes where the source has them.
+    pub(super) fn copy(&self, source: &Path, target: &Path) -> Result<()> {
+        let what = "clone volume";
+        let from = File::open(source).map_err(io(what, source.display()))?;
+        let to = File::create(target).map_err(io(what, target.display()))?;
+        if self.has_reflink() {
+            return sys::reflink(&from, &to).map_err(errno(what, target.display()));
+        }
+        copy_sparse(&from, &to).map_err(io(what, target.display()))
+    }
+
+    /// Bytes that volumes may have in all, if everything they promise were written.
+    pub(super) fn capacity_bytes(&self, own_bytes: u64) -> Result<u64> {
+        let facts = statvfs(&self.dir).map_err(errno("measure pool", self.dir.display()))?;
+        let unit = facts.fragment_size();
+        if self.mode == VolumeMode::Cow {
+            // Nobody else writes here; the file system keeps some for itself.
+            let total = facts.blocks() * unit;
+            return Ok(total - total / 50 - allocated_in(&self.templates()));
+        }
+        Ok(facts.blocks_available() * unit + own_bytes)
+    }
+
+    /// Lets a pool go that lies in a file; it must not be in use.
+    pub(super) fn close(&self) -> Result<()> {
+        if self.mode != VolumeMode::Cow || !is_mounted(&self.dir) {
+            return Ok(());
+        }
+        umount2(&self.dir, MntFlags::empty()).map_err(errno("close pool", self.dir.display()))
+    }
+}
+
+/// Bytes that a file really has on disk.
+pub(super) fn allocated(file: &Path) -> u64 {
+    fs::metadata(file).map_or(0, |m| m.blocks() * 512)
+}
+
+fn allocated_in(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
+    entries.flatten().map(|e| allocated(&e.path())).sum()
+}
+
+fn choose_mode(config: &LocalConfig) -> Result<VolumeMode> {
+    let path = config.state_dir.join("pool-mode.json");
+    let kept: Option<VolumeMode> = read_json(&path)?;
+    if let Some(kept) = kept {
+        if !matches!(config.volume_mode, VolumeMode::Auto) && config.volume_mode != kept {
+            let why = format!(
+                "volumes here were made in mode {kept:?}, the configuration says {:?}: put it \
+                 back, or use a new state directory",
+                config.volume_mode
+            );
+            return Err(rejected(WHAT, why));
+        }
+        return Ok(kept);
+    }
+    fs::create_dir_all(&config.pool_dir).map_err(io(WHAT, config.pool_dir.display()))?;
+    let mode = match config.volume_mode {
+        VolumeMode::Auto if can_reflink(&config.pool_dir) => VolumeMode::Xfs,
+        VolumeMode::Auto => VolumeMode::Cow,
+        VolumeMode::Xfs if !can_reflink(&config.pool_dir) => {
+            let why = format!(
+                "{} is not on an XFS with reflink: make one, or choose cow or fast",
+                config.pool_dir.display()
+            );
+            return Err(rejected(WHAT, why));
+        }
+        chosen => chosen,
+    };
+    write_json(&path, &mode)?;
+    Ok(mode)
+}
+
+/// Whether two files in this directory can share blocks: tried, not guessed from a name.
+pub(super) fn can_reflink(dir: &Path) -> bool {
+    let try_it = || {
+        let a = tempfile_in(dir, "a")?;
+        let b = tempfile_in(dir, "b")?;
+        a.write_all_at(&[1; 4096], 0)?;
+        sys::reflink(&a, &b).map_err(std::io::Error::from)
+    };
+    try_it().is_ok()
+}
+
+/// A file without a name.
+fn tempfile_in(dir: &Path, name: &str) -> std::io::Result<File> {
+    let path = dir.join(format!(".coffer-probe-{}-{name}", std::process::id()));
+    let file = File::options()
+        .create(true)
+        .truncate(true)
+        .read(true)
+        .write(true)
+        .open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+fn mount_cow(config: &LocalConfig) -> Result<PathBuf> {
+    let dir = config.state_dir.join("pool");
+    fs::create_dir_all(&dir).map_err(io(WHAT, dir.display()))?;
+    if is_mounted(&dir) {
+        return Ok(dir);
+    }
+    let image = config.state_dir.join("pool.img");
+    if !image.exists() {
+        make_cow(config, &image)?;
+    }
+    loops::mount_pool(&image, &dir)?;
+    Ok(dir)
+}
+
+fn make_cow(config: &LocalConfig, image: &Path) -> Result<()> {
+    let bytes = u64::from(config.cow_pool_gib) << 30;
+    let facts = statvfs(&config.state_dir).map_err(errno(WHAT, config.state_dir.display()))?;
+    let free = facts.blocks_available() * facts.fragment_size();
+    if bytes > free {
+        return Err(crate::ProviderError::QuotaExceeded {
+            what: WHAT,
+            why: format!(
+                "a pool of {} GiB was asked for, {} has {} GiB free: lower cow_pool_gib or free \
+                 space",
+                config.cow_pool_gib,
+                config.state_dir.display(),
+                free >> 30
+            ),
+        });
+    }
+    let part = image.with_extension("part");
+    loops::format(&part, bytes, &[])?;
+    fs::rename(&part, image).map_err(io(WHAT, image.display()))
+}
+
+/// Whether an XFS of its own is mounted at `dir`.
+fn is_mounted(dir: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|m| m.dev()).ok();
+    let is_xfs = statfs(dir).is_ok_and(|s| s.filesystem_type() == XFS_SUPER_MAGIC);
+    is_xfs
+        && dir
+            .parent()
+            .is_some_and(|parent| device(parent) != device(dir))
+}
+
+fn copy_sparse(from: &File, to: &File) -> std::io::Result<()> {
+    let length = from.metadata()?.len();
+    to.set_len(length)?;
+    let end_of = |at: i64| lseek(from, at, Whence::SeekHole);
+    let mut at = 0_i64;
+    // No more data after the last hole shows as ENXIO.
+    while let Ok(start) = lseek(from, at, Whence::SeekData) {
+        let end = end_of(start)?;
+        copy_range(from, to, start, end)?;
+        at = end;
+    }
+    to.sync_all()
+}
+
+fn copy_range(from: &File, to: &File, start: i64, end: i64) -> std::io::Result<()> {
+    let (mut read_at, mut write_at) = (start, start);
+    while read_at < end {
+        let left = usize::try_from(end - read_at).unwrap_or(usize::MAX);
+        let (source, target) = (Some(&mut read_at), Some(&mut write_at));
+        if nix::fcntl::copy_file_range(from, source, to, target, left)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sparse_copy_is_equal_and_stays_sparse() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        let file = File::create(&a).unwrap();
+        file.set_len(64 << 20).unwrap();
+        file.write_all_at(b"first", 0).unwrap();
+        file.write_all_at(b"later", 40 << 20).unwrap();
+        let pool = Pool {
+            dir: dir.path().to_owned(),
+            mode: VolumeMode::Fast,
+        };
+        pool.copy(&a, &b).unwrap();
+        assert!(fs::read(&a).unwrap() == fs::read(&b).unwrap());
+        assert!(allocated(&b) < 1 << 20);
+    }
+}

@@ -1,0 +1,167 @@
+//! Spawning the host's tools (`ip`, `nft`, `mkfs.xfs`, …) and the sandbox launcher, each bounded.
+//!
+//! The only file of this crate that spawns processes for the local provider. A child gets an
+//! environment of its own, never ours: nothing that stands there can leak into a sandbox.
+#![expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use super::clock::{Deadline, wait_until};
+use super::failure::{io, rejected, transient};
+use crate::error::Result;
+
+/// Where tools are looked for.
+const TOOL_DIRS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// LIMIT: bytes kept of what a tool prints.
+const OUTPUT_MAX: u64 = 4 << 20;
+/// How long one of the host's tools may take.
+pub(super) const TOOL_LIMIT: Duration = Duration::from_secs(20);
+
+/// How a process ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Exit code; `None` if a signal ended it.
+    pub(super) code: Option<i32>,
+    /// Its standard output.
+    pub(super) stdout: String,
+    /// Its standard error.
+    pub(super) stderr: String,
+}
+
+/// Runs a tool to its end and returns its output; any exit but 0 is an error with its words.
+pub(super) fn run(
+    what: &'static str,
+    program: &str,
+    args: &[&str],
+    stdin: Option<&str>,
+) -> Result<String> {
+    let ended = run_to_end(what, program, args, stdin, TOOL_LIMIT)?;
+    if ended.code == Some(0) {
+        return Ok(ended.stdout);
+    }
+    let words = if ended.stderr.trim().is_empty() {
+        &ended.stdout
+    } else {
+        &ended.stderr
+    };
+    Err(transient(what, format!("{program}: {}", words.trim())))
+}
+
+/// Runs a program to its end, however it ends, killing it when `limit` is over.
+pub(super) fn run_to_end(
+    what: &'static str,
+    program: &str,
+    args: &[&str],
+    stdin: Option<&str>,
+    limit: Duration,
+) -> Result<Ended> {
+    let deadline = Deadline::after(limit);
+    let mut child = spawn(what, program, args, stdin.is_some())?;
+    if let (Some(text), Some(mut pipe)) = (stdin, child.stdin.take()) {
+        let text = text.to_owned();
+        thread::spawn(move || pipe.write_all(text.as_bytes()));
+    }
+    let out = child.stdout.take().map(read_all);
+    let err = child.stderr.take().map(read_all);
+    // The pipes end when the process does (or lets go of them), so this is the wait.
+    let stdout = out.and_then(|o| o.recv_timeout(deadline.left()).ok());
+    let stderr = err.and_then(|e| e.recv_timeout(deadline.left()).ok());
+    let code = end(what, &mut child, deadline)?;
+    match (stdout, stderr, code) {
+        (Some(stdout), Some(stderr), Some(code)) => Ok(Ended {
+            code,
+            stdout,
+            stderr,
+        }),
+        _ => Err(transient(
+            what,
+            format!("{program} did not end within {} s", limit.as_secs()),
+        )),
+    }
+}
+
+/// Whether a tool stands in one of the directories that are searched.
+pub(super) fn has_tool(program: &str) -> bool {
+    TOOL_DIRS
+        .split(':')
+        .any(|dir| Path::new(dir).join(program).is_file())
+}
+
+fn spawn(what: &'static str, program: &str, args: &[&str], has_stdin: bool) -> Result<Child> {
+    let spawned = Command::new(program)
+        .args(args)
+        .env_clear()
+        .env("PATH", TOOL_DIRS)
+        .env("LC_ALL", "C")
+        .stdin(if has_stdin {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    match spawned {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(rejected(
+            what,
+            format!("{program} is not installed: see `coffer doctor`"),
+        )),
+        other => other.map_err(io(what, program)),
+    }
+}
+
+/// Waits for a child whose pipes ended; kills it when the deadline is over (`None`).
+fn end(what: &'static str, child: &mut Child, deadline: Deadline) -> Result<Option<Option<i32>>> {
+    let mut status = None;
+    let ended = wait_until(deadline.left(), || {
+        status = child.try_wait().ok().flatten();
+        status.is_some()
+    });
+    if !ended {
+        child.kill().map_err(io(what, "stop a tool that hangs"))?;
+        child.wait().map_err(io(what, "stop a tool that hangs"))?;
+        return Ok(None);
+    }
+    Ok(status.map(|s| s.code()))
+}
+
+fn read_all(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let mut bounded = pipe.take(OUTPUT_MAX);
+        if bounded.read_to_end(&mut bytes).is_ok() {
+            // The receiver is gone only when the deadline passed: nobody wants the text then.
+            sender
+                .send(String::from_utf8_lossy(&bytes).into_owned())
+                .ok();
+        }
+    });
+    receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn returns_output_words_and_the_hint_for_a_missing_tool() {
+        assert_eq!(run("t", "cat", &[], Some("hello")).unwrap(), "hello");
+        let error = run("t", "sh", &["-c", "echo broken >&2; exit 3"], None).unwrap_err();
+        assert!(error.to_string().contains("broken"), "{error}");
+        let error = run("t", "coffer-no-such-tool", &[], None).unwrap_err();
+        assert!(error.to_string().contains("not installed"), "{error}");
+    }
+
+    #[test]
+    fn stops_what_hangs() {
+        let limit = Duration::from_millis(50);
+        let error = run_to_end("t", "sleep", &["1000"], None, limit).unwrap_err();
+        assert!(error.to_string().contains("did not end"), "{error}");
+    }
+}

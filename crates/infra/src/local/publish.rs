@@ -1,0 +1,352 @@
+//! Endpoints: which ports of an instance are open to whom, and its published address.
+//!
+//! A published address lies on a second link of the instance, straight from the host, without
+//! translation: the client's address stays visible and the host's own rules are left alone. The
+//! address and port belong to the endpoint and are kept while it exists, on disk, over restarts
+//! of the server, of Coffer and of the host.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+
+use coffer_core::access::Cidr;
+use coffer_core::id::{EndpointId, ServerId};
+
+use super::failure::{conflict, rejected};
+use super::firewall::{Openings, render_instance};
+use super::host::Host;
+use super::names::{inner_link, ns_path};
+use super::network::{has_link, ip_in, load_rules};
+use super::record::{EndpointRecord, Lock, NetworkRecord, ServerRecord, read_json, write_json};
+use super::{LocalConfig, netns, process};
+use crate::error::{ProviderError, Result};
+use crate::provider::{EndpointRef, EndpointSpec};
+
+const WHAT: &str = "ensure endpoint";
+/// Range that published pools are taken from: shared address space, not routed anywhere.
+const SHARED_SPACE: (u32, u8) = (0x6440_0000, 10);
+/// Size of a published pool: 1022 addresses.
+const POOL_PREFIX: u8 = 22;
+/// Routing tables of published addresses are numbered from here.
+const TABLE_BASE: u32 = 7000;
+
+/// Makes an endpoint as asked.
+pub(super) fn ensure(host: &Host, spec: &EndpointSpec) -> Result<EndpointRef> {
+    let key = spec.id.to_string();
+    let _lock = host.lock("endpoint", &key)?;
+    let known = host.endpoints.find(&key)?;
+    let record = settle(host, spec, known.as_ref())?;
+    if let Some(known) = known {
+        let has_moved = known.target != record.target || record.published != known.published;
+        if has_moved {
+            unplug(host, spec.id)?;
+        }
+        if known.target != record.target {
+            refresh(host, known.target)?;
+        }
+    }
+    refresh(host, record.target)?;
+    Ok(EndpointRef {
+        published: record.published,
+    })
+}
+
+/// Takes an endpoint's addresses away and forgets it.
+pub(super) fn delete(host: &Host, id: EndpointId) -> Result<()> {
+    let key = id.to_string();
+    let lock = host.lock("endpoint", &key)?;
+    let known = host.endpoints.find(&key)?;
+    unplug(host, id)?;
+    host.endpoints.remove(&key)?;
+    if let Some(known) = known {
+        refresh(host, known.target)?;
+    }
+    host.forget(lock, "endpoint", &key)
+}
+
+/// Rules of a server's namespace, from all endpoints that lead to it.
+pub(super) fn rules(host: &Host, server: ServerId, net: &NetworkRecord) -> Result<String> {
+    let mut open = Openings {
+        subnet: net.subnet.clone(),
+        tracker: net.tracker_address.to_string(),
+        ..Openings::default()
+    };
+    for endpoint in leading_to(host, server)? {
+        if !open.tenant_ports.contains(&endpoint.port) {
+            open.tenant_ports.push(endpoint.port);
+        }
+        if endpoint.published.is_some() {
+            let clients: Vec<Cidr> = endpoint
+                .allowed_cidrs
+                .iter()
+                .filter_map(|c| c.parse().ok())
+                .collect();
+            open.published
+                .push((inner_link(endpoint.id), endpoint.port, clients));
+        }
+    }
+    Ok(render_instance(&open))
+}
+
+/// Brings the published addresses of a server up; its namespace and its lock are there.
+pub(super) fn plug_all(host: &Host, server: ServerId) -> Result<()> {
+    for endpoint in leading_to(host, server)? {
+        if let Some(published) = endpoint.published {
+            plug(host, endpoint.id, server, published)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the published addresses of a server down; the endpoints keep them.
+pub(super) fn unplug_all(host: &Host, server: ServerId) -> Result<()> {
+    leading_to(host, server)?
+        .iter()
+        .try_for_each(|e| unplug(host, e.id))
+}
+
+/// The range of published addresses: what the operator named, else one chosen once and kept.
+pub(super) fn choose_pool(config: &LocalConfig) -> Result<Cidr> {
+    let what = "choose published pool";
+    if let Some(pool) = config.published_pool {
+        return Ok(pool);
+    }
+    let path = config.state_dir.join("published-pool.json");
+    let _lock = Lock::take(&config.state_dir, "published-pool")?;
+    if let Some(kept) = read_json::<String>(&path)? {
+        return kept.parse().map_err(|e| rejected(what, e));
+    }
+    let table = process::run(
+        what,
+        "ip",
+        &["-o", "-4", "route", "show", "table", "all"],
+        None,
+    )?;
+    let taken: Vec<Cidr> = table
+        .lines()
+        .filter_map(|l| l.split_whitespace().find_map(|word| word.parse().ok()))
+        .collect();
+    let chosen = free_pool(&config.tag, &taken).ok_or_else(|| {
+        rejected(
+            what,
+            "100.64.0.0/10 is routed already: name a range in local.published_pool",
+        )
+    })?;
+    write_json(&path, &chosen.to_string())?;
+    Ok(chosen)
+}
+
+/// The first range that the host does not route. Where to begin is told by the tag, so that two
+/// Coffers on a host, whose pools show in no route while they are empty, hardly ever share one.
+fn free_pool(tag: &str, taken: &[Cidr]) -> Option<Cidr> {
+    let count = 1_u32 << (POOL_PREFIX - SHARED_SPACE.1);
+    let start = tag
+        .bytes()
+        .fold(0_u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
+    (0..count)
+        .filter_map(|n| {
+            let index = (start.wrapping_add(n)) % count;
+            let base = SHARED_SPACE.0 + (index << (32 - POOL_PREFIX));
+            Cidr::new(IpAddr::V4(base.into()), POOL_PREFIX).ok()
+        })
+        .find(|pool| !taken.iter().any(|t| t.overlaps(pool)))
+}
+
+/// Decides the published address and writes the endpoint down.
+fn settle(
+    host: &Host,
+    spec: &EndpointSpec,
+    known: Option<&EndpointRecord>,
+) -> Result<EndpointRecord> {
+    let _lock = Lock::take(&host.config.state_dir, "published-addresses")?;
+    let others: Vec<EndpointRecord> = host
+        .endpoints
+        .list()?
+        .into_iter()
+        .filter(|e| e.id != spec.id)
+        .collect();
+    let wish = spec.published.or_else(|| known.and_then(|k| k.published));
+    let published = match (spec.is_published, wish) {
+        (false, _) => None,
+        (true, Some(wish)) => Some(keep(host, wish.ip(), &others)?),
+        (true, None) => Some(allocate(host, &others)?),
+    };
+    let record = EndpointRecord {
+        id: spec.id,
+        network_id: spec.network_id,
+        port: spec.port,
+        published: published.map(|address| SocketAddr::new(address, spec.port)),
+        allowed_cidrs: spec.allowed_cidrs.iter().map(ToString::to_string).collect(),
+        target: spec.target,
+    };
+    host.endpoints.put(&spec.id.to_string(), &record)?;
+    Ok(record)
+}
+
+fn keep(host: &Host, address: IpAddr, others: &[EndpointRecord]) -> Result<IpAddr> {
+    if !host.published_pool.contains(address) {
+        let why = format!(
+            "{address} is not in the published pool {}",
+            host.published_pool
+        );
+        return Err(rejected(WHAT, why));
+    }
+    if has(others, address) {
+        return Err(conflict(
+            WHAT,
+            format!("{address} belongs to another endpoint"),
+        ));
+    }
+    Ok(address)
+}
+
+fn allocate(host: &Host, others: &[EndpointRecord]) -> Result<IpAddr> {
+    let pool = host.published_pool;
+    // The first is the range itself, the second the host's end, the last is left out.
+    (2..u32::MAX)
+        .map_while(|n| pool.nth(n).filter(|_| pool.nth(n + 1).is_some()))
+        .find(|address| !has(others, *address))
+        .ok_or_else(|| ProviderError::QuotaExceeded {
+            what: WHAT,
+            why: format!("the published pool {pool} is used up: name a larger one"),
+        })
+}
+
+fn has(endpoints: &[EndpointRecord], address: IpAddr) -> bool {
+    endpoints
+        .iter()
+        .any(|e| e.published.is_some_and(|p| p.ip() == address))
+}
+
+fn leading_to(host: &Host, server: ServerId) -> Result<Vec<EndpointRecord>> {
+    let mut all = host.endpoints.list()?;
+    all.retain(|e| e.target == Some(server));
+    all.sort_by_key(|e| e.id);
+    Ok(all)
+}
+
+/// Loads the rules and addresses of a server that runs; one that does not gets them at its start.
+fn refresh(host: &Host, server: Option<ServerId>) -> Result<()> {
+    let Some(server) = server else { return Ok(()) };
+    let _lock = host.lock("server", &server.to_string())?;
+    let record: Option<ServerRecord> = host.servers.find(&server.to_string())?;
+    let path = ns_path(&host.names.server_ns(server));
+    let (Some(record), true) = (record, netns::is_alive(&path)) else {
+        return Ok(());
+    };
+    let Some(net) = host.networks.find(&record.network_id.to_string())? else {
+        return Ok(());
+    };
+    let rules = rules(host, server, &net)?;
+    netns::run_in(&path, || load_rules(&rules))?;
+    plug_all(host, server)
+}
+
+/// Keeps what is sent to a published address that leads nowhere just now from leaving the host by
+/// its default route, where somebody else might answer.
+pub(super) fn guard(host: &Host) -> Result<()> {
+    ip(&format!(
+        "route replace unreachable {}\n",
+        host.published_pool
+    ))
+}
+
+/// Takes the guard away; for a Coffer that leaves the host.
+pub(super) fn unguard(host: &Host) {
+    // It is not there if nothing was ever published.
+    ip(&format!("route del unreachable {}\n", host.published_pool)).ok();
+}
+
+/// Makes the link of a published address, unless it is there and complete.
+fn plug(host: &Host, id: EndpointId, server: ServerId, published: SocketAddr) -> Result<()> {
+    let link = host.names.published_link(id);
+    let complete = host.names.published_alias(id, Some(server));
+    let inside = host.names.server_ns(server);
+    let inner = inner_link(id);
+    let is_there = alias(&link).as_deref() == Some(&complete)
+        && netns::run_in(&ns_path(&inside), || Ok(has_link(&inner)))?;
+    if is_there {
+        return Ok(());
+    }
+    unplug(host, id)?;
+    guard(host)?;
+    let gateway = host
+        .published_pool
+        .nth(1)
+        .ok_or_else(|| rejected(WHAT, "pool is too small"))?;
+    let address = published.ip();
+    let begun = host.names.published_alias(id, None);
+    let add = format!(
+        "link add {link} type veth peer name {inner} netns {inside}\n\
+         link set {link} alias {begun}\n\
+         addr add {gateway}/32 dev {link}\n"
+    );
+    ip(&add)?;
+    // The host's services must not be reachable over a link-local address on this link.
+    fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1").ok();
+    let table = table_of(host, address);
+    ip_in(
+        WHAT,
+        &inside,
+        &format!(
+            "addr add {address}/32 dev {inner}\nlink set {inner} up\n\
+             route replace {gateway}/32 dev {inner} src {address}\n\
+             route replace default via {gateway} dev {inner} src {address} onlink table {table}\n\
+             rule add from {address} lookup {table}\n"
+        ),
+    )?;
+    ip(&format!(
+        "link set {link} up\nroute replace {address}/32 dev {link} src {gateway}\n\
+         link set {link} alias {complete}\n"
+    ))
+}
+
+/// Removes the link of a published address, if it is there.
+fn unplug(host: &Host, id: EndpointId) -> Result<()> {
+    let link = host.names.published_link(id);
+    if !has_link(&link) {
+        return Ok(());
+    }
+    match process::run(WHAT, "ip", &["link", "del", &link], None) {
+        Err(e) if has_link(&link) => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Number of the routing table of an address: its place in the pool.
+fn table_of(host: &Host, address: IpAddr) -> u32 {
+    let number = |a: IpAddr| match a {
+        IpAddr::V4(v4) => u32::from(v4),
+        IpAddr::V6(_) => 0,
+    };
+    TABLE_BASE + number(address).wrapping_sub(number(host.published_pool.address()))
+}
+
+/// A host link's alias, which says whose it is.
+pub(super) fn alias(link: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/sys/class/net/{link}/ifalias")).ok()?;
+    Some(text.trim().to_owned())
+}
+
+fn ip(commands: &str) -> Result<()> {
+    process::run(WHAT, "ip", &["-batch", "-"], Some(commands)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_free_and_differs_between_tags() {
+        let pool = free_pool("a1", &[]).unwrap();
+        assert_eq!(pool.prefix(), 22);
+        assert!(
+            "100.64.0.0/10"
+                .parse::<Cidr>()
+                .unwrap()
+                .contains(pool.address())
+        );
+        assert_ne!(free_pool("a1", &[pool]), Some(pool));
+        assert_ne!(free_pool("a2", &[]), Some(pool));
+        assert_eq!(free_pool("a1", &["100.64.0.0/10".parse().unwrap()]), None);
+    }
+}

@@ -1,0 +1,363 @@
+//! What the local provider remembers, under its state directory.
+//!
+//! Stored: one JSON file per network, volume, server and endpoint, written before anything is made
+//! (so that whatever exists on the host has an id) and again when it is complete; tombstones of
+//! deleted volumes and servers, so that a late call for an old incarnation is refused. Not stored:
+//! what the kernel knows better (whether a process lives, what is mounted).
+//!
+//! Several Coffer processes may use one state directory: every change of an object holds its lock
+//! file, which the kernel releases when its holder dies.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::marker::PhantomData;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use coffer_core::access::Cidr;
+use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
+use coffer_core::units::Incarnation;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::clock::wait_until;
+use super::failure::{io, rejected, transient};
+use crate::error::Result;
+
+/// Longest wait for another process or thread that changes the same object.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
+
+/// A tenant network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NetworkRecord {
+    pub(super) id: NetworkId,
+    /// Range, `10.0.0.0/24`.
+    pub(super) subnet: String,
+    pub(super) tracker_address: IpAddr,
+    /// Inode of the namespace that was completed; another inode means it has to be made again.
+    pub(super) complete: Option<u64>,
+}
+
+impl NetworkRecord {
+    /// The range, which was checked when the record was written.
+    pub(super) fn cidr(&self) -> Result<Cidr> {
+        self.subnet
+            .parse()
+            .map_err(|e| rejected("read network record", e))
+    }
+}
+
+/// A volume or snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct VolumeRecord {
+    pub(super) id: VolumeId,
+    pub(super) incarnation: Incarnation,
+    pub(super) size_bytes: u64,
+    /// Whether its file is whole.
+    pub(super) is_ready: bool,
+    /// Whether it still has the file system uuid of what it was cloned from.
+    pub(super) has_cloned_uuid: bool,
+    /// Bytes of its file that it shared with what it was cloned from.
+    pub(super) shared_bytes: u64,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ServerRecord {
+    pub(super) id: ServerId,
+    pub(super) incarnation: Incarnation,
+    pub(super) roots: Vec<String>,
+    pub(super) volume_id: VolumeId,
+    pub(super) network_id: NetworkId,
+    pub(super) network_address: IpAddr,
+    pub(super) memory_mib: u32,
+    pub(super) vcpus: u32,
+    /// User ids of its agent and its engine.
+    pub(super) uids: (u32, u32),
+    /// Directories of its control groups; they may lie where an earlier Coffer ran.
+    pub(super) groups: Vec<PathBuf>,
+    /// When a stop turns from asking to killing, on the clock of this boot, and that boot.
+    pub(super) stopping: Option<(u64, String)>,
+}
+
+/// An endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EndpointRecord {
+    pub(super) id: EndpointId,
+    pub(super) network_id: NetworkId,
+    pub(super) port: u16,
+    pub(super) published: Option<SocketAddr>,
+    pub(super) allowed_cidrs: Vec<String>,
+    pub(super) target: Option<ServerId>,
+}
+
+/// The first process of a sandbox, written by the launcher.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launched {
+    /// Its pid on the host.
+    pub pid: i32,
+    /// When it started; unit: clock ticks since boot.
+    pub start_time: u64,
+    /// The boot in which that was.
+    pub boot_id: String,
+}
+
+impl Launched {
+    /// Whether that very process lives: not a later one with the same pid, not a dead one.
+    pub(super) fn is_alive(&self) -> bool {
+        boot_id() == self.boot_id && start_time(self.pid) == Some(self.start_time)
+    }
+}
+
+/// Start time of a process that lives; `None` for a zombie or none.
+pub(super) fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold any character, parentheses too.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// The kernel's id of this boot.
+pub(super) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// The kinds of record, each a directory of the state directory.
+pub(super) trait Kind: Serialize + DeserializeOwned {
+    /// Name of the directory.
+    const DIR: &'static str;
+}
+
+impl Kind for NetworkRecord {
+    const DIR: &'static str = "networks";
+}
+impl Kind for VolumeRecord {
+    const DIR: &'static str = "volumes";
+}
+impl Kind for ServerRecord {
+    const DIR: &'static str = "servers";
+}
+impl Kind for EndpointRecord {
+    const DIR: &'static str = "endpoints";
+}
+
+/// All records of one kind.
+#[derive(Debug)]
+pub(super) struct Records<T> {
+    dir: PathBuf,
+    tombstones: PathBuf,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T: Kind> Records<T> {
+    /// Opens the directory of this kind below `state`.
+    pub(super) fn open(state: &Path) -> Result<Self> {
+        let dir = state.join(T::DIR);
+        let tombstones = state.join("tombstones").join(T::DIR);
+        for path in [&dir, &tombstones] {
+            fs::create_dir_all(path).map_err(io("open state directory", path.display()))?;
+        }
+        Ok(Self {
+            dir,
+            tombstones,
+            kind: PhantomData,
+        })
+    }
+
+    /// The record with this id.
+    pub(super) fn find(&self, id: &str) -> Result<Option<T>> {
+        read_json(&self.dir.join(format!("{id}.json")))
+    }
+
+    /// Writes a record, whole or not at all, and durably.
+    pub(super) fn put(&self, id: &str, record: &T) -> Result<()> {
+        write_json(&self.dir.join(format!("{id}.json")), record)
+    }
+
+    /// Removes the record if it is there.
+    pub(super) fn remove(&self, id: &str) -> Result<()> {
+        remove_file(&self.dir.join(format!("{id}.json")))
+    }
+
+    /// All records, in no order.
+    pub(super) fn list(&self) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        let entries = fs::read_dir(&self.dir).map_err(io("list records", self.dir.display()))?;
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == "json")
+                && let Some(record) = read_json(&path)?
+            {
+                all.push(record);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Remembers that this incarnation and all before it were deleted.
+    pub(super) fn bury(&self, id: &str, incarnation: Incarnation) -> Result<()> {
+        let newest = self
+            .buried(id)?
+            .map_or(incarnation, |known| known.max(incarnation));
+        write_json(&self.tombstones.join(id), &newest)
+    }
+
+    /// The newest incarnation that was deleted.
+    pub(super) fn buried(&self, id: &str) -> Result<Option<Incarnation>> {
+        read_json(&self.tombstones.join(id))
+    }
+}
+
+/// An object's lock, held until dropped or until its holder dies.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock named `key`, waiting for its holder within a bound.
+    pub(super) fn take(state: &Path, key: &str) -> Result<Self> {
+        let mut taken = None;
+        let mut failure = None;
+        let ended = wait_until(LOCK_LIMIT, || match Self::attempt(state, key) {
+            Ok(lock) => {
+                taken = lock;
+                taken.is_some()
+            }
+            Err(e) => {
+                failure = Some(e);
+                true
+            }
+        });
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let busy = || transient("lock", format!("{key} is being changed by another call"));
+        if ended {
+            taken.ok_or_else(busy)
+        } else {
+            Err(busy())
+        }
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub(super) fn attempt(state: &Path, key: &str) -> Result<Option<Self>> {
+        let path = state.join("locks").join(key);
+        let what = "lock";
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(io(what, path.display()))?;
+        if file.try_lock().is_err() {
+            return Ok(None);
+        }
+        // The file may have been removed between opening and locking: then this lock is no one's.
+        let held = file.metadata().map_err(io(what, path.display()))?.ino();
+        let is_current = fs::metadata(&path).is_ok_and(|m| m.ino() == held);
+        Ok(is_current.then_some(Self { _file: file }))
+    }
+
+    /// Removes the lock's file; for the holder, once the object is gone for good.
+    pub(super) fn forget(self, state: &Path, key: &str) -> Result<()> {
+        remove_file(&state.join("locks").join(key))
+    }
+}
+
+/// Reads a JSON file; `None` if it is not there.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let what = "read record";
+    let text = match fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(io(what, path.display()))?,
+    };
+    let damaged = |e| {
+        rejected(
+            what,
+            format!("{} is damaged ({e}): restore it", path.display()),
+        )
+    };
+    serde_json::from_slice(&text).map(Some).map_err(damaged)
+}
+
+/// Writes a JSON file, whole or not at all, and durably.
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let what = "write record";
+    let text = serde_json::to_vec(value).map_err(|e| rejected(what, e))?;
+    let part = path.with_extension(format!("part{}", std::process::id()));
+    let written = File::create(&part).and_then(|mut file| {
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&part, path)
+    });
+    written.map_err(io(what, path.display()))
+}
+
+/// Removes a file if it is there.
+pub(super) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io("remove", path.display())(e)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn records_survive_and_tombstones_only_grow() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::<NetworkRecord>::open(dir.path()).unwrap();
+        let record = NetworkRecord {
+            id: NetworkId::from_uuid(Uuid::nil()),
+            subnet: "10.0.0.0/24".to_owned(),
+            tracker_address: "10.0.0.1".parse().unwrap(),
+            complete: None,
+        };
+        records.put("a", &record).unwrap();
+        assert_eq!(records.find("a").unwrap(), Some(record));
+        assert_eq!(records.list().unwrap().len(), 1);
+        records.remove("a").unwrap();
+        records.remove("a").unwrap();
+        assert!(records.find("a").unwrap().is_none());
+        records.bury("a", Incarnation(3)).unwrap();
+        records.bury("a", Incarnation(2)).unwrap();
+        assert_eq!(records.buried("a").unwrap(), Some(Incarnation(3)));
+    }
+
+    #[test]
+    fn a_lock_excludes_until_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("locks")).unwrap();
+        let first = Lock::take(dir.path(), "x").unwrap();
+        assert!(Lock::attempt(dir.path(), "x").unwrap().is_none());
+        first.forget(dir.path(), "x").unwrap();
+        assert!(Lock::attempt(dir.path(), "x").unwrap().is_some());
+    }
+
+    #[test]
+    fn knows_this_process_from_another_with_its_pid() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let start = start_time(pid).unwrap();
+        let mut own = Launched {
+            pid,
+            start_time: start,
+            boot_id: boot_id(),
+        };
+        assert!(own.is_alive());
+        own.start_time += 1;
+        assert!(!own.is_alive());
+    }
+}

@@ -1,0 +1,319 @@
+//! Volumes: made, cloned, grown, snapshotted, deleted.
+//!
+//! A volume is one file of the pool with an XFS in it, as large as the tenant may fill: a hard
+//! limit. It is attached by the sandbox that uses it, so nothing here mounts. The sizes of all
+//! volumes together never exceed what the pool has: a pool that fills up under its volumes would
+//! give every tenant write errors.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use coffer_core::id::VolumeId;
+use coffer_core::units::Incarnation;
+
+use super::failure::{conflict, errno, io, rejected, transient};
+use super::host::Host;
+use super::jail::DATA_DIR;
+use super::record::{Launched, Lock, VolumeRecord, remove_file};
+use super::{loops, pool, sys};
+use crate::error::{ProviderError, Result};
+use crate::provider::{Origin, VolumeRef, VolumeSpec};
+
+/// How long a snapshot may take; writes are held back for a part of it.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(20);
+
+/// File of a volume.
+pub(super) fn file_of(host: &Host, id: VolumeId) -> PathBuf {
+    host.pool.volumes().join(format!("{id}.img"))
+}
+
+/// Makes a volume or grows it; a template that it begins with must be there.
+pub(super) fn ensure(host: &Host, spec: &VolumeSpec) -> Result<VolumeRef> {
+    let key = spec.id.to_string();
+    let _lock = host.lock("volume", &key)?;
+    let record = admit(host, spec)?;
+    let file = file_of(host, spec.id);
+    match record {
+        Some(record) if record.is_ready => grow(host, record, spec)?,
+        _ => make(host, spec, |part| fill(host, spec, part))?,
+    }
+    Ok(VolumeRef {
+        provider_ref: file.display().to_string(),
+    })
+}
+
+/// Makes an instant snapshot of a volume, in use or not.
+pub(super) fn snapshot(host: &Host, source: VolumeId, spec: &VolumeSpec) -> Result<VolumeRef> {
+    let what = "snapshot volume";
+    if !host.pool.has_reflink() {
+        let why = "volume mode `fast` has no snapshots: put the pool on an XFS with reflink";
+        return Err(rejected(what, why));
+    }
+    let key = spec.id.to_string();
+    let _lock = host.lock("volume", &key)?;
+    let file = file_of(host, spec.id);
+    if !admit(host, spec)?.is_some_and(|r| r.is_ready) {
+        let from = host
+            .volumes
+            .find(&source.to_string())?
+            .filter(|r| r.is_ready);
+        let from = from.ok_or(ProviderError::NotFound { what: "volume" })?;
+        let whole = VolumeSpec {
+            size: spec.size.max(size_of(from.size_bytes)?),
+            ..spec.clone()
+        };
+        make(host, &whole, |part| freeze_and_clone(host, source, part))?;
+    }
+    Ok(VolumeRef {
+        provider_ref: file.display().to_string(),
+    })
+}
+
+/// Removes a volume of this incarnation or an older one, and remembers that it did.
+pub(super) fn delete(host: &Host, id: VolumeId, incarnation: Incarnation) -> Result<()> {
+    let key = id.to_string();
+    let lock = host.lock("volume", &key)?;
+    let record = host.volumes.find(&key)?;
+    if record.as_ref().is_some_and(|r| r.incarnation > incarnation) {
+        return Ok(());
+    }
+    let file = file_of(host, id);
+    if user(host, id).is_some() || !loops::wait_released(&file)? {
+        return Err(conflict(
+            "delete volume",
+            format!("{id} is in use: stop its server first"),
+        ));
+    }
+    host.volumes.bury(&key, incarnation)?;
+    remove_file(&file)?;
+    remove_file(&part_of(&file))?;
+    host.volumes.remove(&key)?;
+    host.forget(lock, "volume", &key)
+}
+
+/// Thaws what a Coffer that died in the middle of a snapshot left frozen.
+pub(super) fn thaw_all(host: &Host) {
+    for server in host.servers.list().unwrap_or_default() {
+        if let Some(dir) = mounted_dir(host, server.volume_id) {
+            // It was not frozen, or its server has just ended.
+            File::open(dir).map(|d| sys::thaw(&d)).ok();
+        }
+    }
+}
+
+/// Checks incarnations; returns the record of this very one.
+fn admit(host: &Host, spec: &VolumeSpec) -> Result<Option<VolumeRecord>> {
+    let what = "ensure volume";
+    let key = spec.id.to_string();
+    if host
+        .volumes
+        .buried(&key)?
+        .is_some_and(|gone| spec.incarnation <= gone)
+    {
+        return Err(conflict(
+            what,
+            format!("{key} of this incarnation was deleted"),
+        ));
+    }
+    let record = host.volumes.find(&key)?;
+    match &record {
+        Some(r) if r.incarnation != spec.incarnation => {
+            let why = format!(
+                "{key} exists as incarnation {}: delete that first",
+                r.incarnation.0
+            );
+            Err(conflict(what, why))
+        }
+        _ => Ok(record),
+    }
+}
+
+/// Makes a volume's file by `fill`, in another name until it is whole.
+fn make(host: &Host, spec: &VolumeSpec, fill: impl FnOnce(&Path) -> Result<u64>) -> Result<()> {
+    let key = spec.id.to_string();
+    let file = file_of(host, spec.id);
+    let part = part_of(&file);
+    let mut record = VolumeRecord {
+        id: spec.id,
+        incarnation: spec.incarnation,
+        size_bytes: spec.size.as_bytes(),
+        is_ready: false,
+        has_cloned_uuid: !matches!(spec.origin, Origin::Empty),
+        shared_bytes: 0,
+    };
+    reserve(host, &record)?;
+    let filled = fill(&part).and_then(|shared| {
+        let what = "size volume";
+        let opened = OpenOptions::new()
+            .write(true)
+            .open(&part)
+            .map_err(io(what, part.display()))?;
+        opened
+            .set_len(record.size_bytes)
+            .map_err(io(what, part.display()))?;
+        fs::rename(&part, &file).map_err(io(what, file.display()))?;
+        Ok(shared)
+    });
+    match filled {
+        Ok(shared) => {
+            record.is_ready = true;
+            record.shared_bytes = shared;
+            host.volumes.put(&key, &record)
+        }
+        Err(e) => {
+            // Nothing of a failed attempt may stay and count.
+            remove_file(&part)?;
+            host.volumes.remove(&key)?;
+            Err(e)
+        }
+    }
+}
+
+/// Counts a volume against the pool, and writes it down so that the next one counts it too.
+fn reserve(host: &Host, record: &VolumeRecord) -> Result<()> {
+    let _lock = Lock::take(&host.config.state_dir, "pool-space")?;
+    let others: Vec<VolumeRecord> = host
+        .volumes
+        .list()?
+        .into_iter()
+        .filter(|r| r.id != record.id)
+        .collect();
+    let promised: u64 = others.iter().map(|r| r.size_bytes).sum();
+    let own: u64 = others
+        .iter()
+        .map(|r| pool::allocated(&file_of(host, r.id)).saturating_sub(r.shared_bytes))
+        .sum();
+    let capacity = host.pool.capacity_bytes(own)?;
+    if promised + record.size_bytes > capacity {
+        let why = format!(
+            "{} GiB asked for, {} of {} GiB of the pool are promised: delete volumes or enlarge \
+             the pool",
+            record.size_bytes >> 30,
+            promised >> 30,
+            capacity >> 30
+        );
+        return Err(ProviderError::QuotaExceeded {
+            what: "ensure volume",
+            why,
+        });
+    }
+    host.volumes.put(&record.id.to_string(), record)
+}
+
+/// Fills a new volume's file; returns how many bytes it shares with its origin.
+fn fill(host: &Host, spec: &VolumeSpec, part: &Path) -> Result<u64> {
+    let source = match &spec.origin {
+        Origin::Empty => {
+            loops::format(part, spec.size.as_bytes(), &[])?;
+            return Ok(0);
+        }
+        Origin::Template { root } => super::template::file_of(host, root),
+        Origin::Snapshot(id) => {
+            let whole = host.volumes.find(&id.to_string())?.filter(|r| r.is_ready);
+            let from = whole.ok_or(ProviderError::NotFound { what: "snapshot" })?;
+            if from.size_bytes > spec.size.as_bytes() {
+                let why = format!(
+                    "its snapshot has {} GiB: ask for more",
+                    from.size_bytes >> 30
+                );
+                return Err(rejected("ensure volume", why));
+            }
+            file_of(host, *id)
+        }
+    };
+    host.pool.copy(&source, part)?;
+    Ok(if host.pool.has_reflink() {
+        pool::allocated(&source)
+    } else {
+        0
+    })
+}
+
+fn grow(host: &Host, mut record: VolumeRecord, spec: &VolumeSpec) -> Result<()> {
+    let what = "grow volume";
+    let file = file_of(host, spec.id);
+    let now = fs::metadata(&file).map_err(|_| {
+        rejected(
+            what,
+            format!("{} is gone: restore the pool or a backup", file.display()),
+        )
+    })?;
+    let bytes = spec.size.as_bytes();
+    if record.size_bytes < bytes {
+        record.size_bytes = bytes;
+        reserve(host, &record)?;
+    }
+    if now.len() < record.size_bytes {
+        let opened = OpenOptions::new()
+            .write(true)
+            .open(&file)
+            .map_err(io(what, file.display()))?;
+        opened
+            .set_len(record.size_bytes)
+            .map_err(io(what, file.display()))?;
+    }
+    // Where it is not mounted the next mount grows the file system; where it is, a call that died
+    // half way is made good by doing it again, which costs nothing when it is done.
+    if let Some(dir) = mounted_dir(host, spec.id) {
+        loops::refresh(&file)?;
+        loops::grow(&dir, record.size_bytes)?;
+    }
+    Ok(())
+}
+
+/// The mounted data directory of a volume, seen through the sandbox that has it.
+fn mounted_dir(host: &Host, id: VolumeId) -> Option<PathBuf> {
+    user(host, id).map(|by| PathBuf::from(format!("/proc/{}/root{DATA_DIR}", by.pid)))
+}
+
+/// The running sandbox that has a volume.
+pub(super) fn user(host: &Host, id: VolumeId) -> Option<Launched> {
+    let servers = host.servers.list().ok()?;
+    servers
+        .iter()
+        .filter(|s| s.volume_id == id)
+        .find_map(|s| super::server::launched(host, s.id))
+}
+
+/// Clones a volume's file, holding its writes back meanwhile if it is mounted. On a thread of its
+/// own, so that whatever happens to the caller, writes go on again.
+fn freeze_and_clone(host: &Host, source: VolumeId, part: &Path) -> Result<u64> {
+    let what = "snapshot volume";
+    let file = file_of(host, source);
+    let mounted = mounted_dir(host, source);
+    let (pool, from, to) = (host.pool.clone(), file.clone(), part.to_owned());
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        // The receiver is gone when the bound passed; the thaw matters, not the answer.
+        sender
+            .send(clone_frozen(&pool, mounted.as_deref(), &from, &to))
+            .ok();
+    });
+    let answer = receiver.recv_timeout(SNAPSHOT_LIMIT);
+    answer.map_err(|_| transient(what, "writes could not be held back in time"))??;
+    Ok(pool::allocated(&file))
+}
+
+fn clone_frozen(pool: &pool::Pool, mounted: Option<&Path>, from: &Path, to: &Path) -> Result<()> {
+    let what = "snapshot volume";
+    let Some(dir) = mounted else {
+        return pool.copy(from, to);
+    };
+    let dir = File::open(dir).map_err(io(what, dir.display()))?;
+    sys::freeze(&dir).map_err(errno(what, "hold writes back"))?;
+    let cloned = pool.copy(from, to);
+    sys::thaw(&dir).map_err(errno(what, "let writes go on"))?;
+    cloned
+}
+
+fn size_of(bytes: u64) -> Result<coffer_core::units::VolumeSize> {
+    let gib = i64::try_from(bytes.div_ceil(1 << 30)).unwrap_or(i64::MAX);
+    coffer_core::units::VolumeSize::gib(gib).map_err(|e| rejected("read volume record", e))
+}
+
+fn part_of(file: &Path) -> PathBuf {
+    file.with_extension("part")
+}

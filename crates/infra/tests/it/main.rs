@@ -1,0 +1,65 @@
+//! The local provider on the real kernel: sandboxes, networks, volumes, limits. Needs root.
+//!
+//! One program in three parts: started plainly it runs the tests, one after the other; started as
+//! `sandbox-launch` it is the launcher (which must be a program with one thread); inside a sandbox
+//! it is the guest (`init`, `bootstrap`). `cargo test -p coffer-infra --test it -- WORD` runs the
+//! tests whose name holds WORD.
+
+mod guest;
+mod limits;
+mod networks;
+mod recovery;
+mod volumes;
+mod walls;
+mod world;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use world::World;
+
+/// A test: its name, and what it does on a world that is fresh for each mode.
+type Test = (&'static str, fn(&World) -> world::Step<'_>);
+
+const TESTS: &[Test] = &[
+    ("conformance", |w| Box::pin(w.conformance())),
+    ("networks_of_one_subnet_are_apart", |w| {
+        Box::pin(networks::apart(w))
+    }),
+    ("members_speak_as_themselves", |w| {
+        Box::pin(networks::spoofing(w))
+    }),
+    ("published_address", |w| Box::pin(networks::published(w))),
+    ("volume_limit_and_growth", |w| {
+        Box::pin(volumes::limit_and_growth(w))
+    }),
+    ("overcommit_is_refused", |w| {
+        Box::pin(volumes::overcommit(w))
+    }),
+    ("snapshot_under_writes", |w| Box::pin(volumes::snapshot(w))),
+    ("memory_and_cpu_limits", |w| Box::pin(limits::enforced(w))),
+    ("hostile_guest", |w| Box::pin(walls::hostile(w))),
+    ("stubborn_guest_is_stopped", |w| {
+        Box::pin(recovery::stubborn(w))
+    }),
+    ("killed_guest_is_noticed", |w| Box::pin(recovery::killed(w))),
+    ("rebuilds_after_reboot", |w| Box::pin(recovery::reboot(w))),
+    ("broken_roots_are_explained", |w| {
+        Box::pin(recovery::broken_root(w))
+    }),
+    ("remains_are_found_and_removed", |w| {
+        Box::pin(recovery::remains(w))
+    }),
+    ("figures", |w| Box::pin(w.figures())),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["sandbox-launch", spec] => coffer_infra::local::launch::main(Path::new(spec)),
+        ["init"] => guest::init(),
+        ["bootstrap"] => guest::bootstrap(),
+        _ => world::run(TESTS, &words),
+    }
+}

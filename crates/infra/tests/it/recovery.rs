@@ -1,0 +1,235 @@
+//! Bad luck: guests that hang or die, a rebooted host, damaged roots, remains of a crash.
+
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use coffer_core::id::ServerId;
+use coffer_infra::conformance::Bench;
+use coffer_infra::error::ProviderError;
+use coffer_infra::provider::{Origin, Owned, Provider, ServerSpec};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::world::{World, eventually, make_root, ready, say_to};
+
+/// A guest that does not end by itself is asked, waited for as long as it has grace, and killed.
+pub(crate) async fn stubborn(w: &World) {
+    let net = w.network("10.9.7.0/24");
+    w.ensure_network(&net).await;
+    let volume = w.volume(1);
+    w.ensure_volume(&volume).await;
+    let mut server = w.server(&net, &volume, 11);
+    server.boot = server.boot.replacen('{', "{\"stubborn\":true,", 1);
+    w.ensure_server(&server).await;
+    w.ask(server.id, "write a kept").await;
+    let start = Instant::now();
+    w.stop(server.id, 600).await;
+    let took = start.elapsed().as_millis();
+    assert!((600..3000).contains(&took), "{took} ms for a grace of 600");
+    w.ensure_server(&server).await;
+    assert_eq!(w.ask(server.id, "read a").await, "kept");
+    assert_eq!(w.ask(server.id, "read stopped").await, "");
+}
+
+/// A guest killed from outside is seen to be stopped, and a start brings it back.
+pub(crate) async fn killed(w: &World) {
+    let net = w.network("10.9.8.0/24");
+    w.ensure_network(&net).await;
+    let server = w.member(&net, 11).await;
+    w.ask(server.id, "write a kept").await;
+    kill(pid(w, server.id), Signal::SIGKILL).unwrap();
+    eventually("the death is noticed", async || {
+        !w.is_running(server.id).await
+    })
+    .await;
+    w.reopen().await;
+    assert!(!w.is_running(server.id).await);
+    w.ensure_server(&server).await;
+    assert_eq!(w.ask(server.id, "read a").await, "kept");
+    // Another process with the pid that was written down is not taken for the guest.
+    let path = w
+        .config
+        .state_dir
+        .join(format!("sandboxes/{}/launched.json", server.id));
+    let text = fs::read_to_string(&path).unwrap();
+    let mut noted: serde_json::Value = serde_json::from_str(&text).unwrap();
+    w.stop(server.id, 5_000).await;
+    noted["pid"] = std::process::id().into();
+    fs::write(&path, noted.to_string()).unwrap();
+    assert!(
+        !w.is_running(server.id).await,
+        "this very process is not the guest"
+    );
+    w.ensure_server(&server).await;
+    assert!(w.is_running(server.id).await);
+}
+
+/// All that a reboot takes (processes, namespaces, mounts, loops, groups, links, routes) is gone:
+/// starting the same servers brings them back with the same data and addresses.
+pub(crate) async fn reboot(w: &World) {
+    let net = w.network("10.9.9.0/24");
+    w.ensure_network(&net).await;
+    let mut servers = Vec::new();
+    for n in [11, 12] {
+        let server = w.member(&net, n).await;
+        w.ask(server.id, &format!("write a {n}")).await;
+        let provider = w.local();
+        let endpoint = w.endpoint(&server, true);
+        let made = ready(|| provider.ensure_endpoint(&endpoint)).await.unwrap();
+        servers.push((n, server, made.published.unwrap()));
+    }
+    for (_, server, _) in &servers {
+        kill(pid(w, server.id), Signal::SIGKILL).unwrap();
+    }
+    for (_, server, _) in &servers {
+        eventually("it is gone", async || !w.is_running(server.id).await).await;
+    }
+    eventually("its volumes are released", async || {
+        !w.traces().iter().any(|line| line.contains(".img"))
+    })
+    .await;
+    w.local().close(true).await.expect("the pool is unmounted");
+    eventually("nothing is left", async || {
+        w.traces().iter().for_each(|line| forget(line));
+        w.traces().is_empty()
+    })
+    .await;
+    w.reopen().await;
+    let before = w.local().list_owned().await.unwrap();
+    for (n, server, address) in &servers {
+        assert!(!w.is_running(server.id).await);
+        w.ensure_server(server).await;
+        assert_eq!(w.ask(server.id, "read a").await, n.to_string());
+        let answer = say_to(*address, "who")
+            .await
+            .expect("it is published again");
+        assert!(answer.starts_with(&server.id.to_string()), "{answer}");
+        let link = w.local().tracker_link(net.id, server.network_address);
+        assert!(crate::world::say(&link, "who").await.is_ok());
+    }
+    assert_eq!(before, w.local().list_owned().await.unwrap());
+}
+
+/// A root that is missing or cannot initialise is an error that says what to do, and is tried
+/// again once it is mended.
+pub(crate) async fn broken_root(w: &World) {
+    let mut volume = w.volume(1);
+    volume.origin = Origin::Template {
+        root: "absent".to_owned(),
+    };
+    let provider = w.local();
+    let error = ready(|| provider.ensure_volume(&volume)).await.unwrap_err();
+    assert!(error.to_string().contains("build it again"), "{error}");
+    let own = std::env::current_exe().unwrap();
+    let dir = w.config.roots_dir.join("mended");
+    make_root(&dir, &own, "broken");
+    volume.origin = Origin::Template {
+        root: "mended".to_owned(),
+    };
+    let error = ready(|| provider.ensure_volume(&volume)).await.unwrap_err();
+    assert!(
+        error.to_string().contains("this engine cannot initialise"),
+        "{error}"
+    );
+    fs::remove_dir_all(&dir).unwrap();
+    make_root(&dir, &own, "1");
+    w.ensure_volume(&volume).await;
+    let net = w.network("10.9.10.0/24");
+    w.ensure_network(&net).await;
+    let server = w.server(&net, &volume, 11);
+    let rootless = ServerSpec {
+        roots: vec!["absent".to_owned()],
+        ..server.clone()
+    };
+    let error = provider.ensure_server(&rootless).await.unwrap_err();
+    assert!(matches!(&error, ProviderError::Rejected { .. }), "{error}");
+    assert!(error.to_string().contains("coffer image build"), "{error}");
+    fs::rename(
+        dir.join("tree/usr/lib/coffer"),
+        dir.join("tree/usr/lib/elsewhere"),
+    )
+    .unwrap();
+    let damaged = ServerSpec {
+        roots: vec!["mended".to_owned()],
+        ..server.clone()
+    };
+    let error = provider.ensure_server(&damaged).await.unwrap_err();
+    assert!(
+        error.to_string().contains("lacks /usr/lib/coffer"),
+        "{error}"
+    );
+    assert!(!w.is_running(server.id).await);
+    w.ensure_server(&server).await;
+    assert!(w.is_running(server.id).await);
+}
+
+/// What lies about without a record is listed, and deleting what is listed removes it.
+pub(crate) async fn remains(w: &World) {
+    let net = w.network("10.9.11.0/24");
+    w.ensure_network(&net).await;
+    let server = w.member(&net, 11).await;
+    let unknown = ServerId::from_uuid(w.next_id());
+    let name = format!("coffer-{}-i-{}", w.config.tag, unknown.uuid().simple());
+    run(&["ip", "netns", "add", &name]);
+    let records = w.config.state_dir.join("servers");
+    // The record of a running server is lost.
+    fs::remove_file(records.join(format!("{}.json", server.id))).unwrap();
+    let lost = w.next_id();
+    let volumes = if w.has_snapshots() {
+        "state/pool/volumes"
+    } else {
+        "pool/volumes"
+    };
+    fs::write(w.dir().join(volumes).join(format!("{lost}.part")), "half").unwrap();
+    w.reopen().await;
+    let owned = w.local().list_owned().await.unwrap();
+    let is_there = |what: &dyn Fn(&Owned) -> bool| owned.iter().any(what);
+    assert!(
+        is_there(&|o| matches!(o, Owned::Server(id, _) if *id == unknown)),
+        "{owned:?}"
+    );
+    assert!(
+        is_there(&|o| matches!(o, Owned::Server(id, _) if *id == server.id)),
+        "{owned:?}"
+    );
+    assert!(
+        is_there(&|o| matches!(o, Owned::Volume(id, _) if id.uuid() == lost)),
+        "{owned:?}"
+    );
+    let init = pid(w, server.id);
+    w.clean().await;
+    eventually("the server without a record is ended", async || {
+        kill(init, None).is_err()
+    })
+    .await;
+}
+
+fn pid(w: &World, id: ServerId) -> Pid {
+    let path = w
+        .config
+        .state_dir
+        .join(format!("sandboxes/{id}/launched.json"));
+    let noted: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    Pid::from_raw(i32::try_from(noted["pid"].as_i64().unwrap()).unwrap())
+}
+
+/// Undoes, with the host's own tools, what one line of the traces tells of.
+fn forget(line: &str) {
+    let first = line.split_whitespace().next().unwrap_or_default();
+    if first.starts_with("coffer-") {
+        run(&["ip", "netns", "delete", first]);
+    } else if first.starts_with("/sys/fs/cgroup") {
+        // Busy for a moment after its last process died.
+        fs::remove_dir(first).ok();
+    }
+}
+
+fn run(words: &[&str]) {
+    let status = Command::new(words[0])
+        .args(&words[1..])
+        .status()
+        .expect("the tool runs");
+    assert!(status.success(), "{words:?}");
+}

@@ -1,0 +1,135 @@
+//! Volumes: a hard limit, growth while in use, no more promised than there is, snapshots.
+
+use coffer_core::id::VolumeId;
+use coffer_core::units::VolumeSize;
+use coffer_infra::conformance::Bench;
+use coffer_infra::error::ProviderError;
+use coffer_infra::provider::{Origin, Provider, VolumeSpec};
+
+use crate::guest::SEED;
+use crate::world::{World, ready};
+
+/// A tenant that fills its volume meets its own limit; growing it helps at once, and a second time
+/// while the server is down.
+pub(crate) async fn limit_and_growth(w: &World) {
+    let net = w.network("10.9.3.0/24");
+    w.ensure_network(&net).await;
+    let mut volume = w.volume(1);
+    w.ensure_volume(&volume).await;
+    let server = w.server(&net, &volume, 11);
+    w.ensure_server(&server).await;
+    assert_eq!(w.ask(server.id, "read seed").await, SEED);
+    let fitted: u64 = w.ask(server.id, "fill a 2000").await.parse().unwrap();
+    assert!(
+        (850..1024).contains(&fitted),
+        "{fitted} MiB fitted into a volume of 1 GiB"
+    );
+    volume.size = VolumeSize::gib(2).unwrap();
+    for _ in 0..2 {
+        w.ensure_volume(&volume).await;
+    }
+    let size: u64 = w.ask(server.id, "size").await.parse().unwrap();
+    assert!(
+        size > 1900 << 20,
+        "the file system has {size} bytes after growing to 2 GiB"
+    );
+    assert_eq!(w.ask(server.id, "fill b 100").await, "100");
+    w.stop(server.id, 5_000).await;
+    volume.size = VolumeSize::gib(3).unwrap();
+    w.ensure_volume(&volume).await;
+    w.ensure_server(&server).await;
+    let size: u64 = w.ask(server.id, "size").await.parse().unwrap();
+    assert!(
+        size > 2900 << 20,
+        "the file system has {size} bytes after growing to 3 GiB"
+    );
+    assert_eq!(w.ask(server.id, "read stopped").await, "cleanly");
+    // Smaller is not asked of a volume that has data.
+    volume.size = VolumeSize::gib(1).unwrap();
+    w.ensure_volume(&volume).await;
+    assert_eq!(w.ask(server.id, "size").await, size.to_string());
+}
+
+/// What all volumes promise never exceeds what the pool has.
+pub(crate) async fn overcommit(w: &World) {
+    let first = w.volume(1);
+    w.ensure_volume(&first).await;
+    let huge = w.volume(60_000);
+    let answer = w.local().ensure_volume(&huge).await;
+    let Err(ProviderError::QuotaExceeded { why, .. }) = answer else {
+        panic!("60000 GiB were promised: {answer:?}");
+    };
+    assert!(why.contains("60000 GiB asked for"), "{why}");
+    let grown = VolumeSpec {
+        size: VolumeSize::gib(60_000).unwrap(),
+        ..first.clone()
+    };
+    let answer = w.local().ensure_volume(&grown).await;
+    assert!(
+        matches!(answer, Err(ProviderError::QuotaExceeded { .. })),
+        "{answer:?}"
+    );
+    // A refused one counts for nothing and leaves nothing.
+    w.ensure_volume(&w.volume(1)).await;
+    let owned = w.local().list_owned().await.unwrap();
+    assert_eq!(owned.len(), 2, "{owned:?}");
+}
+
+/// A snapshot of a volume in use is what was written before it, and its source goes on.
+pub(crate) async fn snapshot(w: &World) {
+    if !w.has_snapshots() {
+        let answer = w
+            .local()
+            .snapshot_volume(w.volume(1).id, &w.volume(1))
+            .await;
+        let Err(ProviderError::Rejected { why, .. }) = answer else {
+            panic!("a snapshot in mode fast: {answer:?}");
+        };
+        assert!(why.contains("reflink"), "{why}");
+        return;
+    }
+    let net = w.network("10.9.4.0/24");
+    w.ensure_network(&net).await;
+    let server = w.member(&net, 11).await;
+    assert_eq!(w.ask(server.id, "write a before").await, "ok");
+    let (writes, snapshot) = tokio::join!(w.ask(server.id, "fill big 200"), async {
+        let spec = VolumeSpec {
+            origin: Origin::Empty,
+            ..w.volume(1)
+        };
+        let provider = w.local();
+        ready(|| provider.snapshot_volume(server.volume_id, &spec))
+            .await
+            .expect("it is made");
+        spec
+    });
+    assert_eq!(writes, "200", "writes went on after the snapshot");
+    assert_eq!(w.ask(server.id, "write a after").await, "ok");
+    let clone = VolumeSpec {
+        id: VolumeId::from_uuid(w.next_id()),
+        origin: Origin::Snapshot(snapshot.id),
+        ..w.volume(1)
+    };
+    w.ensure_volume(&clone).await;
+    let reader = w.server(&net, &clone, 12);
+    w.ensure_server(&reader).await;
+    assert_eq!(w.ask(reader.id, "read a").await, "before");
+    assert_eq!(w.ask(server.id, "read a").await, "after");
+    // A clone goes on without what it was cloned from.
+    let provider = w.local();
+    ready(|| provider.delete_volume(snapshot.id, snapshot.incarnation))
+        .await
+        .unwrap();
+    assert_eq!(w.ask(reader.id, "read a").await, "before");
+    let in_use = provider.delete_volume(clone.id, clone.incarnation).await;
+    assert!(
+        in_use.is_err(),
+        "a volume in use is not deleted: {in_use:?}"
+    );
+    let second = w.server(&net, &clone, 13);
+    let shared = provider.ensure_server(&second).await;
+    assert!(
+        shared.is_err(),
+        "a volume has one server at a time: {shared:?}"
+    );
+}

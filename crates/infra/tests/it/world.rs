@@ -1,0 +1,531 @@
+//! The world of a test: a provider on a directory of its own, a root, and guests to speak to.
+
+use std::fs;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use coffer_core::id::{NetworkId, ServerId, VolumeId};
+use coffer_core::server::{ServerPurpose, VolumeRole};
+use coffer_core::units::{Incarnation, VolumeSize};
+use coffer_infra::conformance::{self, Bench};
+use coffer_infra::error::Result;
+use coffer_infra::link::GuestLink;
+use coffer_infra::local::{LocalConfig, LocalProvider, VolumeMode};
+use coffer_infra::provider::{
+    EndpointSpec, Limits, NetworkSpec, Origin, Owned, Progress, Provider, ServerSpec, ServerState,
+    VolumeSpec,
+};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use uuid::Uuid;
+
+use crate::Test;
+
+/// A test under way.
+pub(crate) type Step<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// The root that tests use.
+pub(crate) const ROOT: &str = "testroot";
+/// How long anything may take that should happen soon.
+pub(crate) const SOON: Duration = Duration::from_secs(15);
+
+/// A provider and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct World {
+    dir: TempDir,
+    pub(crate) config: LocalConfig,
+    provider: RwLock<Arc<LocalProvider>>,
+    ids: AtomicU64,
+}
+
+/// Runs the tests that the words select, in both modes that every host can have.
+pub(crate) fn run(tests: &[Test], words: &[&str]) -> ExitCode {
+    let is_listing = words.contains(&"--list");
+    let filters: Vec<&&str> = words.iter().filter(|w| !w.starts_with('-')).collect();
+    let chosen: Vec<&Test> = tests
+        .iter()
+        .filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(**f)))
+        .collect();
+    if is_listing {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "these tests make sandboxes: run them as root"
+    );
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    let mut failed = Vec::new();
+    for mode in [VolumeMode::Cow, VolumeMode::Fast] {
+        let world = runtime.block_on(World::new(mode));
+        for (name, test) in &chosen {
+            let start = Instant::now();
+            let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test(&world))));
+            let cleaned = catch_unwind(AssertUnwindSafe(|| runtime.block_on(world.clean())));
+            let is_good = ended.is_ok() && cleaned.is_ok();
+            let word = if is_good { "ok" } else { "FAILED" };
+            println!(
+                "test {mode:?} {name} ... {word} ({} ms)",
+                start.elapsed().as_millis()
+            );
+            if !is_good {
+                failed.push(format!("{mode:?} {name}"));
+            }
+        }
+        runtime.block_on(world.end());
+    }
+    println!("{} tests, failed: {failed:?}", chosen.len() * 2);
+    if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+impl World {
+    async fn new(mode: VolumeMode) -> Self {
+        let dir = TempDir::with_prefix("coffer-infra-").expect("a directory is made");
+        let own = std::env::current_exe().expect("this program has a path");
+        make_root(&dir.path().join("roots").join(ROOT), &own, "1");
+        let tag = format!("t{:04x}", std::process::id() & 0xffff);
+        let config = LocalConfig {
+            state_dir: dir.path().join("state"),
+            tag,
+            pool_dir: dir.path().join("pool"),
+            volume_mode: mode,
+            cow_pool_gib: 12,
+            roots_dir: dir.path().join("roots"),
+            guest_binary: own.clone(),
+            launcher: vec![own.display().to_string(), "sandbox-launch".to_owned()],
+            published_pool: None,
+            uid_base: 700_000,
+        };
+        let provider = LocalProvider::open(config.clone())
+            .await
+            .expect("the provider opens");
+        let provider = RwLock::new(Arc::new(provider));
+        Self {
+            dir,
+            config,
+            provider,
+            ids: AtomicU64::new(1),
+        }
+    }
+
+    pub(crate) fn local(&self) -> Arc<LocalProvider> {
+        Arc::clone(&self.provider.read().unwrap())
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Whether volumes share blocks here.
+    pub(crate) fn has_snapshots(&self) -> bool {
+        self.local().abilities().snapshot
+    }
+
+    pub(crate) async fn conformance(&self) {
+        conformance::run(self)
+            .await
+            .expect("the local provider conforms");
+    }
+
+    pub(crate) fn network(&self, subnet: &str) -> NetworkSpec {
+        let subnet: coffer_core::access::Cidr = subnet.parse().unwrap();
+        NetworkSpec {
+            id: NetworkId::from_uuid(self.next_id()),
+            tenant_id: "tenant".parse().unwrap(),
+            subnet,
+            tracker_address: subnet.nth(1).unwrap(),
+        }
+    }
+
+    pub(crate) fn volume(&self, gib: i64) -> VolumeSpec {
+        VolumeSpec {
+            id: VolumeId::from_uuid(self.next_id()),
+            incarnation: Incarnation(1),
+            tenant_id: "tenant".parse().unwrap(),
+            role: VolumeRole::Data,
+            size: VolumeSize::gib(gib).unwrap(),
+            volume_type: None,
+            origin: Origin::Template {
+                root: ROOT.to_owned(),
+            },
+        }
+    }
+
+    pub(crate) fn server(&self, net: &NetworkSpec, volume: &VolumeSpec, n: u32) -> ServerSpec {
+        let id = ServerId::from_uuid(self.next_id());
+        let address = net.subnet.nth(n).unwrap();
+        ServerSpec {
+            id,
+            incarnation: Incarnation(1),
+            tenant_id: "tenant".parse().unwrap(),
+            instance_id: None,
+            purpose: ServerPurpose::Instance,
+            roots: vec![ROOT.to_owned()],
+            volume_id: volume.id,
+            volume_incarnation: volume.incarnation,
+            network_id: net.id,
+            network_address: address,
+            limits: Limits {
+                memory_mib: 256,
+                vcpus: 1,
+            },
+            zone: None,
+            boot: self.boot(id, address),
+        }
+    }
+
+    /// A network's member with a volume of one GiB, running.
+    pub(crate) async fn member(&self, net: &NetworkSpec, n: u32) -> ServerSpec {
+        let volume = self.volume(1);
+        self.ensure_volume(&volume).await;
+        let server = self.server(net, &volume, n);
+        self.ensure_server(&server).await;
+        server
+    }
+
+    pub(crate) fn endpoint(&self, server: &ServerSpec, is_published: bool) -> EndpointSpec {
+        EndpointSpec {
+            id: coffer_core::id::EndpointId::from_uuid(self.next_id()),
+            network_id: server.network_id,
+            network_address: server.network_address,
+            port: 5432,
+            is_published,
+            published: None,
+            allowed_cidrs: Vec::new(),
+            target: Some(server.id),
+        }
+    }
+
+    pub(crate) async fn ensure_network(&self, spec: &NetworkSpec) {
+        let provider = self.local();
+        ready(|| provider.ensure_network(spec))
+            .await
+            .expect("the network is made");
+    }
+
+    pub(crate) async fn ensure_volume(&self, spec: &VolumeSpec) {
+        let provider = self.local();
+        ready(|| provider.ensure_volume(spec))
+            .await
+            .expect("the volume is made");
+    }
+
+    pub(crate) async fn ensure_server(&self, spec: &ServerSpec) {
+        let provider = self.local();
+        ready(|| provider.ensure_server(spec))
+            .await
+            .expect("the server is made");
+    }
+
+    pub(crate) async fn stop(&self, id: ServerId, grace_ms: u64) {
+        let provider = self.local();
+        let incarnation = Incarnation(1);
+        ready(|| provider.stop_server(id, incarnation, grace_ms))
+            .await
+            .expect("it stops");
+    }
+
+    pub(crate) async fn is_running(&self, id: ServerId) -> bool {
+        let state = self
+            .local()
+            .observe_server(id)
+            .await
+            .expect("it can be observed");
+        matches!(state, ServerState::Running(_))
+    }
+
+    /// Says a line to a guest through its own namespace.
+    pub(crate) async fn ask(&self, id: ServerId, line: &str) -> String {
+        say(&self.local().guest_link(id), line)
+            .await
+            .expect("the guest answers")
+    }
+
+    /// Removes everything that the provider owns, and checks that the host holds nothing more.
+    pub(crate) async fn clean(&self) {
+        let provider = self.local();
+        let all = provider
+            .list_owned()
+            .await
+            .expect("what is owned can be listed");
+        for owned in &all {
+            if let Owned::Server(id, incarnation) = *owned {
+                ready(|| provider.delete_server(id, incarnation))
+                    .await
+                    .expect("it goes");
+            }
+        }
+        for owned in &all {
+            match *owned {
+                Owned::Server(..) => {}
+                Owned::Endpoint(id) => {
+                    ready(|| provider.delete_endpoint(id))
+                        .await
+                        .expect("it goes");
+                }
+                Owned::Volume(id, incarnation) => {
+                    ready(|| provider.delete_volume(id, incarnation))
+                        .await
+                        .expect("it goes");
+                }
+                Owned::Network(id) => {
+                    ready(|| provider.delete_network(id))
+                        .await
+                        .expect("it goes");
+                }
+            }
+        }
+        assert_eq!(provider.list_owned().await.expect("it can be listed"), []);
+        assert_eq!(self.traces(), Vec::<String>::new());
+    }
+
+    /// What on the host carries our tag or lies in our directories, as the host's tools see it.
+    pub(crate) fn traces(&self) -> Vec<String> {
+        let mark = format!("coffer-{}-", self.config.tag);
+        let link = format!("c{}p", self.config.tag);
+        let mut found = Vec::new();
+        let mut look = |args: &[&str], is_ours: &dyn Fn(&str) -> bool| {
+            let shown = Command::new(args[0])
+                .args(&args[1..])
+                .output()
+                .expect("the tool runs");
+            let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+            found.extend(text.lines().filter(|l| is_ours(l)).map(str::to_owned));
+        };
+        // A sandbox sees its pool elsewhere, so a volume is known by its id.
+        let in_dir = |l: &str| l.contains("/volumes/01900000-0000-7000-8000");
+        look(&["ip", "netns", "list"], &|l| l.contains(&mark));
+        look(&["ip", "-o", "link"], &|l| l.contains(&link));
+        look(&["ip", "route"], &|l| l.contains(&link));
+        look(&["losetup", "--list", "--noheadings"], &in_dir);
+        look(&["cat", "/proc/self/mounts"], &in_dir);
+        let group = format!("coffer-{}/", self.config.tag);
+        look(
+            &["find", "/sys/fs/cgroup", "-mindepth", "2", "-type", "d"],
+            &|l| l.contains(&group),
+        );
+        found
+    }
+
+    async fn end(self) {
+        let provider = self.local();
+        provider.close(true).await.expect("the pool is let go");
+    }
+
+    /// Times of the provider's main calls, printed.
+    pub(crate) async fn figures(&self) {
+        let net = self.network("10.9.0.0/24");
+        let mut took: Vec<(&str, Vec<u128>)> = Vec::new();
+        let mut note = |name: &'static str, start: Instant| {
+            let ms = start.elapsed().as_millis();
+            match took.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, all)) => all.push(ms),
+                None => took.push((name, vec![ms])),
+            }
+        };
+        let start = Instant::now();
+        self.ensure_network(&net).await;
+        note("ensure_network", start);
+        self.ensure_volume(&self.volume(1)).await;
+        let provider = self.local();
+        for n in 0..5 {
+            let volume = self.volume(2);
+            let start = Instant::now();
+            self.ensure_volume(&volume).await;
+            note("ensure_volume from template", start);
+            let server = self.server(&net, &volume, 10 + n);
+            let start = Instant::now();
+            self.ensure_server(&server).await;
+            note("ensure_server to pid", start);
+            let start = Instant::now();
+            self.ask(server.id, "who").await;
+            note("first answer of the guest", start);
+            let endpoint = self.endpoint(&server, true);
+            let start = Instant::now();
+            ready(|| provider.ensure_endpoint(&endpoint)).await.unwrap();
+            note("ensure_endpoint published", start);
+            let start = Instant::now();
+            self.stop(server.id, 5_000).await;
+            note("stop_server", start);
+            self.ensure_server(&server).await;
+            let start = Instant::now();
+            ready(|| provider.delete_endpoint(endpoint.id))
+                .await
+                .unwrap();
+            ready(|| provider.delete_server(server.id, server.incarnation))
+                .await
+                .unwrap();
+            ready(|| provider.delete_volume(volume.id, volume.incarnation))
+                .await
+                .unwrap();
+            note("delete all of it", start);
+        }
+        for (name, all) in took {
+            println!("    {name}: {all:?} ms");
+        }
+    }
+}
+
+#[async_trait]
+impl Bench for World {
+    fn provider(&self) -> Arc<dyn Provider> {
+        self.local()
+    }
+
+    async fn reopen(&self) {
+        self.local().close(false).await.expect("jobs end");
+        let opened = LocalProvider::open(self.config.clone())
+            .await
+            .expect("it opens again");
+        *self.provider.write().unwrap() = Arc::new(opened);
+    }
+
+    fn next_id(&self) -> Uuid {
+        // The process id keeps runs apart that share a host.
+        let n = self.ids.fetch_add(1, Ordering::Relaxed);
+        Uuid::from_u64_pair(0x0190_0000_0000_7000, 0x8000_0000_0000_0000 | n << 4 | 1)
+    }
+
+    fn root(&self) -> String {
+        ROOT.to_owned()
+    }
+
+    fn boot(&self, server: ServerId, address: IpAddr) -> String {
+        let bind = [format!("127.0.0.1:7070"), format!("{address}:7070")];
+        serde_json::json!({ "server_id": server.to_string(), "bind": bind }).to_string()
+    }
+
+    async fn pause(&self, ms: u64) {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    async fn speak(&self, server: ServerId, line: &str) -> Option<String> {
+        Some(self.ask(server, line).await)
+    }
+}
+
+/// Asks until the answer is ready.
+pub(crate) async fn ready<T, F: Future<Output = Result<Progress<T>>>>(
+    ask: impl Fn() -> F,
+) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match ask().await? {
+            Progress::Ready(answer) => return Ok(answer),
+            Progress::Pending {
+                poll_after_ms,
+                reason,
+            } => {
+                assert!(start.elapsed() < 4 * SOON, "still pending: {reason}");
+                tokio::time::sleep(Duration::from_millis(poll_after_ms)).await;
+            }
+        }
+    }
+}
+
+/// Looks until something holds.
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < SOON, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Says one line over a link; a guest that is still starting is tried again.
+pub(crate) async fn say(link: &GuestLink, line: &str) -> std::result::Result<String, String> {
+    let start = Instant::now();
+    let stream = loop {
+        match link.dial().await {
+            Ok(stream) => break stream,
+            Err(e) if start.elapsed() > SOON => return Err(e.to_string()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    };
+    converse(stream, line).await
+}
+
+/// Says one line to an address that the host itself reaches, within a bound.
+pub(crate) async fn say_to(address: SocketAddr, line: &str) -> std::result::Result<String, String> {
+    let dial = tokio::net::TcpStream::connect(address);
+    let stream = tokio::time::timeout(Duration::from_secs(2), dial).await;
+    let stream = stream
+        .map_err(|_| "no answer".to_owned())?
+        .map_err(|e| e.to_string())?;
+    converse(stream, line).await
+}
+
+async fn converse(
+    mut stream: tokio::net::TcpStream,
+    line: &str,
+) -> std::result::Result<String, String> {
+    stream
+        .write_all(format!("{line}\n").as_bytes())
+        .await
+        .map_err(|e| e.to_string())?;
+    let mut answer = String::new();
+    let mut reader = BufReader::new(stream);
+    let read = tokio::time::timeout(4 * SOON, reader.read_line(&mut answer)).await;
+    let count = read
+        .map_err(|_| "no answer".to_owned())?
+        .map_err(|e| e.to_string())?;
+    if count == 0 {
+        return Err("the guest closed the connection".to_owned());
+    }
+    Ok(answer.trim_end().to_owned())
+}
+
+/// A root with just what this program needs to run in it.
+pub(crate) fn make_root(dir: &Path, program: &Path, version: &str) {
+    let tree = dir.join("tree");
+    for sub in [
+        "usr/lib/coffer",
+        "usr/lib64",
+        "usr/bin",
+        "etc",
+        "var",
+        "opt",
+    ] {
+        fs::create_dir_all(tree.join(sub)).unwrap();
+    }
+    for name in ["passwd", "group", "hosts", "resolv.conf", "machine-id"] {
+        fs::write(tree.join("etc").join(name), "").unwrap();
+    }
+    for (name, target) in [
+        ("lib", "usr/lib"),
+        ("lib64", "usr/lib64"),
+        ("bin", "usr/bin"),
+    ] {
+        std::os::unix::fs::symlink(target, tree.join(name)).unwrap();
+    }
+    let shown = Command::new("ldd").arg(program).output().expect("ldd runs");
+    for word in String::from_utf8_lossy(&shown.stdout).split_whitespace() {
+        let library = PathBuf::from(word);
+        if library.is_absolute() && library.is_file() {
+            let target = if word.contains("ld-linux") {
+                "usr/lib64"
+            } else {
+                "usr/lib"
+            };
+            fs::copy(
+                &library,
+                tree.join(target).join(library.file_name().unwrap()),
+            )
+            .unwrap();
+        }
+    }
+    let manifest = serde_json::json!({"recipe": {"engine": "test-engine", "version": version}});
+    fs::write(dir.join("manifest.json"), manifest.to_string()).unwrap();
+}

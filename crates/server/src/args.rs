@@ -1,0 +1,125 @@
+//! What the command line of `coffer` takes.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use coffer_control::config::Config;
+
+/// Database-as-a-Service for people who own their machines.
+#[derive(Debug, Parser)]
+#[command(name = "coffer", version, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) options: coffer_cli::Options,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything in one process
+    Up(Place),
+    /// Run the REST API only
+    Api(Place),
+    /// Run the task manager only
+    TaskManager(Place),
+    /// Run the conductor only
+    Conductor(Place),
+    /// Bring the store's schema up to date
+    Migrate(Place),
+    /// Print the configuration that holds, with secrets masked
+    Config(Place),
+    /// Look at this host and say what is missing and what it means
+    Doctor(Place),
+    /// Print the certificate of Coffer's own CA, or of a project's databases
+    Ca(Ca),
+    /// Engine roots: what instances run from
+    Image {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+    /// Print the API's description
+    #[command(hide = true)]
+    Openapi,
+    #[command(flatten)]
+    Verb(coffer_cli::Verb),
+}
+
+/// Which Coffer is meant.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Place {
+    /// Configuration file (docs/config.md)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// State directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Address and port of the API
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<String>,
+    /// Plain HTTP; on a loopback address only
+    #[arg(long)]
+    pub(crate) insecure_http: bool,
+    /// Any other key
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+impl Place {
+    /// The configuration that holds.
+    pub(crate) fn load(&self) -> anyhow::Result<Config> {
+        let mut flags: Vec<(&str, String)> = Vec::new();
+        if let Some(dir) = &self.state_dir {
+            flags.push(("state.dir", dir.display().to_string()));
+        }
+        if let Some(listen) = &self.listen {
+            flags.push(("api.listen", listen.clone()));
+        }
+        if self.insecure_http {
+            flags.push(("api.insecure_http", "true".to_owned()));
+        }
+        for one in &self.set {
+            let (key, value) = one
+                .split_once('=')
+                .ok_or_else(|| anyhow::anyhow!("--set {one}: write it as section.key=value"))?;
+            flags.push((key, value.to_owned()));
+        }
+        Ok(Config::load(self.config.as_deref(), &flags)?)
+    }
+}
+
+/// Whose certificate.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ca {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Name or id of a project: the CA of its databases
+    #[arg(long)]
+    pub(crate) project: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Build the engine root of a recipe, unless it is there
+    Build {
+        /// Name of a recipe, or path of one
+        name: String,
+        /// Build even if it is there, to take newer packages
+        #[arg(long)]
+        again: bool,
+    },
+    /// List engine roots
+    List,
+    /// Remove an engine root
+    Remove {
+        /// Recipe, checksum or beginning of one
+        name: String,
+    },
+    /// Compare an engine root with what was built
+    Verify {
+        /// Recipe, checksum or beginning of one
+        name: String,
+    },
+}

@@ -1,0 +1,120 @@
+//! Puts the parts together from the configuration: store, keys, provider, guests, API.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use coffer_control::app::{ApiConfig, AppState};
+use coffer_control::authority;
+use coffer_control::clock::{Clock, SystemClock, SystemEntropy};
+use coffer_control::config::{Config, VolumeMode};
+use coffer_control::guest::LinkGuests;
+use coffer_control::secrets::SecretBox;
+use coffer_control::services::Services;
+use coffer_control::supervise::Supervisor;
+use coffer_control::tls::{AltNames, Usage};
+use coffer_infra::local::{LocalConfig, LocalProvider};
+use coffer_store::{Store, StoreOptions, StoreUrl};
+
+use crate::state_dir::StateDir;
+
+/// What every role needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Base {
+    pub(crate) store: Store,
+    pub(crate) secrets: SecretBox,
+    pub(crate) clock: Arc<SystemClock>,
+    pub(crate) entropy: Arc<SystemEntropy>,
+}
+
+/// Opens store and keys.
+pub(crate) async fn base(config: &Config, state: &StateDir) -> anyhow::Result<Base> {
+    let entropy = Arc::new(SystemEntropy);
+    let secrets = SecretBox::new(state.master_key()?, entropy.clone());
+    let url: StoreUrl = config.store_url().parse().context("read the key state.store_url")?;
+    let store = Store::open(&url, StoreOptions::default())
+        .await
+        .with_context(|| format!("open the store {url}"))?;
+    Ok(Base { store, secrets, clock: Arc::new(SystemClock::new()), entropy })
+}
+
+/// What the local provider is told.
+pub(crate) fn local_config(config: &Config, state: &StateDir) -> anyhow::Result<LocalConfig> {
+    let own = std::env::current_exe().context("find the path of coffer itself")?;
+    let guest_binary = match &config.local.guest_binary {
+        Some(path) => path.clone(),
+        None => own.with_file_name("coffer-guest"),
+    };
+    Ok(LocalConfig {
+        state_dir: state.join("local"),
+        tag: state.tag()?,
+        pool_dir: config.pool_dir(),
+        volume_mode: match config.local.volume_mode {
+            VolumeMode::Auto => coffer_infra::local::VolumeMode::Auto,
+            VolumeMode::Xfs => coffer_infra::local::VolumeMode::Xfs,
+            VolumeMode::Cow => coffer_infra::local::VolumeMode::Cow,
+            VolumeMode::Fast => coffer_infra::local::VolumeMode::Fast,
+        },
+        cow_pool_gib: config.local.cow_pool_gib,
+        roots_dir: roots_dir(config),
+        guest_binary,
+        launcher: vec![own.display().to_string(), "sandbox-launch".to_owned()],
+        published_pool: config.local.published_pool,
+        uid_base: config.local.uid_base,
+    })
+}
+
+/// Where engine roots are.
+pub(crate) fn roots_dir(config: &Config) -> PathBuf {
+    config.local.roots_dir.clone()
+}
+
+/// What task manager and conductor work with.
+pub(crate) async fn services(
+    base: &Base,
+    config: &Config,
+    state: &StateDir,
+    supervisor: &Supervisor,
+) -> anyhow::Result<Services> {
+    let provider = LocalProvider::open(local_config(config, state)?)
+        .await
+        .context("open the local provider")?;
+    let now = base.clock.now();
+    let link = authority::ensure(&base.store, &base.secrets, authority::LINK, now)
+        .await
+        .context("read the CA of links")?;
+    let own = link
+        .issue("coffer", &AltNames::default(), Usage::Client, now)
+        .context("make the certificate for links")?;
+    let guests = LinkGuests::new(supervisor.clone(), own, link.cert_pem);
+    Ok(Services {
+        store: base.store.clone(),
+        provider: Arc::new(provider),
+        guests: Arc::new(guests),
+        clock: base.clock.clone(),
+        entropy: base.entropy.clone(),
+        secrets: base.secrets.clone(),
+        chaos: None,
+    })
+}
+
+/// The API's state.
+pub(crate) fn app(base: &Base, config: &Config) -> AppState {
+    let api = ApiConfig {
+        public_endpoint: config.api.public_endpoint.clone(),
+        is_tls: !config.api.insecure_http,
+        region: config.api.region.clone(),
+        volume_gib_max: config.limits.max_volume_gib,
+        token_lifetime_seconds: u32::try_from(config.api.token_lifetime.as_secs())
+            .unwrap_or(u32::MAX),
+        rate_per_minute: config.api.rate_limit_per_minute,
+        ..ApiConfig::default()
+    };
+    AppState::new(
+        base.store.clone(),
+        base.clock.clone(),
+        base.entropy.clone(),
+        base.secrets.clone(),
+        api,
+    )
+}

@@ -1,0 +1,116 @@
+//! Registers what can be offered: a datastore per engine, a version per recipe, and the engine
+//! roots that were built, as they appear in the roots' directory.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use coffer_control::clock::{Clock, new_uuid};
+use coffer_control::supervise::Supervisor;
+use coffer_core::datastore::{Datastore, DatastoreVersion, EngineRoot};
+use coffer_core::id::{DatastoreId, DatastoreVersionId};
+use coffer_core::name::Name;
+use coffer_infra::image::Roots;
+use coffer_infra::image::manifest::Manifest;
+use coffer_infra::image::recipe::{self, Recipe};
+
+use crate::assemble::Base;
+
+/// Time between two looks at the roots' directory.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Registers at once what is there.
+pub(crate) async fn register(base: &Base, roots_dir: &Path) -> anyhow::Result<()> {
+    for name in recipe::names() {
+        let recipe = Recipe::find(name).with_context(|| format!("read recipe {name}"))?;
+        let version = ensure_version(base, &recipe).await?;
+        let dir = roots_dir.to_owned();
+        let built = tokio::task::spawn_blocking(move || Roots::new(&dir).map(|r| r.built(&recipe)))
+            .await?
+            .context("look at engine roots")?;
+        if let Some(manifest) = built
+            && version.root.as_ref() != Some(&manifest.checksum)
+        {
+            use_root(base, &version, &manifest).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Looks again and again, until told to stop.
+pub(crate) async fn watch(base: Base, roots_dir: std::path::PathBuf, supervisor: Supervisor) {
+    let token = supervisor.token();
+    while !token.is_cancelled() {
+        if let Err(error) = register(&base, &roots_dir).await {
+            tracing::error!(error = format!("{error:#}"), "register engine roots");
+        }
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = base.clock.sleep(LOOK) => {}
+        }
+    }
+}
+
+async fn ensure_datastore(base: &Base, engine: &str) -> anyhow::Result<Datastore> {
+    if let Some(known) = base.store.find_datastore_by_name(engine).await? {
+        return Ok(known);
+    }
+    let new = Datastore {
+        id: DatastoreId::from_uuid(new_uuid(&*base.clock, &*base.entropy)),
+        name: Name::parse("name", engine)?,
+        default_version_id: None,
+        created_at: base.clock.now(),
+    };
+    base.store.upsert_datastore(&new).await?;
+    Ok(new)
+}
+
+async fn ensure_version(base: &Base, recipe: &Recipe) -> anyhow::Result<DatastoreVersion> {
+    let datastore = ensure_datastore(base, &recipe.engine).await?;
+    let known =
+        base.store.find_datastore_version_by_name(datastore.id, &recipe.version).await?;
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let new = DatastoreVersion {
+        id: DatastoreVersionId::from_uuid(new_uuid(&*base.clock, &*base.entropy)),
+        datastore_id: datastore.id,
+        name: Name::parse("name", &recipe.version)?,
+        number: recipe.version.clone(),
+        manager: recipe.engine.clone(),
+        is_active: false,
+        image: recipe.name.clone(),
+        root: None,
+        created_at: base.clock.now(),
+    };
+    base.store.upsert_datastore_version(&new).await?;
+    Ok(new)
+}
+
+/// From now on new instances of the version run from this root.
+async fn use_root(
+    base: &Base,
+    version: &DatastoreVersion,
+    manifest: &Manifest,
+) -> anyhow::Result<()> {
+    let root = EngineRoot {
+        checksum: manifest.checksum.clone(),
+        image: manifest.recipe.name.clone(),
+        manifest: serde_json::to_string(manifest)?,
+        built_at: base.clock.now(),
+    };
+    if base.store.find_root(&root.checksum).await?.is_none() {
+        base.store.insert_root(&root).await?;
+    }
+    if !version.is_active {
+        let usable = DatastoreVersion { is_active: true, ..version.clone() };
+        base.store.upsert_datastore_version(&usable).await?;
+    }
+    base.store.set_version_root(version.id, Some(&root.checksum)).await?;
+    let datastore = base.store.find_datastore(version.datastore_id).await?;
+    if datastore.is_some_and(|d| d.default_version_id.is_none()) {
+        base.store.set_default_version(version.datastore_id, version.id).await?;
+    }
+    tracing::info!(image = %root.image, root = %root.checksum, "engine root in use");
+    Ok(())
+}

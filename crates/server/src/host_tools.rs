@@ -1,0 +1,157 @@
+//! The operator's tools on Coffer's host: migrate, config, doctor, ca, image.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use coffer_cli::Options;
+use coffer_control::authority;
+use coffer_control::clock::Clock;
+use coffer_infra::image::Roots;
+use coffer_infra::image::recipe::Recipe;
+use coffer_infra::image::tree::Depth;
+use coffer_infra::local::doctor::{Finding, Level};
+
+use crate::args::{Ca, ImageCommand, Place};
+use crate::assemble;
+use crate::state_dir::StateDir;
+
+/// Opens the store, which brings its schema up to date.
+pub(crate) async fn migrate(place: &Place) -> anyhow::Result<ExitCode> {
+    let config = place.load()?;
+    let state = StateDir::open(&config.state.dir, false)?;
+    let base = assemble::base(&config, &state).await?;
+    base.store.close().await;
+    println!("the store is up to date");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the configuration that holds.
+pub(crate) fn config(place: &Place) -> anyhow::Result<ExitCode> {
+    print!("{}", place.load()?.render_masked());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a CA's certificate.
+pub(crate) async fn ca(ca: &Ca) -> anyhow::Result<ExitCode> {
+    let config = ca.place.load()?;
+    let state = StateDir::open(&config.state.dir, false)?;
+    let base = assemble::base(&config, &state).await?;
+    let name = match &ca.project {
+        None => authority::API.to_owned(),
+        Some(project) => {
+            let by_name = base.store.find_tenant_by_name(project).await?;
+            let by_id = match project.parse() {
+                Ok(id) => base.store.find_tenant(&id).await?,
+                Err(_) => None,
+            };
+            let tenant = by_name.or(by_id).with_context(|| format!("no project '{project}'"))?;
+            format!("project {}", tenant.id)
+        }
+    };
+    let now = base.clock.now();
+    let found = authority::ensure(&base.store, &base.secrets, &name, now).await?;
+    print!("{}", found.cert_pem);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what was found on this host. Fails when something does not work.
+pub(crate) async fn doctor(place: &Place, options: &Options) -> anyhow::Result<ExitCode> {
+    let config = place.load()?;
+    let state = StateDir::open(&config.state.dir, false)?;
+    let local = assemble::local_config(&config, &state)?;
+    let findings =
+        tokio::task::spawn_blocking(move || coffer_infra::local::doctor::doctor(&local)).await?;
+    if options.json {
+        let all: Vec<_> = findings.iter().map(finding_json).collect();
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        findings.iter().for_each(print_finding);
+    }
+    let is_broken = findings.iter().any(|f| f.level == Level::Problem);
+    Ok(if is_broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+const fn level(finding: &Finding) -> &'static str {
+    match finding.level {
+        Level::Good => "good",
+        Level::Advice => "advice",
+        Level::Problem => "problem",
+    }
+}
+
+fn finding_json(finding: &Finding) -> serde_json::Value {
+    serde_json::json!({
+        "level": level(finding),
+        "what": finding.what,
+        "means": finding.means,
+        "todo": finding.todo,
+    })
+}
+
+fn print_finding(finding: &Finding) {
+    println!("{:8} {}", level(finding), finding.what);
+    println!("         {}", finding.means);
+    if !finding.todo.is_empty() {
+        println!("         to do: {}", finding.todo);
+    }
+}
+
+/// Works on engine roots.
+pub(crate) fn image(
+    place: &Place,
+    command: &ImageCommand,
+    options: &Options,
+) -> anyhow::Result<ExitCode> {
+    let config = place.load()?;
+    let roots = Roots::new(&assemble::roots_dir(&config))?;
+    match command {
+        ImageCommand::Build { name, again } => {
+            let recipe = Recipe::find(name)?;
+            let mut progress = |line: &str| eprintln!("{name}: {line}");
+            let manifest = match again {
+                true => roots.build(&recipe, true, &mut progress)?,
+                false => roots.ensure(&recipe, &mut progress)?,
+            };
+            println!("{}", manifest.checksum);
+        }
+        ImageCommand::List => list(&roots, options)?,
+        ImageCommand::Remove { name } => {
+            let checksum = roots.find(name)?;
+            roots.remove(&checksum, &|_| None)?;
+            println!("removed {checksum}");
+        }
+        ImageCommand::Verify { name } => {
+            let checksum = roots.find(name)?;
+            roots.verify(&checksum, Depth::Full)?;
+            println!("{checksum} is as it was built");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(roots: &Roots, options: &Options) -> anyhow::Result<()> {
+    let listed = roots.list()?;
+    if options.json {
+        let all: Vec<_> = listed
+            .iter()
+            .map(|root| match &root.manifest {
+                Ok(m) => serde_json::json!({
+                    "checksum": root.checksum, "image": m.recipe.name, "size_bytes": m.size_bytes,
+                }),
+                Err(e) => serde_json::json!({
+                    "checksum": root.checksum, "problem": e.to_string(),
+                }),
+            })
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&all)?);
+        return Ok(());
+    }
+    for root in listed {
+        let short = root.checksum.get(..12).unwrap_or(&root.checksum);
+        match root.manifest {
+            Ok(m) => println!("{short}  {:20} {:>5} MB", m.recipe.name, m.size_bytes / 1_000_000),
+            Err(e) => println!("{short}  {e}"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! Structured logs on standard error.
+
+use coffer_control::config::{Config, LogFormat};
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging as configured.
+pub(crate) fn start(config: &Config) {
+    let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start in one process (tests) keeps the first one's settings.
+    let started = match config.log.format {
+        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+    };
+    if let Err(error) = started {
+        tracing::debug!(%error, "logging runs already");
+    }
+}

@@ -1,0 +1,66 @@
+//! The executable `coffer`: the roles of the control plane, the operator's tools on its host, and
+//! the verbs for people.
+
+mod args;
+mod assemble;
+mod catalogue;
+mod first_start;
+mod host_tools;
+mod log;
+mod roles;
+mod serve;
+mod state_dir;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    // The launcher of sandboxes has to stay single-threaded: nothing may run before it.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "sandbox-launch") {
+        return match words.next() {
+            Some(spec) => coffer_infra::local::launch::main(Path::new(&spec)),
+            None => ExitCode::from(2),
+        };
+    }
+    let args = Args::parse();
+    match runtime(&args).block_on(run(args)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime(args: &Args) -> tokio::runtime::Runtime {
+    let mut builder = match args.command {
+        Command::Verb(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build().expect("the system gives threads and descriptors at start")
+}
+
+async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Args { options, command } = args;
+    match command {
+        Command::Verb(verb) => Ok(coffer_cli::run(verb, &options).await),
+        Command::Up(place) => roles::run(&place, roles::Roles::ALL).await,
+        Command::Api(place) => roles::run(&place, roles::Roles::API).await,
+        Command::TaskManager(place) => roles::run(&place, roles::Roles::TASK_MANAGER).await,
+        Command::Conductor(place) => roles::run(&place, roles::Roles::CONDUCTOR).await,
+        Command::Migrate(place) => host_tools::migrate(&place).await,
+        Command::Config(place) => host_tools::config(&place),
+        Command::Doctor(place) => host_tools::doctor(&place, &options).await,
+        Command::Ca(ca) => host_tools::ca(&ca).await,
+        Command::Image { place, command } => host_tools::image(&place, &command, &options),
+        Command::Openapi => {
+            println!("{}", coffer_control::api::openapi_json());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

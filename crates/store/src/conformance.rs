@@ -1,0 +1,75 @@
+//! The conformance suite: what the store promises, asked of SQLite and PostgreSQL alike.
+//!
+//! Not part of the library: `tests/it` includes it and gives each case a database of its own.
+
+#[path = "conformance/catalogue.rs"]
+mod catalogue;
+#[path = "conformance/conductor.rs"]
+mod conductor;
+#[path = "conformance/identity.rs"]
+mod identity;
+#[path = "conformance/instances.rs"]
+mod instances;
+#[path = "conformance/locks.rs"]
+mod locks;
+#[path = "conformance/shared.rs"]
+mod shared;
+#[path = "conformance/storms.rs"]
+mod storms;
+#[path = "conformance/tasks.rs"]
+mod tasks;
+#[path = "conformance/world.rs"]
+mod world;
+
+macro_rules! suite {
+    ($($module:ident: $($case:ident),* $(,)?;)*) => {
+        mod sqlite {
+            $(mod $module {$(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::super::$module::$case(&crate::fixture::Fixture::sqlite().await).await;
+                }
+            )*})*
+        }
+        mod postgres {
+            $(mod $module {$(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::super::$module::$case(&crate::fixture::Fixture::postgres().await).await;
+                }
+            )*})*
+        }
+    };
+}
+
+suite! {
+    identity:
+        tenants_are_kept, users_are_kept, roles_are_held_in_projects, tokens_carry_what_they_stand_for,
+        projects_with_instances_stay;
+    catalogue:
+        flavors_types_and_zones_are_kept, datastores_and_versions_are_kept, roots_are_kept,
+        what_is_used_stays, networks_are_kept;
+    instances:
+        creation_writes_everything, pages_are_stable, a_rename_stays_in_its_project,
+        quota_excess_writes_nothing, foreign_networks_are_refused, addresses_run_out,
+        a_task_begins_once, deletion_begins_in_every_state, deletion_ends_everything,
+        late_commits_do_not_revive, specs_change, primaries_need_a_newer_generation,
+        endpoints_hold_their_addresses;
+    tasks:
+        claims_follow_priority_and_time, commits_compare, commits_are_atomic, history_is_kept,
+        leases_move_and_are_stolen, signals_end_waits, commits_wake, waits_are_kept;
+    locks:
+        exclusive_excludes, all_or_none, own_locks_count_as_held, preemption_tells_lesser_holders,
+        release_wakes_the_blocked;
+    conductor:
+        observations_write_only_changes, health_ends_waits, links_are_pinned_once,
+        inventories_are_replaced_and_paged, one_process_holds_a_role;
+    shared:
+        secrets_name_their_keys, settings_are_shared, events_and_audit_keep_their_actor,
+        quotas_have_defaults, damaged_rows_are_named;
+    storms:
+        quota_is_never_exceeded, names_are_taken_once, one_default_network, addresses_are_unique,
+        one_exclusive_holder, one_primary_per_generation, tasks_are_claimed_once,
+        published_addresses_are_unique, the_first_setting_wins, the_first_key_wins,
+        one_task_begins, one_delete_begins, one_thief, one_commit_per_version, one_role_holder;
+}

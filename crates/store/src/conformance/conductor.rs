@@ -1,0 +1,296 @@
+//! What the conductor writes: health, links, inventories; and its role.
+
+use coffer_core::id::InstanceId;
+use coffer_core::instance::{Health, Lifecycle, Observation};
+use coffer_core::task::{TaskState, Wait};
+use coffer_core::units::Generation;
+use coffer_store::Store;
+use coffer_store::inventory::{StoredDatabase, StoredInventory, StoredUser};
+use coffer_store::singleton::Hold;
+
+use super::world::{World, at, commit};
+use crate::fixture::Fixture;
+
+fn seen(instance_id: InstanceId, health: Health, used: u64, seconds: i64) -> Observation {
+    Observation {
+        instance_id,
+        generation: Generation(1),
+        health,
+        volume_used_bytes: used,
+        volume_total_bytes: 1 << 40,
+        inventory_counter: 0,
+        at: at(seconds),
+    }
+}
+
+pub(crate) async fn observations_write_only_changes(fixture: &Fixture) {
+    let store = fixture.store();
+    let world = World::new(store, "one").await;
+    let (a, b) = (
+        world.create(store, "a").await,
+        world.create(store, "b").await,
+    );
+    let (a, b) = (a.instance.id, b.instance.id);
+    let both = [
+        seen(a, Health::Healthy, 5, 10),
+        seen(b, Health::Starting, 0, 10),
+    ];
+    assert_eq!(store.record_observations(&both).await.unwrap(), 2);
+    assert_eq!(store.record_observations(&both).await.unwrap(), 0);
+    let found = store.find_instance(a).await.unwrap().unwrap();
+    assert_eq!(
+        (found.health, found.volume_used_bytes),
+        (Health::Healthy, Some(5))
+    );
+    assert_eq!(
+        (found.health_at, found.lifecycle),
+        (at(10), Lifecycle::Building)
+    );
+
+    let more = [
+        seen(a, Health::Healthy, 6, 20),
+        seen(b, Health::Starting, 0, 20),
+    ];
+    assert_eq!(store.record_observations(&more).await.unwrap(), 1);
+    let found = store.find_instance(a).await.unwrap().unwrap();
+    assert_eq!(
+        (found.health_at, found.volume_used_bytes),
+        (at(10), Some(6))
+    );
+    let view = store.get_instance_view(None, a).await.unwrap().unwrap();
+    assert_eq!(view.instance, found);
+
+    let newer = Observation {
+        generation: Generation(2),
+        ..seen(a, Health::Blocked, 6, 30)
+    };
+    assert_eq!(store.record_observations(&[newer]).await.unwrap(), 1);
+    let older = seen(a, Health::Healthy, 6, 40);
+    assert_eq!(store.record_observations(&[older]).await.unwrap(), 0);
+    assert_eq!(
+        store.find_instance(a).await.unwrap().unwrap().health,
+        Health::Blocked
+    );
+    assert_eq!(store.record_observations(&[]).await.unwrap(), 0);
+}
+
+pub(crate) async fn health_ends_waits(fixture: &Fixture) {
+    let store = fixture.store();
+    let world = World::new(store, "one").await;
+    let new = world.create(store, "a").await;
+    for (reason, health, ends) in [
+        ("guest.starting", Health::Healthy, true),
+        ("provider.busy", Health::Blocked, false),
+    ] {
+        let claimed = store
+            .claim_tasks("w", at(3_600), 1)
+            .await
+            .unwrap()
+            .pop()
+            .unwrap();
+        let mut step = commit(&claimed, "w", TaskState::Ready);
+        step.update.run_at = at(3_600);
+        step.update.wait = Some(Wait {
+            reason: reason.to_owned(),
+            message: String::new(),
+            unblocked_by: "guest".to_owned(),
+            since: at(0),
+        });
+        store.commit_step(&step).await.unwrap();
+        store
+            .record_observations(&[seen(new.instance.id, health, 0, 10)])
+            .await
+            .unwrap();
+        let due = store.find_task(new.task.id).await.unwrap().unwrap().run_at;
+        assert_eq!(due == at(10), ends, "{reason}: {due}");
+    }
+}
+
+pub(crate) async fn links_are_pinned_once(fixture: &Fixture) {
+    let store = fixture.store();
+    let world = World::new(store, "one").await;
+    let new = world.create(store, "a").await;
+    let server_id = new.server.id;
+    assert!(store.pin_link(server_id, "key-a", "1").await.unwrap());
+    assert!(store.pin_link(server_id, "key-a", "2").await.unwrap());
+    assert!(!store.pin_link(server_id, "key-b", "3").await.unwrap());
+    for position in [7, 9, 8] {
+        store.set_link_position(server_id, position).await.unwrap();
+    }
+    let link = store.find_link(server_id).await.unwrap().unwrap();
+    assert_eq!(
+        (link.position, link.agent_version.as_deref()),
+        (9, Some("2"))
+    );
+    assert_eq!(link.key_fingerprint.as_deref(), Some("key-a"));
+    let live = store.list_live_links().await.unwrap();
+    assert_eq!(live.len(), 1);
+    assert_eq!(
+        (&live[0].link, live[0].instance_id),
+        (&link, new.instance.id)
+    );
+    assert_eq!(
+        (live[0].tenant_id.as_str(), live[0].provider.as_str()),
+        ("one", "fake")
+    );
+}
+
+fn database(name: &str) -> StoredDatabase {
+    StoredDatabase {
+        name: name.to_owned(),
+        character_set: "UTF8".to_owned(),
+        collate: "C.UTF-8".to_owned(),
+    }
+}
+
+fn user(name: &str, host: &str, databases: &[&str]) -> StoredUser {
+    let databases = databases.iter().map(|&text| text.to_owned()).collect();
+    StoredUser {
+        name: name.to_owned(),
+        host: host.to_owned(),
+        databases,
+    }
+}
+
+/// Stores a small inventory with root enabled.
+pub(crate) async fn report(store: &Store, instance_id: InstanceId) -> StoredInventory {
+    let inventory = StoredInventory {
+        counter: 4,
+        databases: ["b", "B", "a", "ä"].map(database).to_vec(),
+        users: vec![
+            user("eve", "%", &["a", "b"]),
+            user("a@b", "10.0.0.1", &["B"]),
+            user("a@b", "%", &[]),
+        ],
+        is_root_enabled: true,
+    };
+    store
+        .put_inventory(instance_id, &inventory, at(3))
+        .await
+        .unwrap();
+    inventory
+}
+
+pub(crate) async fn inventories_are_replaced_and_paged(fixture: &Fixture) {
+    let store = fixture.store();
+    let world = World::new(store, "one").await;
+    let instance_id = world.create(store, "a").await.instance.id;
+    assert_eq!(
+        store.find_inventory_counter(instance_id).await.unwrap(),
+        None
+    );
+    assert!(!store.is_root_enabled(instance_id).await.unwrap());
+    assert_eq!(store.get_root_enabled(instance_id).await.unwrap(), None);
+    let mut inventory = report(store, instance_id).await;
+    assert_eq!(
+        store.find_inventory_counter(instance_id).await.unwrap(),
+        Some(4)
+    );
+    let names = ["B", "a", "b", "ä"].map(database);
+    assert_eq!(
+        store.list_databases(instance_id, None, 9).await.unwrap(),
+        names
+    );
+    assert_eq!(
+        store
+            .list_databases(instance_id, Some("a"), 1)
+            .await
+            .unwrap(),
+        names[2..3]
+    );
+    assert_eq!(
+        store.find_database(instance_id, "b").await.unwrap(),
+        Some(database("b"))
+    );
+    assert_eq!(store.find_database(instance_id, "c").await.unwrap(), None);
+
+    let users = [
+        user("a@b", "%", &[]),
+        user("a@b", "10.0.0.1", &["B"]),
+        user("eve", "%", &["a", "b"]),
+    ];
+    assert_eq!(
+        store.list_db_users(instance_id, None, 9).await.unwrap(),
+        users
+    );
+    let page = store
+        .list_db_users(instance_id, Some("a@b@%"), 1)
+        .await
+        .unwrap();
+    assert_eq!(page, users[1..2]);
+    let page = store
+        .list_db_users(instance_id, Some("eve"), 9)
+        .await
+        .unwrap();
+    assert_eq!(
+        page,
+        [],
+        "a marker without a host stands behind all hosts of the name"
+    );
+    let found = store.find_db_user(instance_id, "eve", "%").await.unwrap();
+    assert_eq!(found, Some(users[2].clone()));
+    assert_eq!(
+        store.find_db_user(instance_id, "eve", "x").await.unwrap(),
+        None
+    );
+
+    assert!(store.is_root_enabled(instance_id).await.unwrap());
+    assert_eq!(
+        store.get_root_enabled(instance_id).await.unwrap(),
+        Some(at(3))
+    );
+    inventory.is_root_enabled = false;
+    inventory.users.clear();
+    inventory.databases.truncate(1);
+    store
+        .put_inventory(instance_id, &inventory, at(9))
+        .await
+        .unwrap();
+    store.set_root_enabled(instance_id, at(9)).await.unwrap();
+    assert!(!store.is_root_enabled(instance_id).await.unwrap());
+    assert_eq!(
+        store.get_root_enabled(instance_id).await.unwrap(),
+        Some(at(3))
+    );
+    assert_eq!(
+        store.list_databases(instance_id, None, 9).await.unwrap(),
+        [database("b")]
+    );
+    assert_eq!(store.list_db_users(instance_id, None, 9).await.unwrap(), []);
+}
+
+pub(crate) async fn one_process_holds_a_role(fixture: &Fixture) {
+    let store = fixture.store();
+    let role = "conductor";
+    assert_eq!(store.try_hold(role, "a", None).await.unwrap(), Hold::Held);
+    let other = |counter| Hold::Other {
+        owner: "a".to_owned(),
+        counter,
+    };
+    assert_eq!(store.try_hold(role, "b", None).await.unwrap(), other(1));
+    assert_eq!(store.try_hold(role, "a", None).await.unwrap(), Hold::Held);
+    assert_eq!(
+        store.try_hold(role, "b", Some(("a", 1))).await.unwrap(),
+        other(2)
+    );
+    assert_eq!(
+        store.try_hold(role, "b", Some(("a", 2))).await.unwrap(),
+        Hold::Held
+    );
+    let taken = store.try_hold(role, "a", None).await.unwrap();
+    assert_eq!(
+        taken,
+        Hold::Other {
+            owner: "b".to_owned(),
+            counter: 3
+        }
+    );
+    store.release_hold(role, "a").await.unwrap();
+    assert_ne!(store.try_hold(role, "a", None).await.unwrap(), Hold::Held);
+    store.release_hold(role, "b").await.unwrap();
+    assert_eq!(store.try_hold(role, "a", None).await.unwrap(), Hold::Held);
+    assert_eq!(
+        store.try_hold("other", "b", None).await.unwrap(),
+        Hold::Held
+    );
+}

@@ -1,0 +1,94 @@
+//! Signals: durable requests to tasks.
+//!
+//! A signal that comes between a claim and the commit that waits must end that wait. So a signal
+//! is unseen until a claim sees it, and a commit that finds an unseen one makes the task due.
+
+use coffer_core::id::TaskId;
+use coffer_core::task::{Signal, Task};
+use coffer_core::time::Timestamp;
+
+use crate::error::{Result, StoreError};
+use crate::row::{Reader, args};
+use crate::sql::{Tx, transact};
+use crate::store::Store;
+
+/// Tells a task something, unless it has ended.
+pub(crate) async fn send(
+    tx: &mut Tx,
+    task_id: TaskId,
+    signal: Signal,
+    now: Timestamp,
+) -> Result<()> {
+    let sql = "INSERT INTO signals (task_id, signal, is_seen, at)
+        SELECT id, $2, 0, $3 FROM tasks
+        WHERE id = $1 AND state NOT IN ('done', 'failed', 'cancelled')
+        ON CONFLICT (task_id, signal) DO UPDATE SET is_seen = 0, at = excluded.at";
+    tx.execute(sql, args![task_id, signal, now]).await?;
+    let sql = "UPDATE tasks SET run_at = $2 WHERE id = $1 AND state = 'ready' AND run_at > $2";
+    tx.execute(sql, args![task_id, now]).await?;
+    tx.wake();
+    Ok(())
+}
+
+/// Whether something was told to the task since it was claimed.
+pub(crate) async fn has_unseen(tx: &mut Tx, task_id: TaskId) -> Result<bool> {
+    let sql = "SELECT signal FROM signals WHERE task_id = $1 AND is_seen = 0 LIMIT 1";
+    Ok(tx.fetch_optional(sql, args![task_id]).await?.is_some())
+}
+
+/// Forgets a signal.
+pub(crate) async fn clear(tx: &mut Tx, task_id: TaskId, signal: Signal) -> Result<()> {
+    let sql = "DELETE FROM signals WHERE task_id = $1 AND signal = $2";
+    tx.execute(sql, args![task_id, signal]).await.map(drop)
+}
+
+impl Store {
+    /// Tells a task something; if it waits, it is due at once. A signal that arrives while a step
+    /// runs ends the wait that the step is about to commit. Ignored by a task that has ended;
+    /// `NotFound` when there is no such task.
+    pub async fn insert_signal(
+        &self,
+        task_id: TaskId,
+        signal: Signal,
+        now: Timestamp,
+    ) -> Result<()> {
+        transact!(self, tx => {
+            let sql = "SELECT id FROM tasks WHERE id = $1";
+            if tx.fetch_optional(sql, args![task_id]).await?.is_none() {
+                return Err(StoreError::NotFound { what: "task" });
+            }
+            send(&mut tx, task_id, signal, now).await
+        })
+    }
+
+    /// What a task was told and has not cleared.
+    pub async fn list_signals(&self, task_id: TaskId) -> Result<Vec<Signal>> {
+        let sql = "SELECT signal FROM signals WHERE task_id = $1 ORDER BY signal";
+        let rows = self.db().fetch_all(sql, args![task_id]).await?;
+        rows.iter()
+            .map(|row| Reader::new(row, "signals").parse("signal"))
+            .collect()
+    }
+
+    /// Forgets a signal; succeeds when absent.
+    pub async fn clear_signal(&self, task_id: TaskId, signal: Signal) -> Result<()> {
+        let sql = "DELETE FROM signals WHERE task_id = $1 AND signal = $2";
+        self.db()
+            .execute(sql, args![task_id, signal])
+            .await
+            .map(drop)
+    }
+
+    /// Marks what the claimed tasks were told as seen; called before their workers read it.
+    pub(crate) async fn see_signals(&self, claimed: &[Task]) -> Result<()> {
+        let sql = "SELECT DISTINCT task_id FROM signals WHERE is_seen = 0";
+        for row in self.db().fetch_all(sql, args![]).await? {
+            let id: TaskId = Reader::new(&row, "signals").parse("task_id")?;
+            if claimed.iter().any(|task| task.id == id) {
+                let sql = "UPDATE signals SET is_seen = 1 WHERE task_id = $1 AND is_seen = 0";
+                self.db().execute(sql, args![id]).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,609 @@
+//! The seam between SQLite and PostgreSQL, and the only file that names a driver.
+//!
+//! Both run the same text with `$n` parameters over columns of four types: TEXT, BIGINT, DOUBLE
+//! PRECISION and BYTEA. What differs is here: how a write begins, what a claim locks, how text
+//! sorts, which errors mean "try again", and how other processes hear of a commit. On SQLite all
+//! writes go through one connection; on PostgreSQL they are SERIALIZABLE and repeated when the
+//! database asks for it, so the body of a transaction may run more than once and must not keep
+//! anything between runs.
+
+use std::borrow::Cow;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use coffer_core::secret::Secret;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
+use sqlx::query::Query;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteRow, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction};
+
+use crate::error::{Result, StoreError};
+
+/// LIMIT: how often PostgreSQL may ask to repeat one transaction.
+const ATTEMPTS_MAX: u32 = 40;
+/// How long a statement waits for a connection of the pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long SQLite waits for another process that writes the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Channel on which PostgreSQL tells all processes that there is work.
+const WORK_CHANNEL: &str = "coffer_work";
+
+/// An error of the driver; its text is what the database said.
+#[derive(Debug)]
+pub struct DriverError(sqlx::Error);
+
+impl DriverError {
+    fn code(&self) -> Option<Cow<'_, str>> {
+        self.0.as_database_error().and_then(|error| error.code())
+    }
+
+    fn is_unique(&self) -> bool {
+        self.0
+            .as_database_error()
+            .is_some_and(|error| error.is_unique_violation())
+    }
+
+    fn is_foreign_key(&self) -> bool {
+        self.0
+            .as_database_error()
+            .is_some_and(|error| error.is_foreign_key_violation())
+    }
+
+    /// Serialization failure or deadlock: PostgreSQL asks to run the transaction again.
+    fn is_retryable(&self) -> bool {
+        matches!(self.code().as_deref(), Some("40001" | "40P01"))
+    }
+}
+
+impl std::fmt::Display for DriverError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for DriverError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.0)
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(DriverError(error))
+    }
+}
+
+impl StoreError {
+    /// Names what exists already when a unique constraint refused the row.
+    pub(crate) fn or_exists(self, what: &'static str) -> Self {
+        match self {
+            Self::Database(error) if error.is_unique() => Self::AlreadyExists { what },
+            other => other,
+        }
+    }
+
+    /// Names what is in use when a foreign key refused a delete.
+    pub(crate) fn or_in_use(self, what: &'static str) -> Self {
+        match self {
+            Self::Database(error) if error.is_foreign_key() => Self::InUse { what },
+            other => other,
+        }
+    }
+
+    /// Names what is missing when a foreign key refused an insert.
+    pub(crate) fn or_missing(self, what: &'static str) -> Self {
+        match self {
+            Self::Database(error) if error.is_foreign_key() => Self::NotFound { what },
+            other => other,
+        }
+    }
+
+    fn is_retryable(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_retryable())
+    }
+}
+
+/// A statement: one text for both, or one for each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sql {
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+impl Sql {
+    /// A statement that cannot be the same on both; say why where it is used.
+    pub(crate) const fn differing(sqlite: &'static str, postgres: &'static str) -> Self {
+        Self { sqlite, postgres }
+    }
+}
+
+impl From<&'static str> for Sql {
+    fn from(text: &'static str) -> Self {
+        Self {
+            sqlite: text,
+            postgres: text,
+        }
+    }
+}
+
+/// A parameter; each is nullable, because PostgreSQL wants to know the type of a NULL.
+#[derive(Debug, Clone)]
+pub(crate) enum Arg {
+    /// TEXT.
+    Text(Option<String>),
+    /// BIGINT.
+    Int(Option<i64>),
+    /// BYTEA.
+    Blob(Option<Vec<u8>>),
+}
+
+macro_rules! bound {
+    ($query:expr, $args:expr) => {{
+        let mut query = $query;
+        for arg in $args {
+            query = match arg {
+                Arg::Text(value) => query.bind(value),
+                Arg::Int(value) => query.bind(value),
+                Arg::Blob(value) => query.bind(value),
+            };
+        }
+        query
+    }};
+}
+
+fn sqlite_query(sql: Sql, args: Vec<Arg>) -> Query<'static, Sqlite, SqliteArguments> {
+    bound!(sqlx::query(sql.sqlite), args)
+}
+
+fn postgres_query(sql: Sql, args: Vec<Arg>) -> Query<'static, Postgres, PgArguments> {
+    bound!(sqlx::query(sql.postgres), args)
+}
+
+/// A row of either database, read by position.
+pub(crate) enum Row {
+    /// Of SQLite.
+    Sqlite(SqliteRow),
+    /// Of PostgreSQL.
+    Postgres(PgRow),
+}
+
+macro_rules! getter {
+    ($(#[$doc:meta])* $name:ident, $type:ty) => {
+        $(#[$doc])*
+        pub(crate) fn $name(&self, index: usize) -> Option<$type> {
+            match self {
+                Self::Sqlite(row) => row.try_get(index).ok(),
+                Self::Postgres(row) => row.try_get(index).ok(),
+            }
+        }
+    };
+}
+
+impl Row {
+    getter!(
+        /// A text; the outer `None` means that the column holds something else.
+        text, Option<&str>
+    );
+    getter!(
+        /// An integer.
+        int, Option<i64>
+    );
+    getter!(
+        /// Bytes.
+        blob, Option<&[u8]>
+    );
+}
+
+/// The database.
+#[derive(Debug)]
+pub(crate) enum Db {
+    /// SQLite: one connection writes, the others read.
+    Sqlite {
+        /// Connections that cannot write.
+        read: SqlitePool,
+        /// The connection that writes.
+        write: SqlitePool,
+    },
+    /// PostgreSQL.
+    Postgres {
+        /// All connections.
+        pool: PgPool,
+        /// For the connection that listens.
+        options: Box<PgConnectOptions>,
+    },
+}
+
+/// How a SQLite file is opened.
+pub(crate) struct SqliteTuning {
+    /// Whether a commit is synced.
+    pub(crate) is_durable: bool,
+    /// Connections that read.
+    pub(crate) readers: u32,
+}
+
+fn sqlite_pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+impl Db {
+    /// Opens a SQLite file, made when absent.
+    pub(crate) async fn open_sqlite(path: &Path, tuning: &SqliteTuning) -> Result<Self> {
+        let synchronous = if tuning.is_durable {
+            SqliteSynchronous::Full
+        } else {
+            SqliteSynchronous::Off
+        };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(synchronous)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        let write = sqlite_pool(1).connect_with(options.clone()).await?;
+        let readers = options.create_if_missing(false).pragma("query_only", "ON").pragma("mmap_size", "268435456");
+        let read = sqlite_pool(tuning.readers).connect_lazy_with(readers);
+        Ok(Self::Sqlite { read, write })
+    }
+
+    /// Opens SQLite in memory; one connection does everything.
+    pub(crate) async fn open_memory() -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(":memory:")
+            .foreign_keys(true)
+            .disable_statement_logging();
+        let write = sqlite_pool(1).connect_with(options).await?;
+        Ok(Self::Sqlite {
+            read: write.clone(),
+            write,
+        })
+    }
+
+    /// Opens a PostgreSQL database.
+    pub(crate) async fn open_postgres(url: &Secret, connections: u32) -> Result<Self> {
+        // The driver's own message may repeat the URL, which may hold a password.
+        let options = PgConnectOptions::from_str(url.expose()).map_err(|_| StoreError::Open {
+            problem: "the PostgreSQL url of the store cannot be read: expected \
+                      postgres://USER:PASSWORD@HOST:PORT/DATABASE"
+                .to_owned(),
+        })?;
+        let options = options
+            .application_name("coffer")
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options.clone())
+            .await?;
+        Ok(Self::Postgres {
+            pool,
+            options: Box::new(options),
+        })
+    }
+
+    /// Runs the migrations that the database lacks: (version, title, statements) each.
+    pub(crate) async fn migrate(
+        &self,
+        list: &[(i64, &'static str, &'static str)],
+        table: &'static str,
+    ) -> Result<()> {
+        let migrations = list.iter().map(|&(version, title, text)| {
+            let text = match self {
+                Self::Sqlite { .. } => text.to_owned(),
+                // SQLite sorts text by bytes; PostgreSQL does so only when told.
+                Self::Postgres { .. } => text.replace(" TEXT", " TEXT COLLATE \"C\""),
+            };
+            let sql = AssertSqlSafe(text).into_sql_str();
+            Migration::new(version, title.into(), MigrationType::Simple, sql, false)
+        });
+        let mut migrator = Migrator::with_migrations(migrations.collect());
+        migrator.dangerous_set_table_name(table);
+        match self {
+            Self::Sqlite { write, .. } => migrator.run(write).await,
+            Self::Postgres { pool, .. } => migrator.run(pool).await,
+        }
+        .map_err(|error| StoreError::from(sqlx::Error::from(error)))
+    }
+
+    /// Rows of a statement that only reads.
+    pub(crate) async fn fetch_all(&self, sql: impl Into<Sql>, args: Vec<Arg>) -> Result<Vec<Row>> {
+        match self {
+            Self::Sqlite { read, .. } => {
+                let rows = sqlite_query(sql.into(), args).fetch_all(read).await?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+            Self::Postgres { pool, .. } => {
+                let rows = postgres_query(sql.into(), args).fetch_all(pool).await?;
+                Ok(rows.into_iter().map(Row::Postgres).collect())
+            }
+        }
+    }
+
+    /// The only row of a statement that only reads.
+    pub(crate) async fn fetch_optional(
+        &self,
+        sql: impl Into<Sql>,
+        args: Vec<Arg>,
+    ) -> Result<Option<Row>> {
+        match self {
+            Self::Sqlite { read, .. } => Ok(sqlite_query(sql.into(), args)
+                .fetch_optional(read)
+                .await?
+                .map(Row::Sqlite)),
+            Self::Postgres { pool, .. } => {
+                let row = postgres_query(sql.into(), args)
+                    .fetch_optional(pool)
+                    .await?;
+                Ok(row.map(Row::Postgres))
+            }
+        }
+    }
+
+    /// Runs one statement that writes, as a transaction of its own; gives the rows it changed. For
+    /// compare-and-sets of one row, which are right at any isolation.
+    pub(crate) async fn execute(&self, sql: impl Into<Sql>, args: Vec<Arg>) -> Result<u64> {
+        match self {
+            Self::Sqlite { write, .. } => Ok(sqlite_query(sql.into(), args)
+                .execute(write)
+                .await?
+                .rows_affected()),
+            Self::Postgres { pool, .. } => Ok(postgres_query(sql.into(), args)
+                .execute(pool)
+                .await?
+                .rows_affected()),
+        }
+    }
+
+    /// As `execute`, for a statement that also gives rows.
+    pub(crate) async fn execute_returning(
+        &self,
+        sql: impl Into<Sql>,
+        args: Vec<Arg>,
+    ) -> Result<Vec<Row>> {
+        match self {
+            Self::Sqlite { write, .. } => {
+                let rows = sqlite_query(sql.into(), args).fetch_all(write).await?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+            Self::Postgres { .. } => self.fetch_all(sql, args).await,
+        }
+    }
+
+    /// Begins a transaction that writes.
+    pub(crate) async fn begin(&self) -> Result<Tx> {
+        let connection = match self {
+            Self::Sqlite { write, .. } => {
+                Connection::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?)
+            }
+            Self::Postgres { pool, .. } => {
+                let begin = "BEGIN ISOLATION LEVEL SERIALIZABLE";
+                Connection::Postgres(pool.begin_with(begin).await?)
+            }
+        };
+        Ok(Tx {
+            connection,
+            makes_work: false,
+        })
+    }
+
+    /// Begins a transaction that only reads, all of it as of one moment.
+    pub(crate) async fn begin_read(&self) -> Result<Tx> {
+        let connection = match self {
+            Self::Sqlite { read, .. } => Connection::Sqlite(read.begin().await?),
+            Self::Postgres { pool, .. } => {
+                let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+                Connection::Postgres(pool.begin_with(begin).await?)
+            }
+        };
+        Ok(Tx {
+            connection,
+            makes_work: false,
+        })
+    }
+
+    /// Tells other processes that there is work.
+    pub(crate) async fn notify(&self) -> Result<()> {
+        if let Self::Postgres { pool, .. } = self {
+            sqlx::query("SELECT pg_notify($1, '')")
+                .bind(WORK_CHANNEL)
+                .execute(pool)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// A connection that hears what other processes commit; none where there are none.
+    pub(crate) async fn listen(&self) -> Result<Option<Listener>> {
+        let Self::Postgres { options, .. } = self else {
+            return Ok(None);
+        };
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_with(options.as_ref().clone())
+            .await?;
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(WORK_CHANNEL).await?;
+        Ok(Some(Listener(listener)))
+    }
+
+    /// Closes every connection.
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite { read, write } => {
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres { pool, .. } => pool.close().await,
+        }
+    }
+}
+
+/// A connection that hears notifications.
+#[derive(Debug)]
+pub(crate) struct Listener(PgListener);
+
+impl Listener {
+    /// Waits for a notification, or for the connection to be made again after it was lost.
+    pub(crate) async fn wait(&mut self) -> Result<()> {
+        self.0.try_recv().await?;
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+enum Connection {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// A transaction that writes; rolled back when dropped.
+#[derive(Debug)]
+pub(crate) struct Tx {
+    connection: Connection,
+    makes_work: bool,
+}
+
+impl Tx {
+    /// The commit of this transaction wakes workers.
+    pub(crate) fn wake(&mut self) {
+        self.makes_work = true;
+    }
+
+    /// Runs a statement; gives the rows it changed.
+    pub(crate) async fn execute(&mut self, sql: impl Into<Sql>, args: Vec<Arg>) -> Result<u64> {
+        match &mut self.connection {
+            Connection::Sqlite(tx) => Ok(sqlite_query(sql.into(), args)
+                .execute(&mut **tx)
+                .await?
+                .rows_affected()),
+            Connection::Postgres(tx) => Ok(postgres_query(sql.into(), args)
+                .execute(&mut **tx)
+                .await?
+                .rows_affected()),
+        }
+    }
+
+    /// Rows of a statement, which may write.
+    pub(crate) async fn fetch_all(
+        &mut self,
+        sql: impl Into<Sql>,
+        args: Vec<Arg>,
+    ) -> Result<Vec<Row>> {
+        match &mut self.connection {
+            Connection::Sqlite(tx) => {
+                let rows = sqlite_query(sql.into(), args).fetch_all(&mut **tx).await?;
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+            Connection::Postgres(tx) => {
+                let rows = postgres_query(sql.into(), args)
+                    .fetch_all(&mut **tx)
+                    .await?;
+                Ok(rows.into_iter().map(Row::Postgres).collect())
+            }
+        }
+    }
+
+    /// The only row of a statement, which may write.
+    pub(crate) async fn fetch_optional(
+        &mut self,
+        sql: impl Into<Sql>,
+        args: Vec<Arg>,
+    ) -> Result<Option<Row>> {
+        // All rows are read: a statement that writes and is left half-read is undone on SQLite.
+        Ok(self.fetch_all(sql, args).await?.into_iter().next())
+    }
+
+    /// Commits if `result` is good, rolls back otherwise. Continues when PostgreSQL asks to run
+    /// the transaction again; breaks with the result and whether it made work.
+    pub(crate) async fn finish<T>(
+        self,
+        result: Result<T>,
+        attempt: &mut u32,
+    ) -> ControlFlow<(Result<T>, bool)> {
+        let makes_work = self.makes_work;
+        let error = match result {
+            Ok(value) => match self.commit().await {
+                Ok(()) => return ControlFlow::Break((Ok(value), makes_work)),
+                Err(error) => error,
+            },
+            Err(error) => match self.roll_back().await {
+                Ok(()) => error,
+                // The first error says more than that the connection is gone as well.
+                Err(_) => error,
+            },
+        };
+        *attempt += 1;
+        if !error.is_retryable() || *attempt >= ATTEMPTS_MAX {
+            return ControlFlow::Break((Err(error), false));
+        }
+        tokio::time::sleep(backoff(*attempt)).await;
+        ControlFlow::Continue(())
+    }
+
+    async fn commit(self) -> Result<()> {
+        match self.connection {
+            Connection::Sqlite(tx) => tx.commit().await?,
+            Connection::Postgres(mut tx) => {
+                if self.makes_work {
+                    let notify = sqlx::query("SELECT pg_notify($1, '')").bind(WORK_CHANNEL);
+                    notify.execute(&mut *tx).await?;
+                }
+                tx.commit().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction without writing anything.
+    pub(crate) async fn roll_back(self) -> Result<()> {
+        match self.connection {
+            Connection::Sqlite(tx) => tx.rollback().await?,
+            Connection::Postgres(tx) => tx.rollback().await?,
+        }
+        Ok(())
+    }
+}
+
+/// 1 to 64 ms, longer and wider with every attempt, so that the losers do not meet again.
+fn backoff(attempt: u32) -> Duration {
+    let spread = 1_u64 << attempt.min(6);
+    Duration::from_millis(1 + RandomState::new().hash_one(attempt) % spread)
+}
+
+/// Runs a block as one transaction that writes, again if PostgreSQL asks for it. In the block
+/// `?` ends the transaction: nothing of it is written then.
+macro_rules! transact {
+    ($store:expr, $tx:ident => $body:expr) => {{
+        let mut attempt = 0;
+        loop {
+            let mut $tx = $store.db().begin().await?;
+            let result: $crate::error::Result<_> = async { $body }.await;
+            match $tx.finish(result, &mut attempt).await {
+                ::std::ops::ControlFlow::Continue(()) => {}
+                ::std::ops::ControlFlow::Break((result, makes_work)) => {
+                    if makes_work {
+                        $store.announce();
+                    }
+                    break result;
+                }
+            }
+        }
+    }};
+}
+pub(crate) use transact;

@@ -1,0 +1,161 @@
+//! The store's handle: opening, options, closing. What it stores is in the other files, one per
+//! resource, each with its own `impl Store`.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use coffer_core::secret::Secret;
+use tokio::sync::watch;
+
+use crate::error::{Result, StoreError};
+use crate::migrate::migrate;
+use crate::sql::{Db, SqliteTuning};
+
+/// Where the store is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// A SQLite file; made when absent.
+    SqliteFile(PathBuf),
+    /// SQLite in memory, gone when the store is closed; for simulation and tests.
+    SqliteMemory,
+    /// A PostgreSQL database, as a `postgres://` URL that may carry a password.
+    Postgres(Secret),
+}
+
+/// How much of the newest commits may be lost when power fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: every commit is synced.
+    Full,
+    /// Anything; for simulation and tests.
+    Off,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// What may be lost (SQLite only; PostgreSQL's own configuration decides there).
+    pub durability: Durability,
+    /// Connections that read (SQLite file).
+    pub readers: u32,
+    /// Connections in all (PostgreSQL).
+    pub connections: u32,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Full,
+            readers: 4,
+            connections: 8,
+        }
+    }
+}
+
+/// The store. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    db: Db,
+    /// Counts the commits that made work.
+    commits: watch::Sender<u64>,
+}
+
+impl Store {
+    /// Opens the store and runs the migrations it lacks.
+    pub async fn open(url: &StoreUrl, options: StoreOptions) -> Result<Self> {
+        let db = match url {
+            StoreUrl::SqliteFile(path) => {
+                create_private(path)?;
+                let is_durable = options.durability == Durability::Full;
+                let tuning = SqliteTuning {
+                    is_durable,
+                    readers: options.readers,
+                };
+                Db::open_sqlite(path, &tuning).await?
+            }
+            StoreUrl::SqliteMemory => Db::open_memory().await?,
+            StoreUrl::Postgres(url) => Db::open_postgres(url, options.connections).await?,
+        };
+        migrate(&db).await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                db,
+                commits: watch::Sender::new(0),
+            }),
+        })
+    }
+
+    /// Closes every connection after its present statement.
+    pub async fn close(&self) {
+        self.inner.db.close().await;
+    }
+
+    pub(crate) fn db(&self) -> &Db {
+        &self.inner.db
+    }
+
+    pub(crate) fn commits(&self) -> &watch::Sender<u64> {
+        &self.inner.commits
+    }
+
+    /// Wakes the subscribers of this process.
+    pub(crate) fn announce(&self) {
+        self.inner.commits.send_modify(|count| *count += 1);
+    }
+}
+
+/// Makes the file readable by its owner only before SQLite, which would follow the umask, does.
+fn create_private(path: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+        .map_err(|error| {
+            let problem = format!("cannot open the store at {}: {error}", path.display());
+            StoreError::Open { problem }
+        })
+}
+
+impl FromStr for StoreUrl {
+    type Err = StoreError;
+
+    /// Reads `sqlite:PATH`, `sqlite::memory:` and `postgres://…`.
+    fn from_str(text: &str) -> Result<Self> {
+        match text.strip_prefix("sqlite:") {
+            Some(":memory:") => Ok(Self::SqliteMemory),
+            Some(path) if !path.is_empty() => Ok(Self::SqliteFile(
+                path.strip_prefix("//").unwrap_or(path).into(),
+            )),
+            None if text.starts_with("postgres://") || text.starts_with("postgresql://") => {
+                Ok(Self::Postgres(Secret::new(text.to_owned())))
+            }
+            _ => Err(StoreError::Open {
+                problem: "store url is neither sqlite:PATH nor postgres://USER@HOST/DATABASE"
+                    .to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SqliteFile(path) => write!(f, "sqlite:{}", path.display()),
+            Self::SqliteMemory => f.write_str("sqlite::memory:"),
+            Self::Postgres(_) => f.write_str("postgres"),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Projects of the built-in identity.
+
+use coffer_core::id::TenantId;
+use coffer_core::tenant::Tenant;
+
+use crate::error::{Result, StoreError};
+use crate::row::{Reader, args};
+use crate::sql::{Row, transact};
+use crate::store::Store;
+
+const EXISTS: &str = "project with this id or name";
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, name, is_enabled, description, created_at FROM tenants ",
+            $rest
+        )
+    };
+}
+
+/// A project from the columns at `row`.
+pub(crate) fn decode(row: &mut Reader<'_>) -> Result<Tenant> {
+    Ok(Tenant {
+        id: row.parse("id")?,
+        name: row.name("name")?,
+        is_enabled: row.bool("is_enabled")?,
+        description: row.text("description")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+fn tenant(row: &Row) -> Result<Tenant> {
+    decode(&mut Reader::new(row, "tenants"))
+}
+
+impl Store {
+    /// Writes a new project; `AlreadyExists` when its id or name is taken.
+    pub async fn insert_tenant(&self, tenant: &Tenant) -> Result<()> {
+        let sql = "INSERT INTO tenants (id, name, is_enabled, description, created_at)
+            VALUES ($1, $2, $3, $4, $5)";
+        let Tenant {
+            id,
+            name,
+            is_enabled,
+            description,
+            created_at,
+        } = tenant;
+        let args = args![id, name, is_enabled, description, created_at];
+        self.db()
+            .execute(sql, args)
+            .await
+            .map(drop)
+            .map_err(|error| error.or_exists(EXISTS))
+    }
+
+    /// The project with this id.
+    pub async fn find_tenant(&self, id: &TenantId) -> Result<Option<Tenant>> {
+        let row = self
+            .db()
+            .fetch_optional(select!("WHERE id = $1"), args![id])
+            .await?;
+        row.as_ref().map(tenant).transpose()
+    }
+
+    /// The project with this name.
+    pub async fn find_tenant_by_name(&self, name: &str) -> Result<Option<Tenant>> {
+        let row = self
+            .db()
+            .fetch_optional(select!("WHERE name = $1"), args![name])
+            .await?;
+        row.as_ref().map(tenant).transpose()
+    }
+
+    /// All projects by name.
+    pub async fn list_tenants(&self) -> Result<Vec<Tenant>> {
+        let rows = self
+            .db()
+            .fetch_all(select!("ORDER BY name"), args![])
+            .await?;
+        rows.iter().map(tenant).collect()
+    }
+
+    /// Overwrites a project's name, description and whether it is enabled.
+    pub async fn update_tenant(&self, tenant: &Tenant) -> Result<()> {
+        let sql = "UPDATE tenants SET name = $2, is_enabled = $3, description = $4 WHERE id = $1";
+        let args = args![
+            tenant.id,
+            tenant.name,
+            tenant.is_enabled,
+            tenant.description
+        ];
+        let changed = self
+            .db()
+            .execute(sql, args)
+            .await
+            .map_err(|e| e.or_exists(EXISTS))?;
+        if changed == 0 {
+            Err(StoreError::NotFound { what: "project" })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Deletes a project with its empty networks, quotas, tokens and assignments; `InUse` while
+    /// it has instances. Succeeds when absent.
+    pub async fn delete_tenant(&self, id: &TenantId) -> Result<()> {
+        let in_use = StoreError::InUse { what: "project" };
+        let busy = "SELECT id FROM instances WHERE tenant_id = $1 AND is_deleted = 0 LIMIT 1";
+        let outcome = transact!(self, tx => {
+            if tx.fetch_optional(busy, args![id]).await?.is_some() {
+                return Ok(false);
+            }
+            tx.execute("DELETE FROM networks WHERE tenant_id = $1", args![id]).await?;
+            tx.execute("DELETE FROM quotas WHERE tenant_id = $1", args![id]).await?;
+            tx.execute("DELETE FROM tenants WHERE id = $1", args![id]).await?;
+            Ok(true)
+        });
+        match outcome.map_err(|error| error.or_in_use("network of the project"))? {
+            true => Ok(()),
+            false => Err(in_use),
+        }
+    }
+}

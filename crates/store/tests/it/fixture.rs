@@ -1,0 +1,82 @@
+//! Databases for tests: a SQLite file or a PostgreSQL database of its own for each test.
+
+use coffer_store::{Durability, Store, StoreOptions, StoreUrl};
+use tempfile::TempDir;
+
+use crate::postgres;
+
+/// LIMIT: connections of each store on PostgreSQL; the server allows 400.
+const CONNECTIONS: u32 = 16;
+
+/// A database of one test; gone when dropped.
+pub(crate) struct Fixture {
+    url: StoreUrl,
+    /// Opened more than once, as several processes would.
+    pub(crate) stores: Vec<Store>,
+    directory: Option<TempDir>,
+}
+
+impl Fixture {
+    pub(crate) async fn sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = StoreUrl::SqliteFile(directory.path().join("coffer.db"));
+        Self::open(url, Some(directory)).await
+    }
+
+    pub(crate) async fn postgres() -> Self {
+        Self::open(postgres::new_database().await, None).await
+    }
+
+    async fn open(url: StoreUrl, directory: Option<TempDir>) -> Self {
+        let mut fixture = Self {
+            url,
+            stores: Vec::new(),
+            directory,
+        };
+        for _ in 0..2 {
+            fixture.stores.push(fixture.another().await);
+        }
+        fixture
+    }
+
+    /// One more store on the same database.
+    pub(crate) async fn another(&self) -> Store {
+        let options = StoreOptions {
+            durability: Durability::Off,
+            connections: CONNECTIONS,
+            ..StoreOptions::default()
+        };
+        Store::open(&self.url, options).await.unwrap()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.stores[0]
+    }
+
+    pub(crate) fn url(&self) -> &StoreUrl {
+        &self.url
+    }
+
+    /// Whether processes hear of each other's commits.
+    pub(crate) fn has_notify(&self) -> bool {
+        self.directory.is_none()
+    }
+
+    /// Runs a statement behind the store's back.
+    pub(crate) async fn raw(&self, sql: &'static str) {
+        match &self.url {
+            StoreUrl::SqliteFile(path) => {
+                let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+                let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+                sqlx::query(sql).execute(&pool).await.unwrap();
+                pool.close().await;
+            }
+            StoreUrl::Postgres(url) => {
+                let pool = sqlx::PgPool::connect(url.expose()).await.unwrap();
+                sqlx::query(sql).execute(&pool).await.unwrap();
+                pool.close().await;
+            }
+            StoreUrl::SqliteMemory => unreachable!("fixtures are files or PostgreSQL"),
+        }
+    }
+}

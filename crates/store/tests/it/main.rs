@@ -1,0 +1,9 @@
+//! The store's tests: the conformance suite on SQLite and on PostgreSQL, and what only concerns
+//! one of them. PostgreSQL is a throw-away server that the tests start themselves.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../../src/conformance.rs"]
+mod conformance;
+mod fixture;
+mod postgres;
+mod seam;

@@ -1,0 +1,274 @@
+//! Injected faults: where they strike, and a count of those that really did.
+//!
+//! A plan is either exact (this kind, at this point, so often) or random by seed. In a random run
+//! whole kinds of faults are switched off, so that rare combinations are not always drowned.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use coffer_control::services::{Chaos, Verdict};
+use coffer_core::id::InstanceId;
+use coffer_core::task::Task;
+use coffer_infra::fake::{Fault, FaultSource};
+use tokio::sync::Notify;
+
+use crate::time::Seeded;
+
+/// What can be injected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// The process dies after the step ran and before its commit: the step runs twice.
+    CrashBeforeCommit,
+    /// The process dies after the commit.
+    CrashAfterCommit,
+    /// The process dies before an outside call.
+    CrashBeforeCall,
+    /// The process stops before an outside call until another has finished.
+    Pause,
+    /// An outside call fails before it did anything.
+    CallFails,
+    /// An outside call does its work and the answer is lost.
+    LostReply,
+    /// An outside call takes its time.
+    Pending,
+    /// An outside call conflicts.
+    Conflict,
+    /// An outside call is refused for good.
+    Rejected,
+    /// A delete of the instance arrives.
+    Delete,
+    /// The server under the instance dies.
+    ServerDies,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[
+        Self::CrashBeforeCommit,
+        Self::CrashAfterCommit,
+        Self::CrashBeforeCall,
+        Self::Pause,
+        Self::CallFails,
+        Self::LostReply,
+        Self::Pending,
+        Self::Conflict,
+        Self::Rejected,
+        Self::Delete,
+        Self::ServerDies,
+    ];
+}
+
+/// One exact fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strike {
+    /// What happens.
+    pub kind: Kind,
+    /// Workflow it happens in.
+    pub workflow: String,
+    /// Name of the step it happens at.
+    pub step: String,
+    /// How often it happens before it stops; `u32::MAX`: always.
+    pub times: u32,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    strikes: Vec<Strike>,
+    random: BTreeMap<Kind, u64>,
+    fired: BTreeMap<(Kind, String), u64>,
+    /// Workflow and step that make the call which is about to be made.
+    at: (String, String),
+    /// Every workflow and step that made an outside call.
+    calls: std::collections::BTreeSet<(String, String)>,
+    /// How many random faults may still be injected.
+    budget: u32,
+    /// Whether a worker is paused already: one at a time.
+    is_paused: bool,
+    reason: Option<PauseReason>,
+}
+
+/// Why a worker stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PauseReason {
+    /// It was paused; another worker should finish first.
+    Paused,
+    /// A delete of this instance arrives now.
+    Delete(InstanceId),
+    /// The servers of this instance die now.
+    ServerDies(InstanceId),
+}
+
+/// The source of all faults of one world.
+#[derive(Debug)]
+pub struct Faults {
+    inner: Mutex<Inner>,
+    random: Arc<Seeded>,
+    /// Rung when a worker pauses.
+    pub paused: Notify,
+    /// Rung to let a paused worker go on.
+    pub resume: Notify,
+}
+
+impl Faults {
+    /// Exact faults only.
+    pub fn exact(strikes: Vec<Strike>) -> Self {
+        let inner = Inner { strikes, budget: u32::MAX, ..Inner::default() };
+        Self::with(inner, Arc::new(Seeded::new(0)))
+    }
+
+    /// Random faults by seed, with some kinds switched off, `budget` in all.
+    pub fn random(seed: u64, budget: u32) -> Self {
+        let random = Arc::new(Seeded::new(seed));
+        let mut chances = BTreeMap::new();
+        for kind in Kind::ALL {
+            if random.percent(60) {
+                chances.insert(*kind, 1 + random.below(12));
+            }
+        }
+        Self::with(Inner { random: chances, budget, ..Inner::default() }, random)
+    }
+
+    fn with(inner: Inner, random: Arc<Seeded>) -> Self {
+        Self { inner: Mutex::new(inner), random, paused: Notify::new(), resume: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Faults that really struck, by kind and `workflow/step`.
+    pub fn fired(&self) -> BTreeMap<(Kind, String), u64> {
+        self.lock().fired.clone()
+    }
+
+    /// Every workflow and step that made an outside call so far.
+    pub fn calls(&self) -> std::collections::BTreeSet<(String, String)> {
+        self.lock().calls.clone()
+    }
+
+    /// Why the worker that rang `paused` stands still.
+    pub fn pause_reason(&self) -> Option<PauseReason> {
+        self.lock().reason.clone()
+    }
+
+    /// Lets the paused worker go on.
+    pub fn go_on(&self) {
+        let mut inner = self.lock();
+        inner.reason = None;
+        inner.is_paused = false;
+        self.resume.notify_one();
+    }
+
+    /// Stops the calling worker until `go_on`, unless one stands still already.
+    async fn stand_still(&self, reason: PauseReason) {
+        {
+            let mut inner = self.lock();
+            if inner.is_paused {
+                return;
+            }
+            inner.is_paused = true;
+            inner.reason = Some(reason);
+        }
+        self.paused.notify_one();
+        self.resume.notified().await;
+    }
+
+    /// No more faults from now on.
+    pub fn stop(&self) {
+        let mut inner = self.lock();
+        inner.strikes.clear();
+        inner.random.clear();
+    }
+
+    /// Whether a fault of this kind strikes at this point.
+    pub fn strikes(&self, kind: Kind, workflow: &str, step: &str) -> bool {
+        let mut inner = self.lock();
+        let stands_still = matches!(kind, Kind::Pause | Kind::Delete | Kind::ServerDies);
+        if stands_still && inner.is_paused {
+            return false;
+        }
+        let exact = inner.strikes.iter_mut().find(|s| {
+            s.kind == kind && s.workflow == workflow && s.step == step && s.times > 0
+        });
+        let mut strikes = false;
+        if let Some(strike) = exact {
+            if strike.times != u32::MAX {
+                strike.times -= 1;
+            }
+            strikes = true;
+        } else if inner.budget > 0
+            && inner.random.get(&kind).is_some_and(|chance| self.random.percent(*chance))
+        {
+            inner.budget -= 1;
+            strikes = true;
+        }
+        if strikes {
+            *inner.fired.entry((kind, format!("{workflow}/{step}"))).or_default() += 1;
+        }
+        strikes
+    }
+
+    fn strikes_task(&self, kind: Kind, task: &Task) -> bool {
+        self.strikes(kind, &task.workflow, &step_name(&task.step))
+    }
+}
+
+/// The name inside a stored step.
+pub fn step_name(step: &str) -> String {
+    let name = step.split('"').nth(3).unwrap_or(step);
+    name.to_owned()
+}
+
+#[async_trait]
+impl Chaos for Faults {
+    async fn before_commit(&self, task: &Task) -> Verdict {
+        if let Some(id) = task.instance_id {
+            if self.strikes_task(Kind::Delete, task) {
+                self.stand_still(PauseReason::Delete(id)).await;
+            }
+            if self.strikes_task(Kind::ServerDies, task) {
+                self.stand_still(PauseReason::ServerDies(id)).await;
+            }
+        }
+        crash_if(self.strikes_task(Kind::CrashBeforeCommit, task))
+    }
+
+    async fn after_commit(&self, task: &Task) -> Verdict {
+        crash_if(self.strikes_task(Kind::CrashAfterCommit, task))
+    }
+
+    async fn before_call(&self, task: &Task) -> Verdict {
+        let at = (task.workflow.clone(), step_name(&task.step));
+        self.lock().calls.insert(at.clone());
+        if self.strikes_task(Kind::CrashBeforeCall, task) {
+            return Verdict::Crash;
+        }
+        if self.strikes_task(Kind::Pause, task) {
+            self.stand_still(PauseReason::Paused).await;
+        }
+        self.lock().at = at;
+        Verdict::Go
+    }
+}
+
+const fn crash_if(crashes: bool) -> Verdict {
+    if crashes { Verdict::Crash } else { Verdict::Go }
+}
+
+impl FaultSource for Faults {
+    fn strike(&self, _call: &'static str) -> Fault {
+        let (workflow, step) = self.lock().at.clone();
+        let kinds = [
+            (Kind::CallFails, Fault::Fails),
+            (Kind::LostReply, Fault::LostReply),
+            (Kind::Pending, Fault::Pending),
+            (Kind::Conflict, Fault::Conflict),
+            (Kind::Rejected, Fault::Rejected),
+        ];
+        kinds
+            .into_iter()
+            .find(|(kind, _)| self.strikes(*kind, &workflow, &step))
+            .map_or(Fault::None, |(_, fault)| fault)
+    }
+}

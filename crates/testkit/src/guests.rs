@@ -1,0 +1,261 @@
+//! Guests in memory: they run where the fake provider runs a server, keep what real guests keep
+//! on their volume, and refuse what real guests refuse.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coffer_control::clock::Clock;
+use coffer_control::guest::{GuestAddress, GuestError, Guests, Result};
+use coffer_core::id::VolumeId;
+use coffer_infra::fake::{FakeProvider, Fault, FaultSource};
+use coffer_wire::guest::v1::{
+    Command, CommandState, Database, EngineHealth, Enrolled, Enrolment, InventoryPage, Operation,
+    Role, Spec, SpecAccepted, Status, User,
+};
+
+use crate::time::SimClock;
+
+/// How long an engine takes to start; unit: milliseconds of virtual time.
+const START_MS: u64 = 400;
+
+/// What a guest keeps on its volume.
+#[derive(Debug, Default, Clone)]
+pub struct Kept {
+    spec: Option<Spec>,
+    applied_at: Duration,
+    starts: u64,
+    commands: BTreeMap<String, CommandState>,
+    task_versions: BTreeMap<String, u64>,
+    /// Commands applied, in order, by id and name.
+    pub applied: Vec<(String, &'static str)>,
+    databases: BTreeSet<String>,
+    users: BTreeMap<String, BTreeSet<String>>,
+    is_root_enabled: bool,
+    counter: u64,
+    sequence: u64,
+}
+
+/// The guests of one world.
+#[derive(Debug)]
+pub struct SimGuests {
+    provider: Arc<FakeProvider>,
+    clock: Arc<SimClock>,
+    faults: Arc<dyn FaultSource>,
+    request: (String, String),
+    kept: Mutex<BTreeMap<VolumeId, Kept>>,
+}
+
+impl SimGuests {
+    /// Guests on the servers of this fake.
+    pub fn new(
+        provider: Arc<FakeProvider>,
+        clock: Arc<SimClock>,
+        faults: Arc<dyn FaultSource>,
+    ) -> Self {
+        let key = rcgen::KeyPair::generate().expect("key generation needs only randomness");
+        let csr = rcgen::CertificateParams::default()
+            .serialize_request(&key)
+            .and_then(|csr| csr.pem())
+            .expect("a request of an own key can always be made");
+        let fingerprint = "ab".repeat(32);
+        Self { provider, clock, faults, request: (csr, fingerprint), kept: Mutex::default() }
+    }
+
+    /// What the guest on this volume keeps.
+    pub fn kept(&self, volume: VolumeId) -> Kept {
+        self.lock().get(&volume).cloned().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<VolumeId, Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `deed` on a guest that runs, under the fault that strikes.
+    fn call<T>(
+        &self,
+        guest: &GuestAddress,
+        call: &'static str,
+        deed: impl FnOnce(&mut Kept, Duration) -> Result<T>,
+    ) -> Result<T> {
+        let lost = |why: &str| GuestError::Unreachable { why: why.to_owned() };
+        let fault = self.faults.strike(call);
+        if !matches!(fault, Fault::None | Fault::LostReply) {
+            return Err(lost("the link is down"));
+        }
+        let server = self.provider.server(guest.server_id);
+        let Some(server) = server.filter(|s| s.is_running) else {
+            return Err(lost("it does not run"));
+        };
+        let now = self.clock.monotonic();
+        let mut all = self.lock();
+        let kept = all.entry(server.spec.volume_id).or_default();
+        if kept.starts != server.starts {
+            // The sandbox began anew: the engine starts again from the spec it kept.
+            kept.starts = server.starts;
+            kept.applied_at = now;
+            kept.sequence += 1;
+        }
+        let answer = deed(kept, now)?;
+        if fault == Fault::LostReply { Err(lost("the reply was lost")) } else { Ok(answer) }
+    }
+}
+
+fn refused<T>(reason: &str) -> Result<T> {
+    Err(GuestError::Refused { reason: reason.to_owned(), message: reason.to_owned() })
+}
+
+fn is_up(kept: &Kept, now: Duration) -> bool {
+    kept.spec.is_some() && now >= kept.applied_at + Duration::from_millis(START_MS)
+}
+
+fn apply(kept: &mut Kept, operation: &Operation) {
+    kept.counter += 1;
+    match operation {
+        Operation::CreateDatabases { databases } => {
+            kept.databases.extend(databases.iter().map(|d| d.name.clone()));
+        }
+        Operation::DropDatabase { name } => {
+            kept.databases.remove(name);
+        }
+        Operation::CreateUsers { users } => {
+            for user in users {
+                let granted = user.databases.iter().cloned().collect();
+                kept.users.insert(user.name.clone(), granted);
+            }
+        }
+        Operation::DropUser { name, .. } => {
+            kept.users.remove(name);
+        }
+        Operation::Grant { name, databases, .. } => {
+            kept.users.entry(name.clone()).or_default().extend(databases.iter().cloned());
+        }
+        Operation::Revoke { name, database, .. } => {
+            if let Some(granted) = kept.users.get_mut(name) {
+                granted.remove(database);
+            }
+        }
+        Operation::EnableRoot { .. } => kept.is_root_enabled = true,
+        Operation::DisableRoot => kept.is_root_enabled = false,
+        Operation::ChangeUsers { .. } | Operation::Restart => {}
+    }
+}
+
+#[async_trait]
+impl Guests for SimGuests {
+    async fn enrolment(&self, guest: &GuestAddress) -> Result<(Enrolment, String)> {
+        let (csr, fingerprint) = self.request.clone();
+        self.call(guest, "enrolment", |kept, _| {
+            let asked = Enrolment {
+                server_id: guest.server_id.to_string(),
+                link_csr_pem: csr.clone(),
+                engine_csr_pem: csr,
+                agent_version: "sim".to_owned(),
+                is_enrolled: kept.spec.is_some(),
+            };
+            Ok((asked, fingerprint))
+        })
+    }
+
+    async fn enrol(&self, guest: &GuestAddress, _signed: &Enrolled) -> Result<()> {
+        self.call(guest, "enrol", |_, _| Ok(()))
+    }
+
+    async fn put_spec(&self, guest: &GuestAddress, spec: &Spec) -> Result<SpecAccepted> {
+        self.call(guest, "put_spec", |kept, now| {
+            let held = kept.spec.as_ref().map(|s| (s.generation, s.version)).unwrap_or_default();
+            if (spec.generation, spec.version) < held {
+                return refused("older-generation");
+            }
+            if kept.spec.is_none() {
+                kept.applied_at = now;
+            }
+            kept.spec = Some(spec.clone());
+            kept.sequence += 1;
+            Ok(SpecAccepted { generation: spec.generation, version: spec.version })
+        })
+    }
+
+    async fn status(&self, guest: &GuestAddress, _after: u64, _wait: Duration) -> Result<Status> {
+        self.call(guest, "status", |kept, now| {
+            let up = is_up(kept, now);
+            let version = kept.spec.as_ref().map_or(0, |s| s.version);
+            Ok(Status {
+                agent_start: kept.starts,
+                sequence: kept.sequence,
+                generation: kept.spec.as_ref().map_or(0, |s| s.generation),
+                spec_version: version,
+                applied_version: if up { version } else { 0 },
+                role: Role::Primary,
+                health: if up { EngineHealth::Healthy } else { EngineHealth::Starting },
+                message: String::new(),
+                engine_starts: kept.starts,
+                engine_process: None,
+                position: None,
+                volume_used_bytes: 1,
+                volume_total_bytes: 2,
+                inventory_counter: kept.counter,
+                agent_version: "sim".to_owned(),
+                engine_version: None,
+            })
+        })
+    }
+
+    async fn start_command(&self, guest: &GuestAddress, command: &Command) -> Result<CommandState> {
+        self.call(guest, "start_command", |kept, now| {
+            if let Some(state) = kept.commands.get(&command.id) {
+                return Ok(state.clone());
+            }
+            let fencing = &command.fencing;
+            let newest = kept.task_versions.entry(fencing.task_id.clone()).or_default();
+            if fencing.task_version < *newest {
+                return refused("older-task-version");
+            }
+            *newest = fencing.task_version;
+            if !is_up(kept, now) {
+                return Err(GuestError::Unreachable { why: "the engine starts".to_owned() });
+            }
+            apply(kept, &command.operation);
+            kept.applied.push((command.id.clone(), command.operation.name()));
+            kept.commands.insert(command.id.clone(), CommandState::Done);
+            Ok(CommandState::Done)
+        })
+    }
+
+    async fn poll_command(
+        &self,
+        guest: &GuestAddress,
+        id: &str,
+        _wait: Duration,
+    ) -> Result<CommandState> {
+        self.call(guest, "poll_command", |kept, _| match kept.commands.get(id) {
+            Some(state) => Ok(state.clone()),
+            None => refused("unknown"),
+        })
+    }
+
+    async fn inventory(
+        &self,
+        guest: &GuestAddress,
+        _after: Option<&str>,
+        _limit: u32,
+    ) -> Result<InventoryPage> {
+        self.call(guest, "inventory", |kept, _| {
+            let database =
+                |name: &String| Database { name: name.clone(), character_set: None, collate: None };
+            let user = |(name, granted): (&String, &BTreeSet<String>)| User {
+                name: name.clone(),
+                host: "%".to_owned(),
+                databases: granted.iter().cloned().collect(),
+            };
+            Ok(InventoryPage {
+                counter: kept.counter,
+                databases: kept.databases.iter().map(database).collect(),
+                users: kept.users.iter().map(user).collect(),
+                is_root_enabled: kept.is_root_enabled,
+                next: None,
+            })
+        })
+    }
+}

@@ -1,0 +1,424 @@
+//! What tenants ask of a simulated world, and what must hold when it has settled.
+
+use coffer_control::workflow::create_instance::{self, CreateInstanceInput};
+use coffer_control::workflow::delete_instance::{self, DeleteInstanceInput};
+use coffer_control::workflow::restart_instance::{self, RestartInstanceInput};
+use coffer_control::workflow::run_commands::{self, RunCommandsInput};
+use coffer_control::workflow::update_access::{self, UpdateAccessInput};
+use coffer_control::workflow::NewTask;
+use coffer_core::access::Access;
+use coffer_core::datastore::{Datastore, DatastoreVersion, EngineRoot};
+use coffer_core::flavor::Flavor;
+use coffer_core::id::{
+    DatastoreId, DatastoreVersionId, EndpointId, InstanceId, ServerId, SetId, VolumeId,
+};
+use coffer_core::instance::{Health, Instance, InstanceSpec, Lifecycle};
+use coffer_core::name::Name;
+use coffer_core::network::Network;
+use coffer_core::quota::{Amount, Resource};
+use coffer_core::replication::{EndpointKind, ReplicationSet, SetMode};
+use coffer_core::server::{Presence, Server, ServerPurpose, Volume, VolumeRole};
+use coffer_core::task::{LockKind, TaskState};
+use coffer_core::tenant::Tenant;
+use coffer_core::units::{Generation, Incarnation, Timeline, VolumeSize};
+use coffer_infra::Provider;
+use coffer_infra::provider::Owned;
+use coffer_store::instance::{BeginTask, NewInstance, SpecChange};
+use coffer_wire::guest::v1::{DatabaseSpec, Operation, UserSpec};
+use uuid::Uuid;
+
+use crate::world::World;
+
+const ROOT: &str = "root-checksum";
+
+fn datastore_version_id() -> DatastoreVersionId {
+    DatastoreVersionId::from_uuid(Uuid::from_u128(2))
+}
+
+fn name(text: &str) -> Name {
+    Name::parse("name", text).expect("a valid name")
+}
+
+/// Puts project, network, flavor and datastore into a new world.
+pub(crate) async fn furnish(world: &World) {
+    let store = &world.services.store;
+    let now = world.services.clock.now();
+    let tenant = Tenant {
+        id: world.tenant_id.clone(),
+        name: name("tenant"),
+        is_enabled: true,
+        description: String::new(),
+        created_at: now,
+    };
+    store.insert_tenant(&tenant).await.expect("insert tenant");
+    let network = Network {
+        id: world.network_id,
+        tenant_id: world.tenant_id.clone(),
+        name: name("default"),
+        subnet: "10.0.0.0/24".parse().expect("a subnet"),
+        is_default: true,
+        created_at: now,
+    };
+    store.insert_network(&network).await.expect("insert network");
+    let flavor = Flavor {
+        id: "1".parse().expect("a flavor id"),
+        name: name("small"),
+        memory_mib: 512,
+        vcpus: 1,
+        disk_gib: 0,
+        created_at: now,
+    };
+    store.insert_flavor(&flavor).await.expect("insert flavor");
+    let datastore_id = DatastoreId::from_uuid(Uuid::from_u128(1));
+    let datastore = Datastore {
+        id: datastore_id,
+        name: name("postgresql"),
+        default_version_id: None,
+        created_at: now,
+    };
+    store.upsert_datastore(&datastore).await.expect("insert datastore");
+    let root = EngineRoot {
+        checksum: ROOT.to_owned(),
+        image: "postgresql-17".to_owned(),
+        manifest: "{}".to_owned(),
+        built_at: now,
+    };
+    store.insert_root(&root).await.expect("insert root");
+    let version = DatastoreVersion {
+        id: datastore_version_id(),
+        datastore_id,
+        name: name("17"),
+        number: "17".to_owned(),
+        manager: "postgresql".to_owned(),
+        is_active: true,
+        image: "postgresql-17".to_owned(),
+        root: Some(ROOT.to_owned()),
+        created_at: now,
+    };
+    store.upsert_datastore_version(&version).await.expect("insert version");
+}
+
+impl World {
+    fn new_task(&self, instance_id: InstanceId) -> NewTask {
+        NewTask {
+            id: self.task_id(),
+            tenant_id: self.tenant_id.clone(),
+            instance_id,
+            actor: self.actor(),
+            now: self.services.clock.now(),
+        }
+    }
+
+    /// A tenant asks for an instance with a database and a user.
+    pub async fn ask_create(&self) -> Result<InstanceId, String> {
+        let id = InstanceId::from_uuid(self.uuid());
+        let commands = [
+            Operation::CreateDatabases {
+                databases: vec![DatabaseSpec {
+                    name: "app".to_owned(),
+                    character_set: None,
+                    collate: None,
+                }],
+            },
+            Operation::CreateUsers {
+                users: vec![UserSpec {
+                    name: "joe".to_owned(),
+                    host: None,
+                    password: "secret".to_owned(),
+                    databases: vec!["app".to_owned()],
+                }],
+            },
+        ];
+        let vault = self.services.vault();
+        let secret = vault
+            .store_commands(&self.tenant_id, id, &commands)
+            .await
+            .map_err(|e| e.to_string())?;
+        let new = self.new_instance(id, Some(secret));
+        let store = &self.services.store;
+        store
+            .create_instance(&new, Resource::default_limit)
+            .await
+            .map_err(|e| e.to_string())?;
+        self.note_asked(id);
+        Ok(id)
+    }
+
+    fn new_instance(
+        &self,
+        id: InstanceId,
+        commands_secret: Option<coffer_core::id::SecretId>,
+    ) -> NewInstance {
+        let now = self.services.clock.now();
+        let set_id = SetId::from_uuid(self.uuid());
+        let server_id = ServerId::from_uuid(self.uuid());
+        let size = VolumeSize::gib(1).expect("one GiB");
+        let input = CreateInstanceInput { instance_id: id, set_id, commands_secret };
+        NewInstance {
+            instance: Instance {
+                id,
+                tenant_id: self.tenant_id.clone(),
+                set_id,
+                spec: self.spec(size),
+                lifecycle: Lifecycle::Building,
+                health: Health::Unknown,
+                incarnation: Incarnation(1),
+                fault: None,
+                volume_used_bytes: None,
+                created_at: now,
+                updated_at: now,
+                health_at: now,
+            },
+            set: ReplicationSet {
+                id: set_id,
+                tenant_id: self.tenant_id.clone(),
+                mode: SetMode::SinglePrimary,
+                generation: Generation(1),
+                timeline: Timeline(1),
+                primary: Some(id),
+            },
+            endpoint_id: EndpointId::from_uuid(self.uuid()),
+            endpoint_kind: EndpointKind::Write,
+            port: 5432,
+            server: self.server(id, server_id),
+            volume: self.volume(id, server_id, size),
+            link: None,
+            task: create_instance::task(self.new_task(id), &input),
+            charges: vec![
+                Amount { resource: Resource::Instances, amount: 1 },
+                Amount { resource: Resource::Volumes, amount: 1 },
+            ],
+            event: None,
+        }
+    }
+
+    fn spec(&self, volume: VolumeSize) -> InstanceSpec {
+        InstanceSpec {
+            name: name("db"),
+            flavor_id: "1".parse().expect("a flavor id"),
+            volume,
+            volume_type: None,
+            datastore_version_id: datastore_version_id(),
+            network_id: self.network_id,
+            zone: None,
+            access: Access { is_public: true, allowed_cidrs: Vec::new() },
+        }
+    }
+
+    fn server(&self, instance_id: InstanceId, id: ServerId) -> Server {
+        Server {
+            id,
+            tenant_id: self.tenant_id.clone(),
+            instance_id: Some(instance_id),
+            purpose: ServerPurpose::Instance,
+            provider: "fake".to_owned(),
+            provider_ref: None,
+            incarnation: Incarnation(1),
+            host: None,
+            roots: vec![ROOT.to_owned()],
+            presence: Presence::Planned,
+            created_at: self.services.clock.now(),
+        }
+    }
+
+    fn volume(&self, instance_id: InstanceId, server_id: ServerId, size: VolumeSize) -> Volume {
+        Volume {
+            id: VolumeId::from_uuid(self.uuid()),
+            tenant_id: self.tenant_id.clone(),
+            instance_id: Some(instance_id),
+            server_id: Some(server_id),
+            role: VolumeRole::Data,
+            provider: "fake".to_owned(),
+            provider_ref: None,
+            incarnation: Incarnation(1),
+            size,
+            volume_type: None,
+            parent: None,
+            template: Some(ROOT.to_owned()),
+            presence: Presence::Planned,
+            created_at: self.services.clock.now(),
+        }
+    }
+
+    async fn set_id(&self, id: InstanceId) -> Result<Option<SetId>, String> {
+        let instance = self.services.store.find_instance(id).await.map_err(|e| e.to_string())?;
+        Ok(instance.map(|i| i.set_id))
+    }
+
+    /// The tenant asks for the instance's end.
+    pub async fn ask_delete(&self, id: InstanceId) -> Result<(), String> {
+        let Some(set_id) = self.set_id(id).await? else { return Ok(()) };
+        let input = DeleteInstanceInput { instance_id: id, set_id };
+        let task = delete_instance::task(self.new_task(id), &input);
+        let now = self.services.clock.now();
+        match self.services.store.begin_delete(id, &task, None, now).await {
+            Ok(_) | Err(coffer_store::StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn begin(
+        &self,
+        id: InstanceId,
+        to: Lifecycle,
+        task: coffer_core::task::Task,
+    ) -> Result<(), String> {
+        let begin = BeginTask {
+            instance_id: id,
+            expected: &[Lifecycle::Active],
+            to,
+            task: &task,
+            event: None,
+            change: SpecChange::default(),
+            now: self.services.clock.now(),
+        };
+        self.services.store.begin_task(&begin).await.map_err(|e| e.to_string())
+    }
+
+    /// The tenant asks for a restart.
+    pub async fn ask_restart(&self, id: InstanceId) -> Result<(), String> {
+        let Some(set_id) = self.set_id(id).await? else { return Ok(()) };
+        let input = RestartInstanceInput { instance_id: id, set_id };
+        let task = restart_instance::task(self.new_task(id), &input);
+        self.begin(id, Lifecycle::Restarting, task).await
+    }
+
+    /// The tenant asks for another access.
+    pub async fn ask_access(&self, id: InstanceId) -> Result<(), String> {
+        let Some(set_id) = self.set_id(id).await? else { return Ok(()) };
+        let input = UpdateAccessInput { instance_id: id, set_id };
+        let task = update_access::task(self.new_task(id), &input);
+        self.begin(id, Lifecycle::Updating, task).await
+    }
+
+    /// The tenant asks for root.
+    pub async fn ask_root(&self, id: InstanceId) -> Result<(), String> {
+        let Some(set_id) = self.set_id(id).await? else { return Ok(()) };
+        let commands = [Operation::EnableRoot { password: "pw".to_owned() }];
+        let vault = self.services.vault();
+        let commands_secret = vault
+            .store_commands(&self.tenant_id, id, &commands)
+            .await
+            .map_err(|e| e.to_string())?;
+        let input = RunCommandsInput { instance_id: id, set_id, commands_secret };
+        let task = run_commands::task(self.new_task(id), &input);
+        self.services.store.insert_task(&task).await.map_err(|e| e.to_string())
+    }
+
+    /// What must hold when everything has settled: nothing stuck, nothing leaked, nothing held.
+    pub async fn check(&self) -> Result<(), String> {
+        self.faults.stop();
+        self.settle().await?;
+        self.reconcile().await?;
+        self.settle().await?;
+        self.check_tasks().await?;
+        self.check_provider().await?;
+        self.check_quota().await?;
+        self.check_guests().await
+    }
+
+    async fn check_tasks(&self) -> Result<(), String> {
+        let store = &self.services.store;
+        for id in self.instances() {
+            for task in store.list_tasks(id).await.map_err(|e| e.to_string())? {
+                if !task.state.is_ended() || task.state == TaskState::Stuck {
+                    return Err(format!("task has not ended: {task:#?}"));
+                }
+            }
+            let locks = store
+                .list_locks(LockKind::Instance, &id.to_string())
+                .await
+                .map_err(|e| e.to_string())?;
+            if !locks.is_empty() {
+                return Err(format!("locks are held: {locks:?}"));
+            }
+            let instance = store.find_instance(id).await.map_err(|e| e.to_string())?;
+            let rests = instance.is_none_or(|i| {
+                matches!(i.lifecycle, Lifecycle::Active | Lifecycle::Failed | Lifecycle::Deleted)
+            });
+            if !rests {
+                return Err(format!("instance {id} is not at rest"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The provider holds exactly what the store says.
+    async fn check_provider(&self) -> Result<(), String> {
+        let store = &self.services.store;
+        let fail = |e: coffer_store::StoreError| e.to_string();
+        let owned = self.provider.list_owned().await.map_err(|e| e.to_string())?;
+        let owned: Vec<_> = owned.into_iter().filter(|o| !matches!(o, Owned::Network(_))).collect();
+        let mut said = Vec::new();
+        for server in store.list_servers().await.map_err(fail)? {
+            said.push(Owned::Server(server.id, server.incarnation));
+        }
+        for volume in store.list_volumes().await.map_err(fail)? {
+            said.push(Owned::Volume(volume.id, volume.incarnation));
+        }
+        for endpoint in store.list_endpoints().await.map_err(fail)? {
+            let instance = endpoint.target;
+            if instance.is_some() {
+                said.push(Owned::Endpoint(endpoint.id));
+            }
+        }
+        let (mut owned, mut said) = (owned, said);
+        owned.sort();
+        said.sort();
+        if owned != said {
+            return Err(format!("provider holds {owned:#?}\nstore says {said:#?}"));
+        }
+        Ok(())
+    }
+
+    async fn check_quota(&self) -> Result<(), String> {
+        let store = &self.services.store;
+        let mut held = 0;
+        for id in self.instances() {
+            let instance = store.find_instance(id).await.map_err(|e| e.to_string())?;
+            if instance.is_some_and(|i| i.lifecycle == Lifecycle::Active) {
+                held += 1;
+            }
+        }
+        let quotas = store
+            .get_quotas(&self.tenant_id, Resource::default_limit)
+            .await
+            .map_err(|e| e.to_string())?;
+        for quota in quotas {
+            let counts = matches!(quota.resource, Resource::Instances | Resource::Volumes);
+            if counts && (quota.in_use != held || quota.reserved != 0) {
+                return Err(format!("{held} instances, but quota {quota:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every command was applied at most once, and instances in service have what was asked.
+    async fn check_guests(&self) -> Result<(), String> {
+        let store = &self.services.store;
+        for id in self.instances() {
+            let Ok(Some(instance)) = store.find_instance(id).await else { continue };
+            if instance.lifecycle != Lifecycle::Active {
+                continue;
+            }
+            let graph = store.get_instance_graph(id).await.map_err(|e| e.to_string())?;
+            let volume = graph.volumes.first().ok_or("an instance in service has no volume")?;
+            let applied = self.guests.kept(volume.id).applied;
+            let mut ids: Vec<_> = applied.iter().map(|(id, _)| id).collect();
+            ids.sort();
+            ids.dedup();
+            if ids.len() != applied.len() {
+                return Err(format!("a command was applied twice: {applied:?}"));
+            }
+            let has = |name| applied.iter().any(|(_, n)| *n == name);
+            if !has("create-databases") || !has("create-users") {
+                return Err(format!("databases or users are missing: {applied:?}"));
+            }
+            let databases = store.list_databases(id, None, 10).await.map_err(|e| e.to_string())?;
+            if databases.is_empty() {
+                return Err("the store does not know the instance's databases".to_owned());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,12 @@
+//! Simulation of the control plane: virtual time, seeded randomness, in-memory guests, injected
+//! faults, and a world that runs workflows to their end and checks what is left.
+//!
+//! The store in it is the real one on SQLite, and the workflows, the runtime and the reconciler
+//! are the shipped code. A seed and a commit reproduce a run. Never shipped.
+
+pub mod chaos;
+pub mod counts;
+pub mod guests;
+pub mod harness;
+pub mod time;
+pub mod world;

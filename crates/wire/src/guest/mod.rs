@@ -1,0 +1,3 @@
+//! The guest agent protocol.
+
+pub mod v1;

@@ -1,0 +1,5 @@
+//! What crosses a socket: shapes only, serde and schema, no rules.
+
+pub mod fault;
+pub mod guest;
+pub mod rest;

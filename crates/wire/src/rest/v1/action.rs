@@ -1,0 +1,44 @@
+//! Actions on an instance: exactly one key per body.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::rest::lenient::present;
+
+/// Body of `POST /instances/{id}/action`. The value of most keys is `{}`; `null` is taken for it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ActionRequest {
+    /// Restart the engine.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Value>,
+    /// Change flavor or volume.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Value>,
+    /// Make a replica the primary.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub promote_to_replica_source: Option<Value>,
+    /// Remove a lost primary.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub eject_replica_source: Option<Value>,
+    /// Forget a task that hangs.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub reset_status: Option<Value>,
+}
+
+impl ActionRequest {
+    /// The keys that were given, with their values.
+    pub fn given(&self) -> Vec<(&'static str, &Value)> {
+        [
+            ("restart", &self.restart),
+            ("resize", &self.resize),
+            ("promote_to_replica_source", &self.promote_to_replica_source),
+            ("eject_replica_source", &self.eject_replica_source),
+            ("reset_status", &self.reset_status),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| value.as_ref().map(|value| (name, value)))
+        .collect()
+    }
+}

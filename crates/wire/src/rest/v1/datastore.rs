@@ -1,0 +1,78 @@
+//! Datastores and their versions.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::rest::v1::common::Link;
+
+/// Every datastore.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DatastoreList {
+    /// The datastores.
+    pub datastores: Vec<Datastore>,
+}
+
+/// One datastore.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DatastoreEnvelope {
+    /// The datastore.
+    pub datastore: Datastore,
+}
+
+/// An engine offered.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Datastore {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub links: Vec<Link>,
+    /// Its versions.
+    pub versions: Vec<Version>,
+    /// Version used when a request names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_version: Option<String>,
+}
+
+/// Versions of a datastore.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct VersionList {
+    /// The versions.
+    pub versions: Vec<Version>,
+}
+
+/// One version.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct VersionEnvelope {
+    /// The version.
+    pub version: Version,
+}
+
+/// A version of an engine offered.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Version {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The engine's version number.
+    pub version: String,
+    /// Where it is.
+    pub links: Vec<Link>,
+    /// Its datastore, by id; where one version is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<String>,
+    /// Whether new instances may use it; for admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<bool>,
+    /// Recipe its engine root is built from; for admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Always empty: tags are how Trove finds images; for admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_tags: Option<Vec<String>>,
+    /// Always empty: the root holds the packages; for admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packages: Option<Vec<String>>,
+}

@@ -1,0 +1,285 @@
+//! One real Coffer under test.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::host;
+use crate::run::{Ended, Program, wait_until};
+
+/// Where the stock clients are installed.
+const VENV: &str = "/var/cache/coffer/venv/bin";
+/// How long Coffer may take to start.
+const START_MAX: Duration = Duration::from_secs(60);
+/// How long an instance may take to reach a state.
+pub const INSTANCE_MAX: Duration = Duration::from_secs(120);
+
+/// A Coffer in a directory of its own.
+#[derive(Debug)]
+pub struct Coffer {
+    dir: TempDir,
+    port: u16,
+    child: Option<Child>,
+    extra: Vec<String>,
+}
+
+/// Path of an executable of this workspace.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("find the test's own path")?;
+    let dir = own.ancestors().find(|d| d.join(name).is_file());
+    let dir = dir.with_context(|| format!("{name} is not built: run cargo build --workspace"))?;
+    Ok(dir.join(name))
+}
+
+impl Coffer {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with more words on its command line.
+    pub fn start_with(extra: &[&str]) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("coffer-e2e-").tempdir_in("/var/tmp")?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let extra = extra.iter().map(|&w| w.to_owned()).collect();
+        let mut coffer = Self { dir, port, child: None, extra };
+        coffer.up()?;
+        Ok(coffer)
+    }
+
+    /// Starts the process again on the same state directory.
+    pub fn up(&mut self) -> Result<()> {
+        self.spawn()?;
+        let started = wait_until(START_MAX, || {
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                bail!("coffer ended with {status}\n{}", self.log());
+            }
+            let answer = Program::new(&path("coffer")?, self.words(&["status"])).run()?;
+            Ok((answer.code == 0).then_some(()))
+        });
+        started.with_context(|| format!("start coffer\n{}", self.log()))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the Coffer under test outlives one call")]
+    fn spawn(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.log_path())?;
+        let listen = format!("127.0.0.1:{}", self.port);
+        let child = Command::new(path("coffer")?)
+            .args(["up", "--state-dir"])
+            .arg(self.dir.path())
+            .args(["--listen", &listen])
+            .args(&self.extra)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("spawn coffer")?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("coffer.log")
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Its state directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The tag of what it makes on the host.
+    pub fn tag(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.dir.path().join("tag"))?)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Kills it as a power cut would.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill().context("kill coffer")?;
+            child.wait().context("wait for coffer")?;
+        }
+        Ok(())
+    }
+
+    /// Stops it as an operator would.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        Program::new("kill", ["-TERM", &child.id().to_string()]).run()?.ok()?;
+        wait_until(Duration::from_secs(30), || Ok(child.try_wait()?)).map(drop)
+    }
+
+    fn words<'a>(&self, args: &[&'a str]) -> Vec<String> {
+        let file = self.credentials("demo").display().to_string();
+        let mut words = vec!["--credentials".to_owned(), file];
+        words.extend(args.iter().map(|&a: &&'a str| a.to_owned()));
+        words
+    }
+
+    /// Where the credentials of a user of the first start are.
+    pub fn credentials(&self, user: &str) -> PathBuf {
+        self.dir.path().join(format!("{user}.toml"))
+    }
+
+    /// Runs `coffer` as the demo user.
+    pub fn coffer(&self, args: &[&str]) -> Result<Ended> {
+        Program::new(&path("coffer")?, self.words(args)).run()
+    }
+
+    /// Runs `coffer` as the administrator.
+    pub fn admin(&self, args: &[&str]) -> Result<Ended> {
+        let file = self.credentials("admin").display().to_string();
+        let words = ["--credentials", &file].into_iter().chain(args.iter().copied());
+        Program::new(&path("coffer")?, words).run()
+    }
+
+    /// Runs a stock client of the venv with the demo user's `OS_*` variables.
+    pub fn client(&self, program: &str, args: &[&str]) -> Result<Ended> {
+        let mut run = Program::new(&format!("{VENV}/{program}"), args.iter().copied());
+        for line in self.coffer(&["env"])?.ok()?.lines() {
+            if let Some((name, value)) =
+                line.strip_prefix("export ").and_then(|rest| rest.split_once('='))
+            {
+                run = run.env(name, value.trim_matches('\''));
+            }
+        }
+        run.run()
+    }
+
+    /// Runs `openstack`.
+    pub fn openstack(&self, args: &[&str]) -> Result<Ended> {
+        self.client("openstack", args)
+    }
+
+    /// Creates a published PostgreSQL and waits until it is in service. Answers its id.
+    pub fn create(&self, name: &str) -> Result<String> {
+        let args = [
+            "--json", "instance", "create", name, "--flavor", "small", "--size", "1", "--public",
+            "--database", "app", "--user", "joe:secret", "--wait",
+        ];
+        let made = self.coffer(&args)?;
+        let made = made.json().with_context(|| format!("create {name}\n{}", self.log()))?;
+        let id = made["id"].as_str().or_else(|| made["instance"]["id"].as_str());
+        Ok(id.context("the answer has no id")?.to_owned())
+    }
+
+    /// An instance as the API shows it; `None` when there is none.
+    pub fn show(&self, id: &str) -> Result<Option<serde_json::Value>> {
+        let shown = self.coffer(&["--json", "instance", "show", id])?;
+        if shown.code == 3 {
+            return Ok(None);
+        }
+        let value = shown.json()?;
+        Ok(Some(value.get("instance").cloned().unwrap_or(value)))
+    }
+
+    /// The published address of an instance.
+    pub fn address(&self, id: &str) -> Result<String> {
+        let instance = self.show(id)?.context("the instance is gone")?;
+        let all = instance["addresses"].as_array().context("no addresses")?;
+        let public = all.iter().find(|a| a["type"] == "public").context("not published")?;
+        Ok(public["address"].as_str().context("no address")?.to_owned())
+    }
+
+    /// Runs SQL as the user `joe` over TLS at the published address.
+    pub fn psql(&self, address: &str, database: &str, sql: &str) -> Result<Ended> {
+        let line = format!(
+            "host={address} port=5432 dbname={database} user=joe sslmode=require connect_timeout=5"
+        );
+        Program::new("psql", ["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", &line, "-c", sql])
+            .env("PGPASSWORD", "secret")
+            .run()
+    }
+
+    /// Waits until the instance is gone.
+    pub fn await_gone(&self, id: &str) -> Result<()> {
+        wait_until(INSTANCE_MAX, || Ok(self.show(id)?.is_none().then_some(())))
+            .with_context(|| format!("instance {id} does not go\n{}", self.log()))
+    }
+
+    /// Waits until the instance is in service.
+    pub fn await_active(&self, id: &str) -> Result<()> {
+        let ended = wait_until(INSTANCE_MAX, || {
+            let Some(shown) = self.show(id)? else { bail!("instance {id} is gone") };
+            let is_up = shown["status"] == "ACTIVE" && shown["operating_status"] == "HEALTHY";
+            Ok(is_up.then_some(()))
+        });
+        ended.with_context(|| {
+            format!("instance {id} is not in service: {:?}\n{}", self.show(id), self.log())
+        })
+    }
+
+    /// What it has on the host.
+    pub fn traces(&self) -> Result<std::collections::BTreeSet<String>> {
+        host::traces(&self.tag()?, self.dir.path())
+    }
+}
+
+fn path(name: &str) -> Result<String> {
+    Ok(binary(name)?.display().to_string())
+}
+
+impl Drop for Coffer {
+    fn drop(&mut self) {
+        if let Err(error) = crate::coffer::tear_down(self) {
+            eprintln!("tear down: {error:#}");
+        }
+    }
+}
+
+/// Stops everything that the test left, in a way that does not need Coffer to work.
+fn tear_down(coffer: &mut Coffer) -> Result<()> {
+    coffer.kill()?;
+    let Ok(tag) = coffer.tag() else { return Ok(()) };
+    wipe_servers(&tag)?;
+    let dir = coffer.dir.path().display().to_string();
+    let mounts = fs::read_to_string("/proc/mounts")?;
+    let ours = mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|m| m.contains(&dir));
+    for mount in ours.collect::<Vec<_>>().into_iter().rev() {
+        Program::new("umount", ["-l", mount]).run()?;
+    }
+    let loops = Program::new("losetup", ["-a"]).run()?.out;
+    for line in loops.lines().filter(|l| l.contains(&dir)) {
+        if let Some((device, _)) = line.split_once(':') {
+            Program::new("losetup", ["-d", device]).run()?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes away what a reboot of the host would: processes, namespaces, cgroups.
+pub fn wipe_servers(tag: &str) -> Result<()> {
+    for pid in host::sandbox_processes(tag)? {
+        Program::new("kill", ["-KILL", &pid.to_string()]).run()?;
+    }
+    wait_until(Duration::from_secs(10), || {
+        Ok(host::sandbox_processes(tag)?.is_empty().then_some(()))
+    })?;
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains(tag) {
+            Program::new("ip", ["netns", "del", &name]).run()?;
+        }
+    }
+    let line = ["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &format!("*coffer-{tag}*")];
+    for group in Program::new("find", line).run()?.out.lines() {
+        Program::new("rmdir", [group]).run()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! Work on the tree that cargo does not do: checks, generated files, the test rings, quickstart.
+//!
+//! Started as `cargo xtask COMMAND`; `./test` and `./quickstart` lead here as well.
+
+pub mod generated;
+pub mod leftovers;
+pub mod process;
+pub mod quickstart;
+pub mod rings;
+pub mod setup;
+pub mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  tidy               check what no compiler checks: sizes, heads, arrows, words, documents
+  docs [--check]     write the generated files, or compare them
+  test [RING...]     run the rings in order, all of them without a name: see --list
+  test --list        name the rings
+  quickstart [--once]
+                     from this tree to a PostgreSQL that answers; --once leaves nothing behind
+";
+
+/// Runs the command that the words name.
+pub fn run(words: &[&str]) -> Result<ExitCode> {
+    let root = &root()?;
+    match words {
+        ["tidy"] => println!("{}", tidy::run(root)?),
+        ["docs"] => generated::write(root)?,
+        ["docs", "--check"] => generated::check(root)?,
+        ["test", "--list"] => println!("{}", rings::names().join("\n")),
+        ["test", names @ ..] => return rings::run(root, names),
+        ["quickstart"] => quickstart::run(root, false)?,
+        ["quickstart", "--once"] => quickstart::run(root, true)?,
+        ["help" | "--help" | "-h"] => print!("{HELP}"),
+        _ => bail!("{} is not known\n{HELP}", words.join(" ")),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The root of the tree.
+fn root() -> Result<PathBuf> {
+    let parent = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    Ok(parent.context("find the root of the tree")?.to_owned())
+}
+
+/// Where cargo puts what it builds: this program's own directory.
+fn built() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("find this program")?;
+    Ok(program
+        .parent()
+        .context("find this program's directory")?
+        .to_owned())
+}

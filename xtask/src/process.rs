@@ -1,0 +1,197 @@
+//! Programs and time: the one place of this crate that starts processes and looks at the clock.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// Lines of a log shown when its program ended badly.
+const TAIL_LINES: usize = 60;
+
+/// A program to run.
+#[derive(Debug)]
+pub struct Program {
+    command: Command,
+    name: String,
+}
+
+impl Program {
+    /// A program with its arguments.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the crate's process module"
+    )]
+    pub fn new<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S]) -> Self {
+        let mut command = Command::new(&program);
+        command.args(arguments);
+        let words = arguments.iter().map(|word| word.as_ref().to_string_lossy());
+        let name = [program.as_ref().to_string_lossy()]
+            .into_iter()
+            .chain(words);
+        Self {
+            command,
+            name: name.collect::<Vec<_>>().join(" "),
+        }
+    }
+
+    /// Runs in this directory.
+    pub fn in_dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Runs with this variable.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs with the programs of this directory before others of the same name.
+    pub fn with_first_in_path(mut self, dir: &Path) -> Self {
+        let rest = std::env::var_os("PATH").unwrap_or_default();
+        let all = [dir.to_owned()]
+            .into_iter()
+            .chain(std::env::split_paths(&rest));
+        if let Ok(path) = std::env::join_paths(all) {
+            self.command.env("PATH", path);
+        }
+        self
+    }
+
+    /// Runs with our own input and output; a bad end is an error.
+    pub fn run(mut self) -> Result<()> {
+        let status = self
+            .command
+            .status()
+            .with_context(|| format!("start {}", self.name))?;
+        ended_well(status, &self.name)
+    }
+
+    /// Runs and gives what it printed; a bad end is an error with what it complained of.
+    pub fn output(mut self) -> Result<String> {
+        let output = self.command.stdin(Stdio::null()).output();
+        let output = output.with_context(|| format!("start {}", self.name))?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr);
+            bail!(
+                "{} ended with {}: {}",
+                self.name,
+                output.status,
+                words.trim()
+            );
+        }
+        String::from_utf8(output.stdout).with_context(|| format!("read {}", self.name))
+    }
+
+    /// Whether it runs and ends well; says nothing.
+    pub fn succeeds(mut self) -> bool {
+        let quiet = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        quiet.status().is_ok_and(|status| status.success())
+    }
+
+    /// Runs with its output in a log file; on a bad end the error holds the end of it.
+    pub fn logged(mut self, log: &Path) -> Result<()> {
+        let (output, errors) = log_files(log)?;
+        let quiet = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
+        let status = quiet
+            .status()
+            .with_context(|| format!("start {}", self.name))?;
+        ended_well(status, &self.name).with_context(|| tail(log))
+    }
+
+    /// Starts it with its output in a log file, in a process group of its own, so that an
+    /// interrupt on the terminal does not reach it.
+    pub fn start(mut self, log: &Path) -> Result<Child> {
+        let (output, errors) = log_files(log)?;
+        let apart = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
+        apart
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("start {}", self.name))
+    }
+}
+
+/// The end of a log file, for people.
+pub fn tail(log: &Path) -> String {
+    let Ok(file) = File::open(log) else {
+        return format!("{} is not there", log.display());
+    };
+    let lines: Vec<String> = BufReader::new(file).lines().map_while(Result::ok).collect();
+    let skipped = lines.len().saturating_sub(TAIL_LINES);
+    format!(
+        "the end of {}:\n{}",
+        log.display(),
+        lines[skipped..].join("\n")
+    )
+}
+
+/// A stretch of time being measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts measuring.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the crate's clock module"
+    )]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Time since the start.
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Waits until `is_done` answers with something; an error when `limit` has passed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bounded wait on another process's files"
+)]
+pub fn wait_for<T>(what: &str, limit: Duration, is_done: impl Fn() -> Option<T>) -> Result<T> {
+    let watch = Stopwatch::start();
+    loop {
+        if let Some(found) = is_done() {
+            return Ok(found);
+        }
+        if watch.elapsed() > limit {
+            bail!("{what} did not come within {} s", limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn log_files(log: &Path) -> Result<(File, File)> {
+    if let Some(dir) = log.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+    }
+    let file = File::create(log).with_context(|| format!("make {}", log.display()))?;
+    let again = file.try_clone().context("share the log file")?;
+    Ok((file, again))
+}
+
+fn ended_well(status: ExitStatus, name: &str) -> Result<()> {
+    match status.success() {
+        true => Ok(()),
+        false => bail!("{name} ended with {status}"),
+    }
+}

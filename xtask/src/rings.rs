@@ -1,0 +1,251 @@
+//! The test rings: what `./test` runs, in which order, and how it ends.
+//!
+//! The first ring that fails ends the run, with the end of its log. The last line is always
+//! `N passed, N failed`, added up from what the test runners say; a ring that could not run counts
+//! as one failure. Whatever Coffer leaves on the host is a failure of the ring that left it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{Program, Stopwatch};
+use crate::{built, generated, leftovers, quickstart, setup, tidy};
+
+/// Root recipe that the tests run from.
+const RECIPE: &str = "postgresql-17";
+
+/// How many tests passed and failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+/// What a ring works with.
+struct Run<'a> {
+    root: &'a Path,
+    log: PathBuf,
+}
+
+/// A ring: its name, what it is for, and what it does.
+type Ring = (&'static str, fn(&Run<'_>) -> Result<Count>);
+
+/// All rings, in their order: the quick and the cheap first.
+const RINGS: &[Ring] = &[
+    ("setup", setup_ring),
+    ("fmt", |c| cargo(c, &["fmt", "--all", "--check"])),
+    ("tidy", tidy_ring),
+    ("clippy", |c| {
+        cargo(
+            c,
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        )
+    }),
+    ("build", |c| cargo(c, &["test", "--workspace", "--no-run"])),
+    ("docs", docs_ring),
+    ("roots", roots_ring),
+    ("unit", |c| {
+        tests(
+            c,
+            &["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"],
+        )
+    }),
+    ("e2e", |c| {
+        tests(c, &["test", "--package", "e2e", "--no-fail-fast"])
+    }),
+    ("quickstart", quickstart_ring),
+];
+
+/// Names of the rings, in their order.
+pub fn names() -> Vec<&'static str> {
+    RINGS.iter().map(|(name, _)| *name).collect()
+}
+
+/// Runs the named rings, all of them when none is named.
+pub fn run(root: &Path, wanted: &[&str]) -> Result<ExitCode> {
+    if let Some(unknown) = wanted.iter().find(|name| !names().contains(name)) {
+        bail!(
+            "there is no ring '{unknown}'; there are {}",
+            names().join(", ")
+        );
+    }
+    let whole = Stopwatch::start();
+    let mut total = Count::default();
+    let is_wanted = |name: &&str| wanted.is_empty() || wanted.contains(name);
+    for (name, ring) in RINGS.iter().filter(|(name, _)| is_wanted(name)) {
+        let log = built()?.join("rings").join(format!("{name}.log"));
+        let context = Run { root, log };
+        let watch = Stopwatch::start();
+        let before = leftovers::now();
+        let result = ring(&context).and_then(|count| left_nothing(&before).map(|()| count));
+        let minutes = watch.elapsed().as_secs_f64() / 60.0;
+        let counted = result
+            .as_ref()
+            .map_or_else(|_| count_in(&context.log), |count| *count);
+        total.passed += counted.passed;
+        total.failed += counted.failed.max(u64::from(result.is_err()));
+        match result {
+            Ok(count) if count.failed == 0 => println!("{name:<11} {minutes:6.2} min  ok"),
+            Ok(_) => println!("{name:<11} {minutes:6.2} min  FAILED"),
+            Err(error) => println!("{name:<11} {minutes:6.2} min  FAILED\n{error:#}"),
+        }
+        if total.failed > 0 {
+            break;
+        }
+    }
+    println!(
+        "{:<11} {:6.2} min",
+        "all",
+        whole.elapsed().as_secs_f64() / 60.0
+    );
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn setup_ring(_context: &Run<'_>) -> Result<Count> {
+    if !setup::is_root()? {
+        bail!("the rings make namespaces and mounts: run ./test as root");
+    }
+    setup::packages(&[setup::RUN, setup::TEST].concat())?;
+    setup::clients()?;
+    Ok(Count::default())
+}
+
+fn tidy_ring(context: &Run<'_>) -> Result<Count> {
+    println!("{}", tidy::run(context.root)?);
+    Ok(Count::default())
+}
+
+fn docs_ring(context: &Run<'_>) -> Result<Count> {
+    generated::check(context.root)?;
+    let program = Program::new(
+        "cargo",
+        &[
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ],
+    );
+    program
+        .with("RUSTDOCFLAGS", "-D warnings")
+        .in_dir(context.root)
+        .logged(&context.log)?;
+    Ok(Count::default())
+}
+
+fn roots_ring(context: &Run<'_>) -> Result<Count> {
+    let coffer = built()?.join("coffer");
+    Program::new(coffer, &["image", "build", RECIPE]).logged(&context.log)?;
+    Ok(Count::default())
+}
+
+fn quickstart_ring(context: &Run<'_>) -> Result<Count> {
+    quickstart::run(context.root, true)?;
+    Ok(Count {
+        passed: 1,
+        failed: 0,
+    })
+}
+
+fn cargo(context: &Run<'_>, words: &[&str]) -> Result<Count> {
+    Program::new("cargo", words)
+        .in_dir(context.root)
+        .logged(&context.log)?;
+    Ok(Count::default())
+}
+
+/// Runs a test runner with the real clients at hand, and counts what it says.
+fn tests(context: &Run<'_>, words: &[&str]) -> Result<Count> {
+    let clients = setup::clients()?;
+    let program = Program::new("cargo", words)
+        .in_dir(context.root)
+        .with_first_in_path(&clients);
+    program.logged(&context.log)?;
+    let count = count_in(&context.log);
+    if count.passed == 0 {
+        bail!("no test ran; see {}", context.log.display());
+    }
+    Ok(count)
+}
+
+/// Adds up the runners' last lines in a log.
+fn count_in(log: &Path) -> Count {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines()
+        .filter_map(count_of)
+        .fold(Count::default(), |sum, one| Count {
+            passed: sum.passed + one.passed,
+            failed: sum.failed + one.failed,
+        })
+}
+
+/// Reads `test result: ok. 3 passed; 0 failed; …`.
+fn count_of(line: &str) -> Option<Count> {
+    let rest = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+    let number = |what: &str| {
+        rest.split("; ")
+            .find_map(|p| p.strip_suffix(what)?.trim().parse().ok())
+    };
+    Some(Count {
+        passed: number("passed")?,
+        failed: number("failed")?,
+    })
+}
+
+/// Whether the host looks as it did before.
+fn left_nothing(before: &BTreeSet<String>) -> Result<()> {
+    let now = leftovers::now();
+    let left: Vec<_> = now.difference(before).cloned().collect();
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(anyhow::anyhow!(left.join("\n  "))).context("left on this host"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runners_lines_are_added_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let text = "test a ... ok\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\n\
+                    test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured\nnoise\n";
+        fs::write(&log, text).unwrap();
+        assert_eq!(
+            count_in(&log),
+            Count {
+                passed: 7,
+                failed: 2
+            }
+        );
+        assert_eq!(count_in(&dir.path().join("none")), Count::default());
+    }
+
+    #[test]
+    fn an_unknown_ring_is_refused() {
+        let error = run(Path::new("/"), &["fmt", "everything"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("'everything'") && error.contains("clippy"),
+            "{error}"
+        );
+    }
+}

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::process::{Program, Stopwatch, tail, wait_for};
-use crate::{built, setup};
+use crate::{built, leftovers, setup};
 
 /// Recipe of the engine root.
 const RECIPE: &str = "postgresql-17";
@@ -22,6 +22,8 @@ const RECIPE: &str = "postgresql-17";
 const STATE_DIR: &str = "/var/lib/coffer";
 /// Where the Coffer that stays listens.
 const LISTEN: &str = "127.0.0.1:8779";
+/// A small pool for the Coffer that does not stay.
+const SMALL: &[&str] = &["--set", "local.cow_pool_gib=8"];
 /// Longest time until the API answers.
 const START_MAX: Duration = Duration::from_secs(60);
 /// Longest time until a stopped Coffer is gone.
@@ -63,7 +65,7 @@ fn run_and_stay(coffer: &Path) -> Result<()> {
     if host.answers() {
         println!("coffer runs already");
     } else {
-        host.start(LISTEN)?;
+        host.start(LISTEN, &[])?;
     }
     let database = host.create()?;
     let answer = database.ask(&host)?;
@@ -82,13 +84,14 @@ fn run_once(coffer: &Path) -> Result<()> {
         coffer: coffer.to_owned(),
         state: state.clone(),
     };
-    let mut child = host.start("127.0.0.1:0")?;
+    let mut child = host.start("127.0.0.1:0", SMALL)?;
     let result = use_once(&host);
-    // Stopped and removed even when something above failed.
+    // Deleted, stopped and removed even when something above failed.
+    let cleared = host.clear();
     let stopped = stop(&mut child);
     let output = result.with_context(|| tail(&host.log()))?;
-    stopped?;
-    fs::remove_dir_all(&state).with_context(|| format!("remove {}", state.display()))?;
+    cleared.and(stopped)?;
+    leftovers::remove(&state)?;
     println!("{output}");
     Ok(())
 }
@@ -98,7 +101,6 @@ fn use_once(host: &Host) -> Result<String> {
     let database = host.create()?;
     let answer = database.ask(host)?;
     let seconds = watch.elapsed().as_secs_f64();
-    host.run(&["instance", "delete", &database.id, "--wait"])?;
     Ok(format!(
         "{}\nanswered after {seconds:.1} s; stopped, and nothing is left",
         answer.trim()
@@ -140,12 +142,13 @@ impl Host {
     }
 
     /// Starts Coffer in the background and waits until it answers.
-    fn start(&self, listen: &str) -> Result<Child> {
+    fn start(&self, listen: &str, more: &[&str]) -> Result<Child> {
         println!("starting coffer in {}", self.state.display());
         fs::create_dir_all(&self.state)
             .with_context(|| format!("make {}", self.state.display()))?;
         let state = self.state.display().to_string();
         let words = ["up", "--state-dir", &state, "--listen", listen];
+        let words = [&words[..], more].concat();
         let mut child = Program::new(&self.coffer, &words).start(&self.log())?;
         fs::write(self.pid_file(), child.id().to_string()).context("write the pid file")?;
         let started = wait_for("an answer of coffer", START_MAX, || {
@@ -156,6 +159,20 @@ impl Host {
             return Err(error.context(tail(&self.log())));
         }
         Ok(child)
+    }
+
+    /// Deletes every instance.
+    fn clear(&self) -> Result<()> {
+        for instance in self
+            .run(&["instance", "list"])?
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            let id = instance["id"].as_str().context("find the instance's id")?;
+            self.run(&["instance", "delete", id, "--wait", "--timeout", "60"])?;
+        }
+        Ok(())
     }
 
     /// Creates a published instance with a database and a user.
@@ -193,7 +210,6 @@ impl Host {
             .and_then(|address| address["port"].as_u64())
             .unwrap_or(5432);
         Ok(Database {
-            id: text("/id")?,
             name,
             address: address.context("find the published address")?.to_owned(),
             port,
@@ -204,7 +220,6 @@ impl Host {
 
 /// A database that was made.
 struct Database {
-    id: String,
     name: String,
     address: String,
     port: u64,

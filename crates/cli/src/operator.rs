@@ -83,15 +83,11 @@ const FLAVOR: Resource = Resource {
 };
 const VOLUME_TYPE: Resource = Resource {
     path: "/admin/volume-types",
-    list_path: "/volume-types",
+    list_path: "/admin/volume-types",
     plural: "volume_types",
     singular: "volume_type",
-    id: "id",
-    columns: &[
-        ("id", "/id"),
-        ("name", "/name"),
-        ("description", "/description"),
-    ],
+    id: "name",
+    columns: &[("name", "/name"), ("description", "/description")],
 };
 const ZONE: Resource = Resource {
     path: "/admin/zones",
@@ -490,6 +486,11 @@ pub async fn run_role(client: &Client, options: &Options, command: RoleCommand) 
             Ok(())
         }
     }
+}
+
+/// The id of the project that a name or id stands for; for the operator.
+pub async fn find_project(client: &Client, name: &str) -> Result<String> {
+    PROJECT.find_id(client, name).await
 }
 
 /// Lists who has which role, of a user, in a project, or both.

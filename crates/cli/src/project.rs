@@ -7,6 +7,7 @@ use crate::Options;
 use crate::client::{Client, segment};
 use crate::credentials::Credentials;
 use crate::failure::{Failure, Kind, Result};
+use crate::operator;
 use crate::output::{self, Column};
 
 const NETWORK: &[Column] = &[
@@ -47,7 +48,7 @@ pub enum DatastoreCommand {
 pub enum QuotaCommand {
     /// Show the quotas of a project
     Show {
-        /// Id of the project; without it, one's own
+        /// Name or id of the project (for the operator); without it, one's own
         project: Option<String>,
     },
     /// Change the quotas of a project (for the operator)
@@ -57,7 +58,7 @@ pub enum QuotaCommand {
 /// New quotas.
 #[derive(Debug, Args)]
 pub struct SetQuota {
-    /// Id of the project
+    /// Name or id of the project
     project: String,
     /// Instances; -1 for no limit
     #[arg(long, allow_negative_numbers = true)]
@@ -142,7 +143,10 @@ pub async fn run_datastore(
 pub async fn run_quota(client: &Client, options: &Options, command: QuotaCommand) -> Result<()> {
     match command {
         QuotaCommand::Show { project } => {
-            let project = project.unwrap_or_else(|| client.project_id.clone());
+            let project = match project {
+                Some(name) => operator::find_project(client, &name).await?,
+                None => client.project_id.clone(),
+            };
             let rows = client
                 .list(&format!("/mgmt/quotas/{}", segment(&project)), "quotas")
                 .await?;
@@ -164,7 +168,8 @@ pub async fn run_quota(client: &Client, options: &Options, command: QuotaCommand
             if quotas.is_empty() {
                 return Err(Failure::usage("there is nothing to change: give a quota"));
             }
-            let path = format!("/mgmt/quotas/{}", segment(&set.project));
+            let project = operator::find_project(client, &set.project).await?;
+            let path = format!("/mgmt/quotas/{}", segment(&project));
             client.put(&path, Some(&json!({"quotas": quotas}))).await?;
             output::rows(options, QUOTA, &client.list(&path, "quotas").await?);
         }

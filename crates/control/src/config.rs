@@ -366,7 +366,7 @@ config! {
         /// How volumes are kept: see `coffer doctor` for what each mode costs here.
         volume_mode: VolumeMode = "auto";
         /// Size of the pool file of mode `cow`, which is sparse; unit: GiB.
-        cow_pool_gib: u32 = "64";
+        cow_pool_gib: u32 = "32";
         /// Engine roots; shared by every Coffer of this host.
         roots_dir: PathBuf = "/var/cache/coffer/roots";
         /// Range of published addresses; with none, a free /22 of 100.64.0.0/10 is chosen and kept.

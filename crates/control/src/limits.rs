@@ -84,3 +84,5 @@ pub const INGEST_BATCH: usize = 512;
 pub const RECONCILE_PERIOD: Duration = Duration::from_secs(15);
 /// Rows on one page of the management list, at most.
 pub const MANAGEMENT_PAGE: u32 = 1_000;
+/// How often the API looks whether commands have ended, beside wake-ups.
+pub const COMMANDS_POLL: Duration = Duration::from_millis(20);

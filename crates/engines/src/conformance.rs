@@ -60,8 +60,10 @@ pub trait World: Send + Sync + Debug {
     async fn clone_template(&self, name: &str) -> Box<dyn Fixture>;
 }
 
-const IDENTITIES: [&str; 2] =
-    ["01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-ac96-774b-bcce-b302099a8058"];
+const IDENTITIES: [&str; 2] = [
+    "01890a5d-ac96-774b-bcce-b302099a8057",
+    "01890a5d-ac96-774b-bcce-b302099a8058",
+];
 
 /// LIMIT: how long an engine may take to answer after its start.
 const START_SECONDS_MAX: u64 = 60;
@@ -105,16 +107,26 @@ pub async fn all(world: &dyn World) {
     eprintln!("case: reserved names are refused");
     reserved(world, fixture).await;
     eprintln!("case: clean stop");
-    assert!(fixture.stop().await, "the clean stop took too long or failed");
+    assert!(
+        fixture.stop().await,
+        "the clean stop took too long or failed"
+    );
     fixture.start().await;
     wait_answering(world, fixture).await;
     eprintln!("case: kill under writes");
     kill_under_writes(world, fixture).await;
-    assert!(fixture.stop().await, "the clean stop after a kill took too long or failed");
+    assert!(
+        fixture.stop().await,
+        "the clean stop after a kill took too long or failed"
+    );
 }
 
 async fn personalise(world: &dyn World, fixture: &dyn Fixture, identity: &str) {
-    world.runtime().personalise(fixture.host(), identity).await.expect("personalise");
+    world
+        .runtime()
+        .personalise(fixture.host(), identity)
+        .await
+        .expect("personalise");
 }
 
 /// Waits until the probe is answered.
@@ -134,41 +146,84 @@ pub async fn wait_answering(world: &dyn World, fixture: &dyn Fixture) {
 }
 
 async fn clones_differ(world: &dyn World) {
-    let (one, two) = (world.clone_template("one").await, world.clone_template("two").await);
+    let (one, two) = (
+        world.clone_template("one").await,
+        world.clone_template("two").await,
+    );
     let before = one.fingerprint().await;
     personalise(world, one.as_ref(), IDENTITIES[0]).await;
     personalise(world, two.as_ref(), IDENTITIES[1]).await;
     let (first, second) = (one.fingerprint().await, two.fingerprint().await);
-    assert_ne!(first, before, "a personalised clone still looks like its template");
+    assert_ne!(
+        first, before,
+        "a personalised clone still looks like its template"
+    );
     assert_ne!(first, second, "two clones share an identity");
     personalise(world, one.as_ref(), IDENTITIES[0]).await;
-    assert_eq!(one.fingerprint().await, first, "the same identity again changed something");
+    assert_eq!(
+        one.fingerprint().await,
+        first,
+        "the same identity again changed something"
+    );
     one.start().await;
     wait_answering(world, one.as_ref()).await;
-    assert_eq!(one.fingerprint().await, first, "the engine changed its identity");
+    assert_eq!(
+        one.fingerprint().await,
+        first,
+        "the engine changed its identity"
+    );
     // A clone of a running engine has to recover before it is given another identity.
     one.kill().await;
     personalise(world, one.as_ref(), IDENTITIES[1]).await;
-    assert_eq!(one.fingerprint().await, second, "the identity does not follow from its UUID");
+    assert_eq!(
+        one.fingerprint().await,
+        second,
+        "the identity does not follow from its UUID"
+    );
     one.start().await;
     wait_answering(world, one.as_ref()).await;
-    assert!(one.stop().await, "a clone with a new identity does not stop cleanly");
+    assert!(
+        one.stop().await,
+        "a clone with a new identity does not stop cleanly"
+    );
 }
 
 async fn probe_tells(world: &dyn World, fixture: &dyn Fixture) {
     let (runtime, host) = (world.runtime(), fixture.host());
     let first = runtime.probe(host).await.expect("probe");
-    assert!(first.version.starts_with(host.version()), "version is {}", first.version);
+    assert!(
+        first.version.starts_with(host.version()),
+        "version is {}",
+        first.version
+    );
     let second = runtime.probe(host).await.expect("probe");
-    assert_eq!(first.inventory_mark, second.inventory_mark, "the mark moves by itself");
+    assert_eq!(
+        first.inventory_mark, second.inventory_mark,
+        "the mark moves by itself"
+    );
     let database = ("mark".to_owned(), None, None);
-    runtime.create_databases(host, &[database]).await.expect("create a database");
+    runtime
+        .create_databases(host, &[database])
+        .await
+        .expect("create a database");
     let third = runtime.probe(host).await.expect("probe");
-    assert_ne!(second.inventory_mark, third.inventory_mark, "the mark missed a database");
-    runtime.drop_database(host, "mark").await.expect("drop a database");
-    runtime.drop_database(host, "mark").await.expect("drop a database again");
+    assert_ne!(
+        second.inventory_mark, third.inventory_mark,
+        "the mark missed a database"
+    );
+    runtime
+        .drop_database(host, "mark")
+        .await
+        .expect("drop a database");
+    runtime
+        .drop_database(host, "mark")
+        .await
+        .expect("drop a database again");
     let fourth = runtime.probe(host).await.expect("probe");
-    assert_ne!(third.inventory_mark, fourth.inventory_mark, "the mark missed a removal");
+    assert_ne!(
+        third.inventory_mark, fourth.inventory_mark,
+        "the mark missed a removal"
+    );
 }
 
 fn user(name: &str, password: &str, databases: &[&str]) -> NewUser {
@@ -193,8 +248,14 @@ async fn hostile_names(world: &dyn World, fixture: &dyn Fixture) {
     let longest = "x".repeat(63);
     let names: Vec<&str> = HOSTILE.iter().copied().chain([longest.as_str()]).collect();
     for name in &names {
-        world.engine().check_database(name, None, None).expect("a hostile name is a name");
-        world.engine().check_user(name, None).expect("a hostile name is a name");
+        world
+            .engine()
+            .check_database(name, None, None)
+            .expect("a hostile name is a name");
+        world
+            .engine()
+            .check_user(name, None)
+            .expect("a hostile name is a name");
         let database = ((*name).to_owned(), None, None);
         for _ in 0..2 {
             runtime
@@ -206,46 +267,106 @@ async fn hostile_names(world: &dyn World, fixture: &dyn Fixture) {
                 .await
                 .expect("create a hostile user, twice");
         }
-        fixture.login(&access(name, name, name)).await.expect("log in by a hostile name");
+        fixture
+            .login(&access(name, name, name))
+            .await
+            .expect("log in by a hostile name");
     }
     let found = runtime.inventory(host).await.expect("inventory");
     let expected: BTreeSet<&str> = names.iter().copied().collect();
     let databases: BTreeSet<&str> = found.databases.iter().map(|(n, _, _)| n.as_str()).collect();
     let users: BTreeSet<&str> = found.users.iter().map(|(n, _, _)| n.as_str()).collect();
-    assert_eq!(databases, expected, "databases do not come back as they were named");
+    assert_eq!(
+        databases, expected,
+        "databases do not come back as they were named"
+    );
     assert_eq!(users, expected, "users do not come back as they were named");
     for name in &names {
-        runtime.drop_user(host, name, None).await.expect("drop a hostile user");
-        runtime.drop_user(host, name, None).await.expect("drop a hostile user again");
-        runtime.drop_database(host, name).await.expect("drop a hostile database");
+        runtime
+            .drop_user(host, name, None)
+            .await
+            .expect("drop a hostile user");
+        runtime
+            .drop_user(host, name, None)
+            .await
+            .expect("drop a hostile user again");
+        runtime
+            .drop_database(host, name)
+            .await
+            .expect("drop a hostile database");
     }
     let left = runtime.inventory(host).await.expect("inventory");
-    assert!(left.databases.is_empty() && left.users.is_empty(), "something was left: {left:?}");
+    assert!(
+        left.databases.is_empty() && left.users.is_empty(),
+        "something was left: {left:?}"
+    );
 }
 
 async fn users_and_grants(world: &dyn World, fixture: &dyn Fixture) {
     let (runtime, host) = (world.runtime(), fixture.host());
     let databases = ["a", "b"].map(|name| (name.to_owned(), None, None));
-    runtime.create_databases(host, &databases).await.expect("create databases");
+    runtime
+        .create_databases(host, &databases)
+        .await
+        .expect("create databases");
     runtime
         .create_users(host, &[user("u1", "p1", &["a"]), user("u2", "p2", &[])])
         .await
         .expect("create users");
-    fixture.login(&access("u1", "p1", "a")).await.expect("a granted database lets in");
-    assert!(fixture.login(&access("u1", "wrong", "a")).await.is_err(), "a wrong password lets in");
-    assert!(fixture.login(&access("u1", "p1", "b")).await.is_err(), "no grant, and let in");
-    assert!(fixture.login(&access("u2", "p2", "a")).await.is_err(), "no grant, and let in");
+    fixture
+        .login(&access("u1", "p1", "a"))
+        .await
+        .expect("a granted database lets in");
+    assert!(
+        fixture.login(&access("u1", "wrong", "a")).await.is_err(),
+        "a wrong password lets in"
+    );
+    assert!(
+        fixture.login(&access("u1", "p1", "b")).await.is_err(),
+        "no grant, and let in"
+    );
+    assert!(
+        fixture.login(&access("u2", "p2", "a")).await.is_err(),
+        "no grant, and let in"
+    );
     let both = ["a", "b"].map(str::to_owned);
     runtime.grant(host, "u2", None, &both).await.expect("grant");
-    runtime.grant(host, "u2", None, &both).await.expect("grant again");
+    runtime
+        .grant(host, "u2", None, &both)
+        .await
+        .expect("grant again");
     assert_eq!(grants_of(world, fixture, "u2").await, both);
-    fixture.make(&access("u1", "p1", "a"), "shared").await.expect("use the database fully");
+    fixture
+        .make(&access("u1", "p1", "a"), "shared")
+        .await
+        .expect("use the database fully");
     let written = fixture.write(&access("u2", "p2", "a"), "shared", 3).await;
     assert_eq!(written, 3, "a second user cannot use what the first made");
     runtime.revoke(host, "u2", None, "a").await.expect("revoke");
-    runtime.revoke(host, "u2", None, "a").await.expect("revoke again");
-    assert!(fixture.login(&access("u2", "p2", "a")).await.is_err(), "revoked, and let in");
+    runtime
+        .revoke(host, "u2", None, "a")
+        .await
+        .expect("revoke again");
+    assert!(
+        fixture.login(&access("u2", "p2", "a")).await.is_err(),
+        "revoked, and let in"
+    );
     assert_eq!(grants_of(world, fixture, "u2").await, ["b"]);
+    changed_user(world, fixture).await;
+    assert!(
+        runtime.grant(host, "nobody", None, &both).await.is_err(),
+        "granted to nobody"
+    );
+    let nowhere = ["nowhere".to_owned()];
+    let error = runtime
+        .grant(host, "u3", None, &nowhere)
+        .await
+        .expect_err("granted nowhere");
+    assert_eq!(error.reason(), "missing");
+}
+
+async fn changed_user(world: &dyn World, fixture: &dyn Fixture) {
+    let (runtime, host) = (world.runtime(), fixture.host());
     let change = UserChange {
         name: "u1".to_owned(),
         host: None,
@@ -253,48 +374,90 @@ async fn users_and_grants(world: &dyn World, fixture: &dyn Fixture) {
         new_host: None,
         new_password: Some(Secret::new("p3".to_owned())),
     };
-    runtime.change_user(host, &change).await.expect("change a user");
-    runtime.change_user(host, &change).await.expect("change a user again");
-    fixture.login(&access("u3", "p3", "a")).await.expect("the changed user is let in");
-    assert!(fixture.login(&access("u1", "p1", "a")).await.is_err(), "the old name is let in");
-    assert!(runtime.grant(host, "nobody", None, &both).await.is_err(), "granted to nobody");
-    let nowhere = ["nowhere".to_owned()];
-    let error = runtime.grant(host, "u3", None, &nowhere).await.expect_err("granted nowhere");
-    assert_eq!(error.reason(), "missing");
+    runtime
+        .change_user(host, &change)
+        .await
+        .expect("change a user");
+    runtime
+        .change_user(host, &change)
+        .await
+        .expect("change a user again");
+    fixture
+        .login(&access("u3", "p3", "a"))
+        .await
+        .expect("the changed user is let in");
+    assert!(
+        fixture.login(&access("u1", "p1", "a")).await.is_err(),
+        "the old name is let in"
+    );
 }
 
 async fn grants_of(world: &dyn World, fixture: &dyn Fixture, name: &str) -> Vec<String> {
-    let found = world.runtime().inventory(fixture.host()).await.expect("inventory");
+    let found = world
+        .runtime()
+        .inventory(fixture.host())
+        .await
+        .expect("inventory");
     let user = found.users.into_iter().find(|(user, _, _)| user == name);
     user.expect("the user is listed").2
 }
 
 async fn dropped_user(world: &dyn World, fixture: &dyn Fixture) {
     let (runtime, host) = (world.runtime(), fixture.host());
-    runtime.create_users(host, &[user("u4", "p4", &["a", "b"])]).await.expect("create a user");
+    runtime
+        .create_users(host, &[user("u4", "p4", &["a", "b"])])
+        .await
+        .expect("create a user");
     let (there, other) = (access("u4", "p4", "a"), access("u3", "p3", "a"));
     fixture.make(&there, "left").await.expect("make a table");
     assert_eq!(fixture.write(&there, "left", 5).await, 5);
-    runtime.drop_user(host, "u4", None).await.expect("drop a user who owns a table");
-    assert!(fixture.login(&there).await.is_err(), "a dropped user is let in");
-    assert_eq!(fixture.count(&other, "left").await, Ok(5), "the table went with its maker");
+    runtime
+        .drop_user(host, "u4", None)
+        .await
+        .expect("drop a user who owns a table");
+    assert!(
+        fixture.login(&there).await.is_err(),
+        "a dropped user is let in"
+    );
+    assert_eq!(
+        fixture.count(&other, "left").await,
+        Ok(5),
+        "the table went with its maker"
+    );
 }
 
 async fn root(world: &dyn World, fixture: &dyn Fixture) {
     let (runtime, host) = (world.runtime(), fixture.host());
     let root = world.engine().root_user();
-    let is_enabled =
-        async || runtime.inventory(host).await.expect("inventory").is_root_enabled;
+    let is_enabled = async || {
+        runtime
+            .inventory(host)
+            .await
+            .expect("inventory")
+            .is_root_enabled
+    };
     assert!(!is_enabled().await, "root is enabled from the start");
     for password in ["first", "second ' \" %"] {
         let secret = Secret::new(password.to_owned());
-        runtime.enable_root(host, &secret).await.expect("enable root");
-        fixture.login(&access(root, password, "a")).await.expect("root is let in");
+        runtime
+            .enable_root(host, &secret)
+            .await
+            .expect("enable root");
+        fixture
+            .login(&access(root, password, "a"))
+            .await
+            .expect("root is let in");
     }
     assert!(is_enabled().await);
-    assert!(fixture.login(&access(root, "first", "a")).await.is_err(), "the old password is good");
+    assert!(
+        fixture.login(&access(root, "first", "a")).await.is_err(),
+        "the old password is good"
+    );
     runtime.disable_root(host).await.expect("disable root");
-    runtime.disable_root(host).await.expect("disable root again");
+    runtime
+        .disable_root(host)
+        .await
+        .expect("disable root again");
     assert!(!is_enabled().await);
     let again = fixture.login(&access(root, "second ' \" %", "a")).await;
     assert!(again.is_err(), "root was disabled, and let in");
@@ -304,7 +467,12 @@ async fn reserved(world: &dyn World, fixture: &dyn Fixture) {
     let (runtime, host) = (world.runtime(), fixture.host());
     let root = world.engine().root_user();
     assert!(world.engine().is_reserved_user(root));
-    assert!(runtime.create_users(host, &[user(root, "x", &[])]).await.is_err());
+    assert!(
+        runtime
+            .create_users(host, &[user(root, "x", &[])])
+            .await
+            .is_err()
+    );
     assert!(runtime.drop_user(host, root, None).await.is_err());
 }
 
@@ -320,10 +488,19 @@ async fn kill_under_writes(world: &dyn World, fixture: &dyn Fixture) {
     assert!(acknowledged >= 30, "the writer wrote only {acknowledged}");
     fixture.start().await;
     wait_answering(world, fixture).await;
-    let found = fixture.count(&there, "acked").await.expect("count after recovery");
+    let found = fixture
+        .count(&there, "acked")
+        .await
+        .expect("count after recovery");
     let acknowledged = before + acknowledged;
-    assert!(found >= acknowledged, "{acknowledged} were acknowledged, {found} are there");
-    assert!(found <= acknowledged + 1, "{found} are there, {acknowledged} were acknowledged");
+    assert!(
+        found >= acknowledged,
+        "{acknowledged} were acknowledged, {found} are there"
+    );
+    assert!(
+        found <= acknowledged + 1,
+        "{found} are there, {acknowledged} were acknowledged"
+    );
 }
 
 async fn wait_count(fixture: &dyn Fixture, access: &Access, least: u64) {

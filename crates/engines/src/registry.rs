@@ -9,5 +9,8 @@ pub fn registry() -> &'static [&'static dyn Engine] {
 
 /// The engine of this name.
 pub fn engine(name: &str) -> Option<&'static dyn Engine> {
-    registry().iter().copied().find(|engine| engine.name() == name)
+    registry()
+        .iter()
+        .copied()
+        .find(|engine| engine.name() == name)
 }

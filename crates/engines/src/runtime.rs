@@ -185,8 +185,11 @@ pub trait EngineRuntime: Send + Sync + Debug {
     async fn inventory(&self, host: &dyn EngineHost) -> Result<Inventory>;
 
     /// Creates databases that are not there.
-    async fn create_databases(&self, host: &dyn EngineHost, databases: &[DatabaseInfo])
-    -> Result<()>;
+    async fn create_databases(
+        &self,
+        host: &dyn EngineHost,
+        databases: &[DatabaseInfo],
+    ) -> Result<()>;
 
     /// Drops a database if it is there.
     async fn drop_database(&self, host: &dyn EngineHost, name: &str) -> Result<()>;
@@ -198,8 +201,7 @@ pub trait EngineRuntime: Send + Sync + Debug {
     async fn change_user(&self, host: &dyn EngineHost, change: &UserChange) -> Result<()>;
 
     /// Drops a user if it is there.
-    async fn drop_user(&self, host: &dyn EngineHost, name: &str, from: Option<&str>)
-    -> Result<()>;
+    async fn drop_user(&self, host: &dyn EngineHost, name: &str, from: Option<&str>) -> Result<()>;
 
     /// Grants databases beside those the user has.
     async fn grant(

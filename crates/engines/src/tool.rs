@@ -15,16 +15,13 @@ pub fn run(args: &[String]) -> io::Result<String> {
         ["postgresql", "identity", pgdata, id] => {
             identity::write(Path::new(pgdata), id).map(|found| found.as_str().to_owned())
         }
-        ["postgresql", "mark", pgdata, id] => {
-            identity::mark(Path::new(pgdata), id).map(|()| "marked".to_owned())
-        }
         ["trim-logs", dir, bytes_max] => {
             let bytes_max = bytes_max.parse().map_err(io::Error::other)?;
             trim_logs(Path::new(dir), bytes_max).map(|count| count.to_string())
         }
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "usage: engine-tool postgresql identity|mark PGDATA UUID, or trim-logs DIR BYTES",
+            "usage: engine-tool postgresql identity PGDATA UUID, or trim-logs DIR BYTES",
         )),
     }
 }
@@ -67,7 +64,8 @@ mod tests {
             let file = fs::File::create(dir.join(name)).unwrap();
             file.set_len(100).unwrap();
             let base = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
-            file.set_modified(base - std::time::Duration::from_secs(age)).unwrap();
+            file.set_modified(base - std::time::Duration::from_secs(age))
+                .unwrap();
         }
         let words = ["trim-logs", dir.to_str().unwrap(), "150"].map(str::to_owned);
         assert_eq!(run(&words).unwrap(), "2");

@@ -16,8 +16,9 @@ pub const GUEST_PATH: &str = "/usr/lib/coffer/coffer-guest";
 /// Reads and checks the boot data.
 pub fn read(path: &Path) -> Result<Boot> {
     let text = fs::read(path).map_err(GuestError::io(format!("read {}", path.display())))?;
-    let boot: Boot = serde_json::from_slice(&text)
-        .map_err(|error| GuestError::Boot { why: error.to_string() })?;
+    let boot: Boot = serde_json::from_slice(&text).map_err(|error| GuestError::Boot {
+        why: error.to_string(),
+    })?;
     let why = if boot.agent_uid == boot.engine_uid || boot.agent_uid == 0 || boot.engine_uid == 0 {
         "agent and engine need two user ids, neither of them 0"
     } else if !Path::new(&boot.data_dir).is_absolute() {
@@ -25,7 +26,9 @@ pub fn read(path: &Path) -> Result<Boot> {
     } else {
         return Ok(boot);
     };
-    Err(GuestError::Boot { why: why.to_owned() })
+    Err(GuestError::Boot {
+        why: why.to_owned(),
+    })
 }
 
 /// Directories of the sandbox.

@@ -116,7 +116,9 @@ impl MemoryEngine {
 
     fn apply(&self, name: &str, change: impl FnOnce(&mut State)) -> coffer_engines::Result<()> {
         if self.process.borrow().running.is_none() {
-            return Err(EngineError::Down { why: "it does not run".to_owned() });
+            return Err(EngineError::Down {
+                why: "it does not run".to_owned(),
+            });
         }
         let mut state = self.state();
         change(&mut state);
@@ -130,7 +132,9 @@ impl MemoryEngine {
 impl Keeper for MemoryEngine {
     async fn start(&self, _program: Program, _stop: StopPlan) -> Result<()> {
         if self.process.borrow().running.is_some() {
-            return Err(GuestError::Init { why: "the engine runs already".to_owned() });
+            return Err(GuestError::Init {
+                why: "the engine runs already".to_owned(),
+            });
         }
         self.process.send_modify(|process| {
             process.starts += 1;
@@ -165,7 +169,10 @@ impl EngineHost for MemoryEngine {
     }
 
     async fn run(&self, program: Program) -> coffer_engines::Result<ProgramOutput> {
-        Err(EngineError::Failed { what: "run a program", why: program.path.display().to_string() })
+        Err(EngineError::Failed {
+            what: "run a program",
+            why: program.path.display().to_string(),
+        })
     }
 }
 
@@ -211,16 +218,26 @@ impl EngineRuntime for MemoryEngine {
 
     fn launch(&self, _host: &dyn EngineHost) -> Program {
         let path = PathBuf::from("/usr/bin/true");
-        Program { path, args: Vec::new(), env: Vec::new(), stdin: Vec::new() }
+        Program {
+            path,
+            args: Vec::new(),
+            env: Vec::new(),
+            stdin: Vec::new(),
+        }
     }
 
     fn stop_plan(&self) -> StopPlan {
-        StopPlan { signal: 15, grace_ms: 1000 }
+        StopPlan {
+            signal: 15,
+            grace_ms: 1000,
+        }
     }
 
     async fn probe(&self, _host: &dyn EngineHost) -> coffer_engines::Result<ProbeReport> {
         if self.state().is_mute || self.process.borrow().running.is_none() {
-            return Err(EngineError::Down { why: "it does not answer".to_owned() });
+            return Err(EngineError::Down {
+                why: "it does not answer".to_owned(),
+            });
         }
         let mut state = self.state();
         state.probes += 1;
@@ -238,7 +255,11 @@ impl EngineRuntime for MemoryEngine {
     async fn inventory(&self, _host: &dyn EngineHost) -> coffer_engines::Result<Inventory> {
         let state = self.state();
         let users = state.users.iter().map(|((name, host), databases)| {
-            (name.clone(), host.clone(), databases.iter().cloned().collect())
+            (
+                name.clone(),
+                host.clone(),
+                databases.iter().cloned().collect(),
+            )
         });
         Ok(Inventory {
             databases: state.databases.values().cloned().collect(),
@@ -253,12 +274,18 @@ impl EngineRuntime for MemoryEngine {
         databases: &[DatabaseInfo],
     ) -> coffer_engines::Result<()> {
         self.apply("create-databases", |state| {
-            let named = databases.iter().map(|database| (database.0.clone(), database.clone()));
+            let named = databases
+                .iter()
+                .map(|database| (database.0.clone(), database.clone()));
             state.databases.extend(named);
         })
     }
 
-    async fn drop_database(&self, _host: &dyn EngineHost, name: &str) -> coffer_engines::Result<()> {
+    async fn drop_database(
+        &self,
+        _host: &dyn EngineHost,
+        name: &str,
+    ) -> coffer_engines::Result<()> {
         self.apply("drop-database", |state| {
             state.databases.remove(name);
         })
@@ -311,7 +338,10 @@ impl EngineRuntime for MemoryEngine {
         databases: &[String],
     ) -> coffer_engines::Result<()> {
         if !self.state().users.contains_key(&key(name, from)) {
-            return Err(EngineError::Missing { kind: "user", name: name.to_owned() });
+            return Err(EngineError::Missing {
+                kind: "user",
+                name: name.to_owned(),
+            });
         }
         self.apply("grant", |state| {
             let granted = state.users.entry(key(name, from)).or_default();

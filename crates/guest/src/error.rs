@@ -49,12 +49,18 @@ impl GuestError {
     /// As [`GuestError::io`], for errors of system calls.
     pub(crate) fn sys(what: impl Into<String>) -> impl FnOnce(nix::errno::Errno) -> Self {
         let what = what.into();
-        move |errno| Self::Io { what, source: errno.into() }
+        move |errno| Self::Io {
+            what,
+            source: errno.into(),
+        }
     }
 
     /// For `map_err` around keys and certificates.
     pub(crate) fn tls<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Self {
-        move |error| Self::Tls { what, why: error.to_string() }
+        move |error| Self::Tls {
+            what,
+            why: error.to_string(),
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Connections to the agent at once; more wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 64;
+/// Pause before an address that cannot be listened on is tried again.
+pub const BIND_RETRY: Duration = Duration::from_millis(100);
 /// Time for a TLS handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Time for a request's head.
@@ -49,7 +51,7 @@ pub const CONFIG_FILE_BYTES_MAX: usize = 256 * 1024;
 /// Time between probes of an engine that answers.
 pub const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// Time between probes of an engine that starts.
-pub const PROBE_STARTING_EVERY: Duration = Duration::from_millis(50);
+pub const PROBE_STARTING_EVERY: Duration = Duration::from_millis(20);
 /// Time for a probe's answer.
 pub const PROBE_MAX: Duration = Duration::from_secs(3);
 /// Probes without answer in a row that make an engine blocked.

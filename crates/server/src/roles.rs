@@ -123,7 +123,7 @@ async fn start_api(
     let tls = if config.api.insecure_http {
         None
     } else {
-        let identity = ca.issue("coffer api", &api_names(config), Usage::Server, now)?;
+        let identity = ca.issue("api.coffer", &api_names(config), Usage::Server, now)?;
         Some(tls::server_config(&identity)?)
     };
     let scheme = if tls.is_some() { "https" } else { "http" };

@@ -203,7 +203,6 @@ impl Row {
 }
 
 /// The database.
-#[derive(Debug)]
 pub(crate) enum Db {
     /// SQLite: one connection writes, the others read.
     Sqlite {
@@ -227,6 +226,16 @@ pub(crate) struct SqliteTuning {
     pub(crate) is_durable: bool,
     /// Connections that read.
     pub(crate) readers: u32,
+}
+
+impl std::fmt::Debug for Db {
+    /// Without the options of the connections, which may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite { .. } => "Sqlite",
+            Self::Postgres { .. } => "Postgres",
+        })
+    }
 }
 
 fn sqlite_pool(connections: u32) -> SqlitePoolOptions {
@@ -255,7 +264,7 @@ impl Db {
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
         let write = sqlite_pool(1).connect_with(options.clone()).await?;
-        let readers = options.create_if_missing(false).pragma("query_only", "ON").pragma("mmap_size", "268435456");
+        let readers = options.create_if_missing(false).pragma("query_only", "ON");
         let read = sqlite_pool(tuning.readers).connect_lazy_with(readers);
         Ok(Self::Sqlite { read, write })
     }
@@ -592,9 +601,13 @@ macro_rules! transact {
     ($store:expr, $tx:ident => $body:expr) => {{
         let mut attempt = 0;
         loop {
-            let mut $tx = $store.db().begin().await?;
-            let result: $crate::error::Result<_> = async { $body }.await;
-            match $tx.finish(result, &mut attempt).await {
+            // Boxed, or every caller's future would hold the states of the whole transaction.
+            let once = Box::pin(async {
+                let mut $tx = $store.db().begin().await?;
+                let result: $crate::error::Result<_> = async { $body }.await;
+                $crate::error::Result::Ok($tx.finish(result, &mut attempt).await)
+            });
+            match once.await? {
                 ::std::ops::ControlFlow::Continue(()) => {}
                 ::std::ops::ControlFlow::Break((result, makes_work)) => {
                     if makes_work {
@@ -607,3 +620,74 @@ macro_rules! transact {
     }};
 }
 pub(crate) use transact;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pragma(pool: &SqlitePool, sql: &'static str) -> String {
+        let row = sqlx::query(sql).fetch_one(pool).await.unwrap();
+        row.try_get::<String, _>(0)
+            .or_else(|_| row.try_get::<i64, _>(0).map(|n| n.to_string()))
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn sqlite_syncs_every_commit_and_readers_cannot_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let tuning = SqliteTuning {
+            is_durable: true,
+            readers: 4,
+        };
+        let db = Db::open_sqlite(&directory.path().join("db"), &tuning)
+            .await
+            .unwrap();
+        let Db::Sqlite { read, write } = &db else {
+            unreachable!("it was opened as SQLite")
+        };
+        assert_eq!(pragma(write, "PRAGMA journal_mode").await, "wal");
+        assert_eq!(pragma(write, "PRAGMA synchronous").await, "2", "FULL");
+        assert_eq!(pragma(write, "PRAGMA foreign_keys").await, "1");
+        assert_eq!(pragma(write, "PRAGMA busy_timeout").await, "10000");
+        assert_eq!(write.options().get_max_connections(), 1);
+        db.execute("CREATE TABLE t (a BIGINT)", Vec::new())
+            .await
+            .unwrap();
+        let refused = sqlx::query("INSERT INTO t (a) VALUES (1)")
+            .execute(read)
+            .await;
+        assert!(refused.unwrap_err().to_string().contains("readonly"));
+        assert!(
+            db.fetch_all("SELECT a FROM t", Vec::new())
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_is_dropped_or_fails_writes_nothing() {
+        let db = Db::open_memory().await.unwrap();
+        db.execute("CREATE TABLE t (a BIGINT)", Vec::new())
+            .await
+            .unwrap();
+        let insert = "INSERT INTO t (a) VALUES (1)";
+        let mut tx = db.begin().await.unwrap();
+        tx.execute(insert, Vec::new()).await.unwrap();
+        drop(tx);
+        let mut tx = db.begin().await.unwrap();
+        tx.execute(insert, Vec::new()).await.unwrap();
+        let failed: Result<()> = Err(StoreError::NotFound { what: "row" });
+        let ended = tx.finish(failed, &mut 0).await;
+        assert!(matches!(
+            ended,
+            ControlFlow::Break((Err(StoreError::NotFound { .. }), false))
+        ));
+        assert!(
+            db.fetch_all("SELECT a FROM t", Vec::new())
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    }
+}

@@ -63,7 +63,7 @@ impl Wakeups {
 
     /// Connects; the caller then looks for work once, since some may have come before.
     async fn connect(&mut self) {
-        match self.store.db().listen().await {
+        match Box::pin(self.store.db().listen()).await {
             Ok(Some(listener)) => self.remote = Remote::Listening(Box::new(listener)),
             Ok(None) => self.remote = Remote::None,
             Err(error) => {

@@ -19,12 +19,46 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// How long an instance may take to reach a state.
 pub const INSTANCE_MAX: Duration = Duration::from_secs(120);
 
+/// A published PostgreSQL with the database `app` and the user `joe`.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// Id of the instance.
+    pub id: String,
+    /// Published address.
+    pub address: String,
+    /// Password of the user.
+    pub password: String,
+}
+
+impl Database {
+    /// Runs SQL over TLS at the published address.
+    pub fn psql(&self, sql: &str) -> Result<Ended> {
+        self.psql_with("sslmode=require", sql)
+    }
+
+    /// The same with other connection words.
+    pub fn psql_with(&self, words: &str, sql: &str) -> Result<Ended> {
+        let line =
+            format!("host={} port=5432 dbname=app user=joe connect_timeout=5 {words}", self.address);
+        Program::new("psql", ["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", &line, "-c", sql])
+            .env("PGPASSWORD", &self.password)
+            .run()
+    }
+
+    /// Waits until it answers.
+    pub fn await_answer(&self) -> Result<()> {
+        wait_until(INSTANCE_MAX, || Ok((self.psql("SELECT 1")?.code == 0).then_some(())))
+            .with_context(|| format!("{self:?} does not answer: {:?}", self.psql("SELECT 1")))
+    }
+}
+
 /// A Coffer in a directory of its own.
 #[derive(Debug)]
 pub struct Coffer {
     dir: TempDir,
     port: u16,
     child: Option<Child>,
+    role: String,
     extra: Vec<String>,
 }
 
@@ -44,10 +78,15 @@ impl Coffer {
 
     /// Starts one with more words on its command line.
     pub fn start_with(extra: &[&str]) -> Result<Self> {
+        Self::start_role("up", extra)
+    }
+
+    /// Starts one role of it (`up` is all of them).
+    pub fn start_role(role: &str, extra: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("coffer-e2e-").tempdir_in("/var/tmp")?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let extra = extra.iter().map(|&w| w.to_owned()).collect();
-        let mut coffer = Self { dir, port, child: None, extra };
+        let mut coffer = Self { dir, port, child: None, role: role.to_owned(), extra };
         coffer.up()?;
         Ok(coffer)
     }
@@ -72,7 +111,7 @@ impl Coffer {
         let log = File::options().create(true).append(true).open(self.log_path())?;
         let listen = format!("127.0.0.1:{}", self.port);
         let child = Command::new(path("coffer")?)
-            .args(["up", "--state-dir"])
+            .args([self.role.as_str(), "--state-dir"])
             .arg(self.dir.path())
             .args(["--listen", &listen])
             .args(&self.extra)
@@ -102,6 +141,11 @@ impl Coffer {
     /// The tag of what it makes on the host.
     pub fn tag(&self) -> Result<String> {
         Ok(fs::read_to_string(self.dir.path().join("tag"))?)
+    }
+
+    /// The port its API listens on.
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its process id.
@@ -167,16 +211,18 @@ impl Coffer {
         self.client("openstack", args)
     }
 
-    /// Creates a published PostgreSQL and waits until it is in service. Answers its id.
-    pub fn create(&self, name: &str) -> Result<String> {
+    /// Creates a published PostgreSQL with a database and a user, and waits until it serves.
+    pub fn create(&self, name: &str) -> Result<Database> {
         let args = [
             "--json", "instance", "create", name, "--flavor", "small", "--size", "1", "--public",
-            "--database", "app", "--user", "joe:secret", "--wait",
+            "--database", "app", "--user", "joe", "--wait",
         ];
         let made = self.coffer(&args)?;
         let made = made.json().with_context(|| format!("create {name}\n{}", self.log()))?;
-        let id = made["id"].as_str().or_else(|| made["instance"]["id"].as_str());
-        Ok(id.context("the answer has no id")?.to_owned())
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        let id = text(&made["id"]).context("the answer has no id")?;
+        let password = text(&made["passwords"]["joe"]).context("no password")?;
+        Ok(Database { address: self.address(&id)?, id, password })
     }
 
     /// An instance as the API shows it; `None` when there is none.
@@ -195,16 +241,6 @@ impl Coffer {
         let all = instance["addresses"].as_array().context("no addresses")?;
         let public = all.iter().find(|a| a["type"] == "public").context("not published")?;
         Ok(public["address"].as_str().context("no address")?.to_owned())
-    }
-
-    /// Runs SQL as the user `joe` over TLS at the published address.
-    pub fn psql(&self, address: &str, database: &str, sql: &str) -> Result<Ended> {
-        let line = format!(
-            "host={address} port=5432 dbname={database} user=joe sslmode=require connect_timeout=5"
-        );
-        Program::new("psql", ["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", &line, "-c", sql])
-            .env("PGPASSWORD", "secret")
-            .run()
     }
 
     /// Waits until the instance is gone.
@@ -246,8 +282,15 @@ impl Drop for Coffer {
 /// Stops everything that the test left, in a way that does not need Coffer to work.
 fn tear_down(coffer: &mut Coffer) -> Result<()> {
     coffer.kill()?;
-    let Ok(tag) = coffer.tag() else { return Ok(()) };
-    wipe_servers(&tag)?;
+    if coffer.tag().is_err() {
+        return Ok(());
+    }
+    wipe_host(coffer)
+}
+
+/// Takes away what a reboot of the host would: processes, namespaces, cgroups, mounts, loops.
+pub fn wipe_host(coffer: &Coffer) -> Result<()> {
+    wipe_servers(&coffer.tag()?)?;
     let dir = coffer.dir.path().display().to_string();
     let mounts = fs::read_to_string("/proc/mounts")?;
     let ours = mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|m| m.contains(&dir));
@@ -263,8 +306,7 @@ fn tear_down(coffer: &mut Coffer) -> Result<()> {
     Ok(())
 }
 
-/// Takes away what a reboot of the host would: processes, namespaces, cgroups.
-pub fn wipe_servers(tag: &str) -> Result<()> {
+fn wipe_servers(tag: &str) -> Result<()> {
     for pid in host::sandbox_processes(tag)? {
         Program::new("kill", ["-KILL", &pid.to_string()]).run()?;
     }

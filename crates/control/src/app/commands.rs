@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use coffer_core::id::TaskId;
 use coffer_core::secret::Secret;
 use coffer_core::task::{Task, TaskState};
 use coffer_engines::Engine;
@@ -203,11 +204,9 @@ pub async fn run(
     let instance = &view.instance;
     let new = context.new_task(app, &instance.tenant_id, instance.id)?;
     let id = new.id;
-    let mut wakeups = app.store.subscribe();
-    let secret = app
-        .vault()
-        .store_commands(&instance.tenant_id, instance.id, commands)
-        .await?;
+    let vault = app.vault();
+    let sealing = vault.store_commands(&instance.tenant_id, instance.id, commands);
+    let secret = Box::pin(sealing).await?;
     let input = RunCommandsInput {
         instance_id: instance.id,
         set_id: instance.set_id,
@@ -221,20 +220,29 @@ pub async fn run(
         app.store.erase_secret(secret).await?;
         return Err(error.into());
     }
-    let wait = async {
-        loop {
-            let task = app.store.find_task(id).await?;
-            match task {
-                Some(task) if task.state.is_ended() => return ended(&task),
-                Some(task) if task.state == TaskState::Stuck => return ended(&task),
-                Some(_) => wakeups.wait().await,
-                None => return Ok(()),
-            }
-        }
-    };
+    let end = Box::pin(end_of(app, id));
     tokio::select! {
-        answer = wait => answer,
+        answer = end => answer,
         () = app.clock.sleep(limits::COMMANDS_ANSWER_WAIT) => Ok(()),
+    }
+}
+
+/// Waits until a task has ended. Wake-ups tell of work, not of its end, so that it also looks from
+/// time to time.
+async fn end_of(app: &AppState, id: TaskId) -> Result<()> {
+    let mut wakeups = app.store.subscribe();
+    loop {
+        match app.store.find_task(id).await? {
+            Some(task) if task.state.is_ended() || task.state == TaskState::Stuck => {
+                return ended(&task);
+            }
+            Some(_) => {}
+            None => return Ok(()),
+        }
+        tokio::select! {
+            () = wakeups.wait() => {}
+            () = app.clock.sleep(limits::COMMANDS_POLL) => {}
+        }
     }
 }
 

@@ -70,13 +70,10 @@ pub async fn create(
     let found = look_up(app, &tenant_id, &wanted).await?;
     let commands = operations(found.engine, &wanted.content)?;
     let instance_id = InstanceId::from_uuid(app.new_uuid());
+    let vault = app.vault();
     let secret = match commands.as_slice() {
         [] => None,
-        some => Some(
-            app.vault()
-                .store_commands(&tenant_id, instance_id, some)
-                .await?,
-        ),
+        some => Some(Box::pin(vault.store_commands(&tenant_id, instance_id, some)).await?),
     };
     let new = plan(app, context, instance_id, &wanted, &found, secret)?;
     match app

@@ -85,6 +85,12 @@ impl Commit<'_> {
         self.build(update, Vec::new(), "stuck", why.to_owned(), String::new())
     }
 
+    /// Whether the step waits for the same thing as before: that is one line of history.
+    fn waits_on(&self, update: &TaskUpdate) -> bool {
+        let reason = |wait: &Option<Wait>| wait.as_ref().map(|w| (w.reason.clone(), w.message.clone()));
+        update.wait.is_some() && reason(&update.wait) == reason(&self.task.wait)
+    }
+
     fn build(
         &self,
         update: TaskUpdate,
@@ -106,8 +112,8 @@ impl Commit<'_> {
             task_id: self.task.id,
             version: self.task.version,
             owner: self.worker.to_owned(),
+            record: (!self.waits_on(&update)).then_some(record),
             update,
-            record: Some(record),
             writes,
             now: self.now,
         }

@@ -16,7 +16,11 @@ use crate::world::{Answer, Caller, World};
 fn filled(path: &str) -> String {
     let mut parts = Vec::new();
     for part in path.split('/') {
-        parts.push(if part.starts_with('{') { "00000000-0000-7000-8000-000000000000" } else { part });
+        parts.push(if part.starts_with('{') {
+            "00000000-0000-7000-8000-000000000000"
+        } else {
+            part
+        });
     }
     parts.join("/")
 }
@@ -39,11 +43,20 @@ async fn no_route_answers_without_a_valid_token_of_the_path_s_project() {
     for route in rules::all() {
         for verb in route.verbs.split(' ') {
             let path = format!("/v1.0/{}{}", alice.project, filled(route.path));
-            for token in [None, Some(""), Some("nonsense"), Some("x".repeat(5_000)).as_deref()] {
+            for token in [
+                None,
+                Some(""),
+                Some("nonsense"),
+                Some("x".repeat(5_000)).as_deref(),
+            ] {
                 let answer = bare(&world, verb, &path, token).await;
                 let body = answer.expect(401);
                 assert_eq!(body["error"]["title"], "Unauthorized", "{verb} {path}");
-                assert!(answer.header("www-authenticate").starts_with("Keystone uri="));
+                assert!(
+                    answer
+                        .header("www-authenticate")
+                        .starts_with("Keystone uri=")
+                );
             }
             let foreign = bare(&world, verb, &path, Some(&bob.token)).await;
             foreign.fault(403, "forbidden");
@@ -91,7 +104,9 @@ async fn what_is_not_there_yet_says_why() {
     for route in rules::all() {
         let Some(why) = route.missing else { continue };
         for verb in route.verbs.split(' ') {
-            let answer = world.call(&root, verb, &filled(route.path), Value::Null).await;
+            let answer = world
+                .call(&root, verb, &filled(route.path), Value::Null)
+                .await;
             assert_eq!(answer.fault(501, "notImplemented")["message"], why);
             count += 1;
         }
@@ -111,10 +126,17 @@ async fn unknown_routes_and_verbs_are_404() {
         ("OPTIONS", "/instances"),
         ("GET", "/instances/a/b/c/d/e"),
     ] {
-        world.call(&alice, verb, path, Value::Null).await.fault(404, "itemNotFound");
+        world
+            .call(&alice, verb, path, Value::Null)
+            .await
+            .fault(404, "itemNotFound");
     }
-    bare(&world, "GET", "/v2.0/x/instances", None).await.fault(404, "itemNotFound");
-    bare(&world, "POST", "/", None).await.fault(404, "itemNotFound");
+    bare(&world, "GET", "/v2.0/x/instances", None)
+        .await
+        .fault(404, "itemNotFound");
+    bare(&world, "POST", "/", None)
+        .await
+        .fault(404, "itemNotFound");
 }
 
 #[test]
@@ -122,7 +144,9 @@ fn the_document_and_the_table_of_rules_name_the_same_routes() {
     let document: Value = serde_json::from_str(&openapi_json()).unwrap();
     let mut documented = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
-        let Some(path) = path.strip_prefix("/v1.0/{project_id}/") else { continue };
+        let Some(path) = path.strip_prefix("/v1.0/{project_id}/") else {
+            continue;
+        };
         for verb in item.as_object().unwrap().keys() {
             documented.insert(format!("{} /{path}", verb.to_uppercase()));
         }
@@ -143,12 +167,18 @@ fn the_document_and_the_table_of_rules_name_the_same_routes() {
 async fn the_document_is_served_and_complete() {
     let world = World::new().await;
     let served = bare(&world, "GET", "/openapi.json", None).await;
-    assert_eq!(served.expect(200), serde_json::from_str::<Value>(&openapi_json()).unwrap());
+    assert_eq!(
+        served.expect(200),
+        serde_json::from_str::<Value>(&openapi_json()).unwrap()
+    );
     let document = served.json();
     let mut operations = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
         for (verb, operation) in item.as_object().unwrap() {
-            assert!(operation["responses"]["default"].is_object(), "{verb} {path}");
+            assert!(
+                operation["responses"]["default"].is_object(),
+                "{verb} {path}"
+            );
             let text = operation["summary"].as_str().unwrap_or_default();
             assert!(!text.is_empty(), "{verb} {path} has no words");
             operations += 1;
@@ -157,7 +187,10 @@ async fn the_document_is_served_and_complete() {
     assert!(operations > 80, "{operations}");
     let text = served.bytes;
     for name in schema_references(&String::from_utf8(text).unwrap()) {
-        assert!(document["components"]["schemas"][&name].is_object(), "{name} is not defined");
+        assert!(
+            document["components"]["schemas"][&name].is_object(),
+            "{name} is not defined"
+        );
     }
 }
 
@@ -215,10 +248,19 @@ async fn an_admin_reaches_other_projects_objects_through_the_own_path() {
     let alice = world.alice().await;
     let id = world.active(&alice, "db1").await;
     let root = world.root().await;
-    let shown = world.get(&root, &format!("/instances/{id}")).await.expect(200);
+    let shown = world
+        .get(&root, &format!("/instances/{id}"))
+        .await
+        .expect(200);
     assert_eq!(shown["instance"]["tenant_id"], alice.project);
-    let wrong = Caller { token: root.token.clone(), project: alice.project.clone() };
-    world.get(&wrong, "/instances").await.fault(403, "forbidden");
+    let wrong = Caller {
+        token: root.token.clone(),
+        project: alice.project.clone(),
+    };
+    world
+        .get(&wrong, "/instances")
+        .await
+        .fault(403, "forbidden");
     // Its own list has its own project's instances only.
     let own = world.get(&root, "/instances").await.expect(200);
     assert_eq!(own["instances"].as_array().unwrap().len(), 0);

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Compares `found` with `expected/NAME.json`.
 #[track_caller]
-pub fn assert_expected(name: &str, found: &Value) {
+pub(crate) fn assert_expected(name: &str, found: &Value) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/it/expected")
         .join(format!("{name}.json"));

@@ -54,7 +54,10 @@ async fn a_wait_is_explained_with_its_reason_and_deadline() {
     };
     world.store.commit_step(&commit).await.unwrap();
     world.clock.advance(Duration::from_secs(3));
-    let answer = world.get(&alice, &format!("/instances/{id}/explain")).await.expect(200);
+    let answer = world
+        .get(&alice, &format!("/instances/{id}/explain"))
+        .await
+        .expect(200);
     assert_eq!(
         answer["explanation"]["summary"],
         "db1 is being created: waiting for the guest to answer since 3 s, to be ended by guest, \
@@ -69,11 +72,22 @@ async fn locks_are_followed_to_the_task_that_holds_them() {
     let alice = world.alice().await;
     let id = world.active(&alice, "db1").await;
     let path = format!("/instances/{id}");
-    world.post(&alice, &format!("{path}/action"), json!({ "restart": {} })).await.expect(202);
-    let holder = world.store.find_active_task(id.parse().unwrap()).await.unwrap().unwrap();
+    world
+        .post(&alice, &format!("{path}/action"), json!({ "restart": {} }))
+        .await
+        .expect(202);
+    let holder = world
+        .store
+        .find_active_task(id.parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
     world.delete(&alice, &path).await.expect(202);
     let claimed = world.claim(&id).await;
-    let delete = claimed.iter().find(|task| task.workflow == "delete_instance").unwrap();
+    let delete = claimed
+        .iter()
+        .find(|task| task.workflow == "delete_instance")
+        .unwrap();
     let update = TaskUpdate {
         step: delete.step.clone(),
         state: TaskState::Ready,
@@ -101,13 +115,22 @@ async fn locks_are_followed_to_the_task_that_holds_them() {
         now: EPOCH,
     };
     world.store.commit_step(&commit).await.unwrap();
-    let answer = world.get(&alice, &format!("{path}/explain")).await.expect(200);
+    let answer = world
+        .get(&alice, &format!("{path}/explain"))
+        .await
+        .expect(200);
     let explanation = &answer["explanation"];
     assert_eq!(explanation["task"]["workflow"], "delete_instance");
     assert_eq!(explanation["blocked_by"][0]["workflow"], "restart_instance");
     let summary = explanation["summary"].as_str().unwrap();
-    assert!(summary.starts_with("db1 is being deleted: waiting for a lock since 0 s"), "{summary}");
-    assert!(summary.contains("(restart_instance) holds what it needs"), "{summary}");
+    assert!(
+        summary.starts_with("db1 is being deleted: waiting for a lock since 0 s"),
+        "{summary}"
+    );
+    assert!(
+        summary.contains("(restart_instance) holds what it needs"),
+        "{summary}"
+    );
 }
 
 #[tokio::test]
@@ -116,14 +139,30 @@ async fn rest_and_failure_are_explained() {
     let alice = world.alice().await;
     let id = world.active(&alice, "db1").await;
     let summary = async |world: &World| {
-        let answer = world.get(&alice, &format!("/instances/{id}/explain")).await.expect(200);
-        answer["explanation"]["summary"].as_str().unwrap().to_owned()
+        let answer = world
+            .get(&alice, &format!("/instances/{id}/explain"))
+            .await
+            .expect(200);
+        answer["explanation"]["summary"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
-    assert_eq!(summary(&world).await, "db1 is in service and its engine answers.");
+    assert_eq!(
+        summary(&world).await,
+        "db1 is in service and its engine answers."
+    );
     world.heal(&id, Health::Blocked).await;
-    assert!(summary(&world).await.contains("runs but does not answer its probe"));
+    assert!(
+        summary(&world)
+            .await
+            .contains("runs but does not answer its probe")
+    );
     let restart = json!({ "restart": {} });
-    world.post(&alice, &format!("/instances/{id}/action"), restart).await.expect(202);
+    world
+        .post(&alice, &format!("/instances/{id}/action"), restart)
+        .await
+        .expect(202);
     let task = world.claim(&id).await.remove(0);
     let write = Write::SetLifecycle {
         instance_id: id.parse().unwrap(),
@@ -134,7 +173,9 @@ async fn rest_and_failure_are_explained() {
             at: EPOCH,
         }),
     };
-    world.end(&task, TaskState::Failed, Some("no start"), vec![write]).await;
+    world
+        .end(&task, TaskState::Failed, Some("no start"), vec![write])
+        .await;
     world.clock.advance(Duration::from_secs(90));
     assert!(
         summary(&world)
@@ -148,14 +189,23 @@ async fn events_tell_the_history_oldest_first() {
     let world = World::new().await;
     let alice = world.alice().await;
     let id = world.active(&alice, "db1").await;
-    world.delete(&alice, &format!("/instances/{id}")).await.expect(202);
+    world
+        .delete(&alice, &format!("/instances/{id}"))
+        .await
+        .expect(202);
     let path = format!("/instances/{id}/events");
     let all = world.get(&alice, &path).await.expect(200);
     assert_expected("events", &all);
-    let first = world.get(&alice, &format!("{path}?limit=1")).await.expect(200);
+    let first = world
+        .get(&alice, &format!("{path}?limit=1"))
+        .await
+        .expect(200);
     assert_eq!(first["events"][0]["code"], "instance.create-asked");
     let next = first["links"][0]["href"].as_str().unwrap();
     let marker = next.rsplit("marker=").next().unwrap();
-    let second = world.get(&alice, &format!("{path}?marker={marker}")).await.expect(200);
+    let second = world
+        .get(&alice, &format!("{path}?marker={marker}"))
+        .await
+        .expect(200);
     assert_eq!(second["events"][0]["code"], "instance.delete-asked");
 }

@@ -28,7 +28,10 @@ fn every_kind_has_its_body() {
             "trove": { "status": status.as_u16(), "body": trove },
             "keystone": { "status": identity_status.as_u16(), "body": keystone },
         });
-        assert!(!both.to_string().contains("private"), "{kind:?} shows its context");
+        assert!(
+            !both.to_string().contains("private"),
+            "{kind:?} shows its context"
+        );
         all.insert(format!("{kind:?}"), both);
     }
     assert_expected("faults", &Value::Object(all));

@@ -32,7 +32,14 @@ async fn keystone(
         Value::Null => Body::empty(),
         body => Body::from(body.to_string()),
     };
-    world.send(request.header("content-type", "application/json").body(body).unwrap()).await
+    world
+        .send(
+            request
+                .header("content-type", "application/json")
+                .body(body)
+                .unwrap(),
+        )
+        .await
 }
 
 fn password(user: &str, password: &str, scope: Value) -> Value {
@@ -60,14 +67,19 @@ async fn log_in(world: &World, body: Value) -> Answer {
 async fn discovery_leads_to_version_three() {
     let world = World::new().await;
     for path in ["/v3", "/v3/", "/identity/v3", "/identity/v3/"] {
-        let answer = keystone(&world, "GET", path, (None, None), Value::Null).await.expect(200);
+        let answer = keystone(&world, "GET", path, (None, None), Value::Null)
+            .await
+            .expect(200);
         assert_eq!(answer["version"]["id"], "v3.14");
         let href = answer["version"]["links"][0]["href"].as_str().unwrap();
         let trimmed = path.trim_end_matches('/');
         assert_eq!(href, format!("https://db.test:8779{trimmed}/"));
     }
     let versions = keystone(&world, "GET", "/identity", (None, None), Value::Null).await;
-    assert_eq!(versions.expect(300)["versions"]["values"][0]["status"], "stable");
+    assert_eq!(
+        versions.expect(300)["versions"]["values"][0]["status"],
+        "stable"
+    );
 }
 
 #[tokio::test]
@@ -78,28 +90,47 @@ async fn a_password_gives_a_scoped_token_that_works() {
     let token = answer.header("x-subject-token").to_owned();
     assert_eq!(token.len(), 43);
     assert_expected("token", &body);
-    let alice = Caller { token: token.clone(), project: tenant_id("demo").to_string() };
+    let alice = Caller {
+        token: token.clone(),
+        project: tenant_id("demo").to_string(),
+    };
     world.get(&alice, "/instances").await.expect(200);
     // Only its hash is stored.
-    let stored = world.store.find_token(&coffer_control::auth::token::token_hash(&token)).await;
+    let stored = world
+        .store
+        .find_token(&coffer_control::auth::token::token_hash(&token))
+        .await;
     assert!(!format!("{stored:?}").contains(&token));
 
     let both = (Some(token.as_str()), Some(token.as_str()));
     let again = keystone(&world, "GET", "/v3/auth/tokens", both, Value::Null).await;
     assert_eq!(again.expect(200), body);
-    let head = keystone(&world, "HEAD", "/identity/v3/auth/tokens", both, Value::Null).await;
+    let head = keystone(
+        &world,
+        "HEAD",
+        "/identity/v3/auth/tokens",
+        both,
+        Value::Null,
+    )
+    .await;
     assert_eq!((head.status.as_u16(), head.bytes.len()), (200, 0));
 
-    keystone(&world, "DELETE", "/v3/auth/tokens", both, Value::Null).await.expect(204);
+    keystone(&world, "DELETE", "/v3/auth/tokens", both, Value::Null)
+        .await
+        .expect(204);
     world.get(&alice, "/instances").await.expect(401);
-    keystone(&world, "GET", "/v3/auth/tokens", both, Value::Null).await.expect(401);
+    keystone(&world, "GET", "/v3/auth/tokens", both, Value::Null)
+        .await
+        .expect(401);
 }
 
 #[tokio::test]
 async fn scopes_are_a_project_by_id_or_name_or_nothing() {
     let world = World::new().await;
     let by_id = json!({ "project": { "id": tenant_id("demo").as_str() } });
-    let scoped = log_in(&world, password("alice", PASSWORD, by_id)).await.expect(201);
+    let scoped = log_in(&world, password("alice", PASSWORD, by_id))
+        .await
+        .expect(201);
     assert_eq!(scoped["token"]["project"]["name"], "demo");
     let unscoped = log_in(&world, password("alice", PASSWORD, json!("unscoped"))).await;
     let body = unscoped.expect(201);
@@ -107,15 +138,28 @@ async fn scopes_are_a_project_by_id_or_name_or_nothing() {
     let token = unscoped.header("x-subject-token").to_owned();
 
     // An unscoped token names the projects and buys a scoped one; below a project it is nothing.
-    let own = keystone(&world, "GET", "/v3/auth/projects", (Some(&token), None), Value::Null).await;
+    let own = keystone(
+        &world,
+        "GET",
+        "/v3/auth/projects",
+        (Some(&token), None),
+        Value::Null,
+    )
+    .await;
     assert_eq!(own.expect(200)["projects"][0]["name"], "demo");
     let body = json!({ "auth": {
         "identity": { "methods": ["token"], "token": { "id": token } }, "scope": demo(),
     } });
     let bought = log_in(&world, body).await.expect(201);
     assert_eq!(bought["token"]["roles"][0]["name"], "member");
-    let nowhere = Caller { token, project: tenant_id("demo").to_string() };
-    world.get(&nowhere, "/instances").await.fault(403, "forbidden");
+    let nowhere = Caller {
+        token,
+        project: tenant_id("demo").to_string(),
+    };
+    world
+        .get(&nowhere, "/instances")
+        .await
+        .fault(403, "forbidden");
 }
 
 #[tokio::test]
@@ -128,7 +172,10 @@ async fn a_token_got_by_a_token_ends_with_it() {
         "identity": { "methods": ["token"], "token": { "id": first.header("x-subject-token") } },
         "scope": demo(),
     } });
-    assert_eq!(log_in(&world, body).await.expect(201)["token"]["expires_at"], ends);
+    assert_eq!(
+        log_in(&world, body).await.expect(201)["token"]["expires_at"],
+        ends
+    );
 }
 
 #[tokio::test]
@@ -168,7 +215,11 @@ async fn bad_bodies_are_400() {
         let answer = log_in(&world, body).await.expect(400);
         assert_eq!(answer["error"]["code"], 400);
     }
-    let odd = log_in(&world, json!({ "auth": { "identity": { "methods": ["saml2"] } } })).await;
+    let odd = log_in(
+        &world,
+        json!({ "auth": { "identity": { "methods": ["saml2"] } } }),
+    )
+    .await;
     odd.expect(401);
 }
 
@@ -176,14 +227,20 @@ async fn bad_bodies_are_400() {
 async fn failed_logins_are_slowed_and_time_heals() {
     let world = World::new().await;
     for _ in 0..4 {
-        log_in(&world, password("alice", "wrong", demo())).await.expect(401);
+        log_in(&world, password("alice", "wrong", demo()))
+            .await
+            .expect(401);
     }
     let slowed = log_in(&world, password("alice", PASSWORD, demo())).await;
     assert_eq!(slowed.expect(429)["error"]["title"], "Too Many Requests");
     assert_eq!(slowed.header("retry-after"), "2");
-    log_in(&world, password("bob", PASSWORD, Value::Null)).await.expect(201);
+    log_in(&world, password("bob", PASSWORD, Value::Null))
+        .await
+        .expect(201);
     world.clock.advance(Duration::from_secs(2));
-    log_in(&world, password("alice", PASSWORD, demo())).await.expect(201);
+    log_in(&world, password("alice", PASSWORD, demo()))
+        .await
+        .expect(201);
 }
 
 #[tokio::test]
@@ -197,9 +254,14 @@ async fn tokens_end_and_closing_a_user_ends_them() {
     let (alice, root) = (world.alice().await, world.root().await);
     world.get(&alice, "/flavors").await.expect(200);
     let closed = json!({ "user": { "enabled": false } });
-    world.call(&root, "PATCH", "/admin/users/alice", closed).await.expect(200);
+    world
+        .call(&root, "PATCH", "/admin/users/alice", closed)
+        .await
+        .expect(200);
     world.get(&alice, "/flavors").await.expect(401);
-    log_in(&world, password("alice", PASSWORD, demo())).await.expect(401);
+    log_in(&world, password("alice", PASSWORD, demo()))
+        .await
+        .expect(401);
 }
 
 #[tokio::test]
@@ -225,14 +287,24 @@ async fn projects_and_users_are_seen_by_their_own() {
     let see = async |token: &str, path: &str| {
         keystone(&world, "GET", path, (Some(token), None), Value::Null).await
     };
-    let own = see(&alice.token, "/v3/projects?name=demo").await.expect(200);
+    let own = see(&alice.token, "/v3/projects?name=demo")
+        .await
+        .expect(200);
     assert_eq!(own["projects"][0]["id"], alice.project);
-    let other = see(&alice.token, "/v3/projects?name=other").await.expect(200);
+    let other = see(&alice.token, "/v3/projects?name=other")
+        .await
+        .expect(200);
     assert_eq!(other["projects"], json!([]));
     let path = format!("/v3/projects/{}", tenant_id("other"));
-    assert_eq!(see(&alice.token, &path).await.expect(404)["error"]["code"], 404);
+    assert_eq!(
+        see(&alice.token, &path).await.expect(404)["error"]["code"],
+        404
+    );
     see(&root.token, &path).await.expect(200);
-    assert_eq!(see(&root.token, "/v3/projects").await.expect(200)["projects"][2]["name"], "other");
+    assert_eq!(
+        see(&root.token, "/v3/projects").await.expect(200)["projects"][2]["name"],
+        "other"
+    );
     let me = see(&alice.token, "/v3/users/alice").await.expect(200);
     assert_eq!(me["user"]["name"], "alice");
     assert!(!me.to_string().contains("argon2"), "{me}");
@@ -253,7 +325,9 @@ async fn the_catalog_names_the_configured_endpoint() {
         ..ApiConfig::default()
     };
     let world = World::with(config).await;
-    let body = log_in(&world, password("alice", PASSWORD, demo())).await.expect(201);
+    let body = log_in(&world, password("alice", PASSWORD, demo()))
+        .await
+        .expect(201);
     assert_eq!(
         body["token"]["catalog"][0]["endpoints"][0]["url"],
         "http://127.0.0.1:9/identity/v3"

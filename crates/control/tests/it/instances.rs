@@ -35,12 +35,28 @@ async fn the_legacy_client_s_create_works_word_for_word() {
     let created = world.post(&alice, "/instances", body).await.expect(200);
     assert_expected("instance-created", &created);
     let id = created["instance"]["id"].as_str().unwrap();
-    let graph = world.store.get_instance_graph(id.parse().unwrap()).await.unwrap();
+    let graph = world
+        .store
+        .get_instance_graph(id.parse().unwrap())
+        .await
+        .unwrap();
     assert_eq!(graph.instance.spec.zone.as_deref(), Some(ZONE));
     assert_eq!(graph.instance.spec.volume.as_gib(), 20);
-    assert_eq!((graph.servers.len(), graph.volumes.len(), graph.endpoints.len()), (1, 1, 1));
+    assert_eq!(
+        (
+            graph.servers.len(),
+            graph.volumes.len(),
+            graph.endpoints.len()
+        ),
+        (1, 1, 1)
+    );
     assert_eq!(graph.set.unwrap().primary, Some(graph.instance.id));
-    let task = world.store.find_active_task(graph.instance.id).await.unwrap().unwrap();
+    let task = world
+        .store
+        .find_active_task(graph.instance.id)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(task.workflow, "create_instance");
     assert_eq!(task.actor.user_id.as_str(), "alice");
     assert!(task.actor.request_id.starts_with("req-"));
@@ -52,14 +68,26 @@ async fn views_are_what_clients_parse() {
     let (alice, root) = (world.alice().await, world.root().await);
     let id = world.active(&alice, "db1").await;
     let path = format!("/instances/{id}");
-    assert_expected("instance-shown", &world.get(&alice, &path).await.expect(200));
-    assert_expected("instances-listed", &world.get(&alice, "/instances").await.expect(200));
+    assert_expected(
+        "instance-shown",
+        &world.get(&alice, &path).await.expect(200),
+    );
+    assert_expected(
+        "instances-listed",
+        &world.get(&alice, "/instances").await.expect(200),
+    );
     let detail = world.get(&alice, "/instances/detail").await.expect(200);
     assert_expected("instances-detail", &detail);
-    let managed = world.get(&root, "/mgmt/instances?deleted=False").await.expect(200);
+    let managed = world
+        .get(&root, "/mgmt/instances?deleted=False")
+        .await
+        .expect(200);
     assert_expected("instances-managed", &managed);
     let one = world.get(&root, &format!("/mgmt{path}")).await.expect(200);
-    assert_eq!(one["instance"]["task_description"], "No tasks for the instance.");
+    assert_eq!(
+        one["instance"]["task_description"],
+        "No tasks for the instance."
+    );
 }
 
 #[tokio::test]
@@ -78,7 +106,14 @@ async fn a_fault_is_shown_with_its_details_to_admins_only() {
         lifecycle: Lifecycle::Failed,
         fault: Some(fault),
     };
-    world.end(&task, TaskState::Failed, Some("the pool is full"), vec![write]).await;
+    world
+        .end(
+            &task,
+            TaskState::Failed,
+            Some("the pool is full"),
+            vec![write],
+        )
+        .await;
     let path = format!("/instances/{id}");
     let shown = world.get(&alice, &path).await.expect(200);
     assert_eq!(shown["instance"]["status"], "ERROR");
@@ -97,12 +132,27 @@ async fn databases_and_users_of_a_create_are_sealed() {
     instance["users"] = json!([{
         "name": "ann", "password": "hunter2-secret", "databases": [{ "name": "app" }],
     }]);
-    let created = world.post(&alice, "/instances", json!({ "instance": instance })).await;
-    let id = created.expect(200)["instance"]["id"].as_str().unwrap().to_owned();
-    let task = world.store.find_active_task(id.parse().unwrap()).await.unwrap().unwrap();
+    let created = world
+        .post(&alice, "/instances", json!({ "instance": instance }))
+        .await;
+    let id = created.expect(200)["instance"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let task = world
+        .store
+        .find_active_task(id.parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
     assert!(!format!("{task:?}").contains("hunter2"), "{task:?}");
     let input: CreateInstanceInput = serde_json::from_str(&task.input).unwrap();
-    let sealed = world.app.vault().open(input.commands_secret.unwrap()).await.unwrap();
+    let sealed = world
+        .app
+        .vault()
+        .open(input.commands_secret.unwrap())
+        .await
+        .unwrap();
     let commands: Value = serde_json::from_str(sealed.expose()).unwrap();
     assert_eq!(commands[0]["operation"], "create-databases");
     assert_eq!(commands[1]["users"][0]["password"], "hunter2-secret");
@@ -124,7 +174,9 @@ async fn lenient_forms_of_other_clients_work() {
             "users": [], "nics": [], "volume": { "size": 1, "type": "cow" },
             "datastore": { "type": "postgresql", "version": "17" } }),
     ] {
-        let answer = world.post(&alice, "/instances", json!({ "instance": instance })).await;
+        let answer = world
+            .post(&alice, "/instances", json!({ "instance": instance }))
+            .await;
         assert_eq!(answer.expect(200)["instance"]["status"], "BUILD");
     }
 }
@@ -153,8 +205,16 @@ async fn what_cannot_be_found_or_is_too_much_is_refused_and_nothing_is_written()
         ("volume", json!({ "size": 1, "type": "gold" }), 400),
         ("volume", json!(null), 400),
         ("datastore", json!({ "type": "oracle" }), 404),
-        ("datastore", json!({ "type": "postgresql", "version": "9" }), 400),
-        ("datastore", json!({ "type": "postgresql", "version": "17", "version_number": "1" }), 400),
+        (
+            "datastore",
+            json!({ "type": "postgresql", "version": "9" }),
+            400,
+        ),
+        (
+            "datastore",
+            json!({ "type": "postgresql", "version": "17", "version_number": "1" }),
+            400,
+        ),
         ("name", json!(""), 400),
         ("name", json!("---"), 400),
         ("name", json!("x".repeat(256)), 400),
@@ -164,8 +224,16 @@ async fn what_cannot_be_found_or_is_too_much_is_refused_and_nothing_is_written()
         ("databases", json!([{ "name": "postgres" }]), 400),
         ("databases", json!([{}]), 400),
         ("users", json!([{ "name": "u" }]), 400),
-        ("users", json!([{ "name": "u", "password": "p", "databases": [{ "name": "b" }] }]), 400),
-        ("users", json!([{ "name": "postgres", "password": "p" }]), 400),
+        (
+            "users",
+            json!([{ "name": "u", "password": "p", "databases": [{ "name": "b" }] }]),
+            400,
+        ),
+        (
+            "users",
+            json!([{ "name": "postgres", "password": "p" }]),
+            400,
+        ),
         ("access", json!({ "is_public": "yes" }), 400),
         ("access", json!({ "allowed_cidrs": ["10.0.0.0/99"] }), 400),
         ("access", json!({ "allowed_cidrs": "10.0.0.0/8" }), 400),
@@ -178,27 +246,48 @@ async fn what_cannot_be_found_or_is_too_much_is_refused_and_nothing_is_written()
     for (field, value, status) in cases {
         let mut instance = minimal();
         instance[field] = value.clone();
-        let answer = world.post(&alice, "/instances", json!({ "instance": instance })).await;
+        let answer = world
+            .post(&alice, "/instances", json!({ "instance": instance }))
+            .await;
         let text = String::from_utf8_lossy(&answer.bytes).into_owned();
         assert_eq!(answer.status.as_u16(), status, "{field} {value}: {text}");
     }
     let all = world.get(&alice, "/instances").await.expect(200);
     assert_eq!(all["instances"], json!([]));
-    let quotas = world.get(&alice, &format!("/mgmt/quotas/{}", alice.project)).await.expect(200);
-    assert!(quotas["quotas"].as_array().unwrap().iter().all(|q| q["in_use"] == 0), "{quotas}");
+    let quotas = world
+        .get(&alice, &format!("/mgmt/quotas/{}", alice.project))
+        .await
+        .expect(200);
+    assert!(
+        quotas["quotas"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|q| q["in_use"] == 0),
+        "{quotas}"
+    );
 }
 
 #[tokio::test]
 async fn quotas_are_413_with_their_names_and_freed_secrets() {
     let world = World::new().await;
     let alice = world.alice().await;
-    world.store.set_quota(&tenant_id("demo"), Resource::Instances, 1).await.unwrap();
+    world
+        .store
+        .set_quota(&tenant_id("demo"), Resource::Instances, 1)
+        .await
+        .unwrap();
     world.create(&alice, "a").await;
     let mut instance = minimal();
     instance["users"] = json!([{ "name": "u", "password": "p" }]);
-    let answer = world.post(&alice, "/instances", json!({ "instance": instance })).await;
+    let answer = world
+        .post(&alice, "/instances", json!({ "instance": instance }))
+        .await;
     let fault = answer.fault(413, "overLimit");
-    assert_eq!(fault["message"], "Quota exceeded for resources: ['instances'].");
+    assert_eq!(
+        fault["message"],
+        "Quota exceeded for resources: ['instances']."
+    );
     assert_eq!(fault["reason"], "quota-exceeded");
     let limits = world.get(&alice, "/limits").await.expect(200);
     assert_eq!(limits["limits"][0]["verb"], "ABSOLUTE");
@@ -233,16 +322,31 @@ async fn rename_and_access_are_updates() {
     renamed.expect(202);
     assert!(renamed.bytes.is_empty());
     let access = json!({ "is_public": true, "allowed_cidrs": ["10.0.0.7/8", "fd00::/64"] });
-    update(json!({ "access": access, "name": "db3" })).await.expect(202);
+    update(json!({ "access": access, "name": "db3" }))
+        .await
+        .expect(202);
     let shown = world.get(&alice, &path).await.expect(200)["instance"].clone();
     assert_eq!(shown["name"], "db3");
     assert_eq!(shown["access"]["is_public"], true);
-    assert_eq!(shown["access"]["allowed_cidrs"], json!(["10.0.0.0/8", "fd00::/64"]));
+    assert_eq!(
+        shown["access"]["allowed_cidrs"],
+        json!(["10.0.0.0/8", "fd00::/64"])
+    );
     // Terraform tolerates nothing but ACTIVE here.
-    assert_eq!((shown["status"].as_str(), shown["operating_status"].as_str()), (Some("ACTIVE"), Some("")));
-    let task = world.store.find_active_task(id.parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(
+        (shown["status"].as_str(), shown["operating_status"].as_str()),
+        (Some("ACTIVE"), Some(""))
+    );
+    let task = world
+        .store
+        .find_active_task(id.parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(task.workflow, "update_access");
-    let busy = update(json!({ "access": {} })).await.fault(422, "unprocessableEntity");
+    let busy = update(json!({ "access": {} }))
+        .await
+        .fault(422, "unprocessableEntity");
     assert_eq!(busy["reason"], "not-available");
     for (body, status) in [
         (json!({}), 202),
@@ -252,7 +356,10 @@ async fn rename_and_access_are_updates() {
         (json!({ "datastore_version": "18" }), 501),
         (json!({ "replica_of": "" }), 400),
         (json!({ "slave_of": null }), 400),
-        (json!({ "name": "a", "configuration": null, "access": {} }), 400),
+        (
+            json!({ "name": "a", "configuration": null, "access": {} }),
+            400,
+        ),
         (json!({ "flavorRef": "2" }), 400),
         (json!({ "access": { "cidrs": [] } }), 400),
         (json!({ "name": null }), 202),
@@ -260,9 +367,15 @@ async fn rename_and_access_are_updates() {
         update(body.clone()).await.expect_or(status, &body);
     }
     let patched = json!({ "instance": { "name": "db4" } });
-    world.call(&alice, "PATCH", &path, patched).await.expect(202);
+    world
+        .call(&alice, "PATCH", &path, patched)
+        .await
+        .expect(202);
     let narrower = json!({ "instance": { "access": {} } });
-    world.call(&alice, "PATCH", &path, narrower).await.fault(400, "badRequest");
+    world
+        .call(&alice, "PATCH", &path, narrower)
+        .await
+        .fault(400, "badRequest");
 }
 
 impl crate::world::Answer {
@@ -290,15 +403,38 @@ async fn actions_take_one_known_key() {
         (json!({ "eject_replica_source": {} }), 400),
         (json!({ "reset_status": {} }), 403),
     ] {
-        world.post(&alice, &path, body.clone()).await.expect_or(status, &body);
+        world
+            .post(&alice, &path, body.clone())
+            .await
+            .expect_or(status, &body);
     }
-    world.post(&alice, &path, json!({ "restart": null })).await.expect(202);
-    let shown = world.get(&alice, &format!("/instances/{id}")).await.expect(200);
+    world
+        .post(&alice, &path, json!({ "restart": null }))
+        .await
+        .expect(202);
+    let shown = world
+        .get(&alice, &format!("/instances/{id}"))
+        .await
+        .expect(200);
     assert_eq!(shown["instance"]["status"], "REBOOT");
-    world.post(&alice, &path, json!({ "restart": {} })).await.fault(422, "unprocessableEntity");
-    world.post(&root, &path, json!({ "reset_status": {} })).await.expect(202);
-    let task = world.store.find_active_task(id.parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!(world.store.list_signals(task.id).await.unwrap(), [Signal::Cancel]);
+    world
+        .post(&alice, &path, json!({ "restart": {} }))
+        .await
+        .fault(422, "unprocessableEntity");
+    world
+        .post(&root, &path, json!({ "reset_status": {} }))
+        .await
+        .expect(202);
+    let task = world
+        .store
+        .find_active_task(id.parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        world.store.list_signals(task.id).await.unwrap(),
+        [Signal::Cancel]
+    );
 }
 
 #[tokio::test]
@@ -312,10 +448,18 @@ async fn a_delete_works_in_every_state_and_twice() {
     let shown = world.get(&alice, &path).await.expect(200);
     assert_eq!(shown["instance"]["status"], "SHUTDOWN");
     let tasks = world.store.list_tasks(id.parse().unwrap()).await.unwrap();
-    let deletes = tasks.iter().filter(|task| task.workflow == "delete_instance");
+    let deletes = tasks
+        .iter()
+        .filter(|task| task.workflow == "delete_instance");
     assert_eq!(deletes.count(), 1);
-    let create = tasks.iter().find(|task| task.workflow == "create_instance").unwrap();
-    assert_eq!(world.store.list_signals(create.id).await.unwrap(), [Signal::Delete]);
+    let create = tasks
+        .iter()
+        .find(|task| task.workflow == "create_instance")
+        .unwrap();
+    assert_eq!(
+        world.store.list_signals(create.id).await.unwrap(),
+        [Signal::Delete]
+    );
 }
 
 #[tokio::test]
@@ -323,25 +467,49 @@ async fn every_change_is_in_the_audit_trail() {
     let world = World::new().await;
     let (alice, rita, root) = (world.alice().await, world.rita().await, world.root().await);
     let id = world.active(&alice, "db1").await;
-    world.post(&alice, &format!("/instances/{id}/action"), json!({ "restart": {} })).await.expect(202);
-    world.delete(&rita, &format!("/instances/{id}")).await.expect(403);
-    world.post(&alice, "/instances", json!({})).await.expect(400);
+    world
+        .post(
+            &alice,
+            &format!("/instances/{id}/action"),
+            json!({ "restart": {} }),
+        )
+        .await
+        .expect(202);
+    world
+        .delete(&rita, &format!("/instances/{id}"))
+        .await
+        .expect(403);
+    world
+        .post(&alice, "/instances", json!({}))
+        .await
+        .expect(400);
     world.get(&alice, "/instances").await.expect(200);
     let all: Vec<AuditEntry> = world.store.list_audit(None, None, 100).await.unwrap();
     let lines: Vec<_> = all
         .iter()
-        .map(|one| format!("{} {} {} {}", one.actor.user_id, one.action, one.target, one.outcome))
+        .map(|one| {
+            format!(
+                "{} {} {} {}",
+                one.actor.user_id, one.action, one.target, one.outcome
+            )
+        })
         .collect();
-    assert_eq!(lines, [
-        format!("alice instance:create instances/{id} 200"),
-        format!("alice instance:restart instances/{id}/action 202"),
-        format!("rita instance:delete instances/{id} 403"),
-        "alice instance:create instances 400".to_owned(),
-    ]);
+    assert_eq!(
+        lines,
+        [
+            format!("alice instance:create instances/{id} 200"),
+            format!("alice instance:restart instances/{id}/action 202"),
+            format!("rita instance:delete instances/{id} 403"),
+            "alice instance:create instances 400".to_owned(),
+        ]
+    );
     let first = world.get(&root, "/admin/audit?limit=1").await.expect(200);
     assert_expected("audit", &first);
     let of_other = format!("/admin/audit?project={}", tenant_id("other"));
-    assert_eq!(world.get(&root, &of_other).await.expect(200)["audit"], json!([]));
+    assert_eq!(
+        world.get(&root, &of_other).await.expect(200)["audit"],
+        json!([])
+    );
 }
 
 #[tokio::test]
@@ -351,7 +519,10 @@ async fn health_shows_as_operating_status() {
     let id = world.active(&alice, "db1").await;
     for (health, word) in [(Health::Blocked, "BLOCKED"), (Health::Lost, "ERROR")] {
         world.heal(&id, health).await;
-        let shown = world.get(&alice, &format!("/instances/{id}")).await.expect(200);
+        let shown = world
+            .get(&alice, &format!("/instances/{id}"))
+            .await
+            .expect(200);
         assert_eq!(shown["instance"]["operating_status"], word);
         assert_eq!(shown["instance"]["status"], "ACTIVE");
     }
@@ -359,7 +530,10 @@ async fn health_shows_as_operating_status() {
 
 #[tokio::test]
 async fn requests_are_limited_per_project_and_verb() {
-    let config = ApiConfig { rate_per_minute: 3, ..ApiConfig::default() };
+    let config = ApiConfig {
+        rate_per_minute: 3,
+        ..ApiConfig::default()
+    };
     let world = World::with(config).await;
     let (alice, bob) = (world.alice().await, world.bob().await);
     for _ in 0..3 {
@@ -368,8 +542,14 @@ async fn requests_are_limited_per_project_and_verb() {
     let limited = world.get(&alice, "/flavors").await;
     let fault = limited.fault(413, "overLimit");
     assert_eq!(fault["message"], "This request was rate-limited.");
-    assert_eq!(fault["details"], "Only 3 GET request(s) can be made to * every minute.");
-    assert_eq!(limited.header("retry-after"), fault["retryAfter"].as_str().unwrap());
+    assert_eq!(
+        fault["details"],
+        "Only 3 GET request(s) can be made to * every minute."
+    );
+    assert_eq!(
+        limited.header("retry-after"),
+        fault["retryAfter"].as_str().unwrap()
+    );
     world.get(&bob, "/flavors").await.expect(200);
     let limits = world.get(&bob, "/limits").await.expect(200);
     assert_expected("limits", &limits);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use coffer_control::workflow::run_commands::RunCommandsInput;
 use coffer_core::instance::{Health, Lifecycle};
 use coffer_core::task::TaskState;
 use coffer_store::inventory::StoredInventory;
-use coffer_control::workflow::run_commands::RunCommandsInput;
 use serde_json::{Value, json};
 
 use crate::world::{Answer, Caller, EPOCH, World, database, user};
@@ -35,9 +35,22 @@ async fn during(
     let bound = tokio::time::sleep(Duration::from_secs(20));
     tokio::select! {
         answer = &mut request => panic!("answered without a task: {answer:?}"),
-        commands = &mut worker => (request.await, commands),
+        commands = &mut worker => (passing(world, request).await, commands),
         () = bound => panic!("no task was made"),
     }
+}
+
+/// Awaits a request while time goes on in short steps.
+async fn passing(world: &World, request: impl Future<Output = Answer>) -> Answer {
+    tokio::pin!(request);
+    for _ in 0..10_000 {
+        let pause = tokio::time::timeout(Duration::from_millis(2), &mut request);
+        if let Ok(answer) = pause.await {
+            return answer;
+        }
+        world.clock.advance(Duration::from_millis(25));
+    }
+    panic!("the request did not end")
 }
 
 struct Scene {
@@ -69,7 +82,9 @@ impl Scene {
     }
 
     async fn call(&self, method: &str, rest: &str, body: Value) -> Answer {
-        self.world.call(&self.alice, method, &self.path(rest), body).await
+        self.world
+            .call(&self.alice, method, &self.path(rest), body)
+            .await
     }
 }
 
@@ -77,22 +92,37 @@ impl Scene {
 async fn what_is_inside_is_listed_and_shown() {
     let scene = Scene::new().await;
     let databases = scene.get("/databases").await.expect(200);
-    assert_eq!(databases, json!({ "databases": [{ "name": "app" }, { "name": "logs" }] }));
+    assert_eq!(
+        databases,
+        json!({ "databases": [{ "name": "app" }, { "name": "logs" }] })
+    );
     let users = scene.get("/users").await.expect(200);
-    assert_eq!(users, json!({ "users": [
+    assert_eq!(
+        users,
+        json!({ "users": [
         { "name": "ann", "host": "%", "databases": [{ "name": "app" }] },
         { "name": "bea@x", "host": "%", "databases": [] },
-    ] }));
+    ] })
+    );
     for path in ["/users/ann", "/users/ann@%25", "/users/ann%40%25"] {
         assert_eq!(scene.get(path).await.expect(200)["user"]["name"], "ann");
     }
     // Users of PostgreSQL have no host: what looks like one is part of the name.
-    assert_eq!(scene.get("/users/bea%40x").await.expect(200)["user"]["name"], "bea@x");
+    assert_eq!(
+        scene.get("/users/bea%40x").await.expect(200)["user"]["name"],
+        "bea@x"
+    );
     let granted = scene.get("/users/ann/databases").await.expect(200);
     assert_eq!(granted, json!({ "databases": [{ "name": "app" }] }));
     scene.get("/users/nobody").await.fault(404, "itemNotFound");
-    scene.get("/databases/app").await.fault(501, "notImplemented");
-    assert_eq!(scene.get("/root").await.expect(200), json!({ "rootEnabled": false }));
+    scene
+        .get("/databases/app")
+        .await
+        .fault(501, "notImplemented");
+    assert_eq!(
+        scene.get("/root").await.expect(200),
+        json!({ "rootEnabled": false })
+    );
 }
 
 #[tokio::test]
@@ -108,16 +138,34 @@ async fn databases_are_made_and_dropped_by_commands() {
     scene.done("POST", "/databases", single).await.0.expect(202);
     let (answer, commands) = scene.done("DELETE", "/databases/app", Value::Null).await;
     answer.expect(202);
-    assert_eq!(commands, json!([{ "operation": "drop-database", "name": "app" }]));
+    assert_eq!(
+        commands,
+        json!([{ "operation": "drop-database", "name": "app" }])
+    );
     for (method, path, body, status) in [
         ("DELETE", "/databases/nothing", Value::Null, 404),
         ("DELETE", "/databases/postgres", Value::Null, 400),
-        ("POST", "/databases", json!({ "databases": [{ "name": "app" }] }), 400),
+        (
+            "POST",
+            "/databases",
+            json!({ "databases": [{ "name": "app" }] }),
+            400,
+        ),
         ("POST", "/databases", json!({ "databases": [] }), 400),
         ("POST", "/databases", json!({}), 400),
-        ("POST", "/databases", json!({ "databases": [{ "name": "" }] }), 400),
+        (
+            "POST",
+            "/databases",
+            json!({ "databases": [{ "name": "" }] }),
+            400,
+        ),
         ("POST", "/databases", json!({ "databases": 5 }), 400),
-        ("POST", "/databases", json!({ "databases": [{ "name": "x", "collate": "zz" }] }), 400),
+        (
+            "POST",
+            "/databases",
+            json!({ "databases": [{ "name": "x", "collate": "zz" }] }),
+            400,
+        ),
     ] {
         let answer = scene.call(method, path, body.clone()).await;
         assert_eq!(answer.status.as_u16(), status, "{method} {path} {body}");
@@ -141,17 +189,46 @@ async fn users_are_made_changed_and_dropped_by_commands() {
     assert_eq!(commands[0]["changes"][0]["new_name"], "anna");
     let passwords = json!({ "users": [{ "name": "ann", "password": "pw-4", "host": "%" }] });
     scene.done("PUT", "/users", passwords).await.0.expect(202);
-    scene.done("DELETE", "/users/ann", Value::Null).await.0.expect(202);
+    scene
+        .done("DELETE", "/users/ann", Value::Null)
+        .await
+        .0
+        .expect(202);
     for (method, path, body, status) in [
         ("PUT", "/users/ann", json!({ "user": {} }), 400),
-        ("PUT", "/users/ann", json!({ "user": { "name": "bea@x" } }), 400),
-        ("PUT", "/users/ann", json!({ "user": { "password": "" } }), 400),
-        ("PUT", "/users/nobody", json!({ "user": { "password": "p" } }), 404),
-        ("PUT", "/users", json!({ "users": [{ "name": "nobody", "password": "p" }] }), 404),
+        (
+            "PUT",
+            "/users/ann",
+            json!({ "user": { "name": "bea@x" } }),
+            400,
+        ),
+        (
+            "PUT",
+            "/users/ann",
+            json!({ "user": { "password": "" } }),
+            400,
+        ),
+        (
+            "PUT",
+            "/users/nobody",
+            json!({ "user": { "password": "p" } }),
+            404,
+        ),
+        (
+            "PUT",
+            "/users",
+            json!({ "users": [{ "name": "nobody", "password": "p" }] }),
+            404,
+        ),
         ("PUT", "/users", json!({ "users": [] }), 400),
         ("DELETE", "/users/nobody", Value::Null, 404),
         ("DELETE", "/users/postgres", Value::Null, 400),
-        ("POST", "/users", json!({ "users": [{ "name": "ann", "password": "p" }] }), 400),
+        (
+            "POST",
+            "/users",
+            json!({ "users": [{ "name": "ann", "password": "p" }] }),
+            400,
+        ),
         ("POST", "/users", json!({ "users": [{ "name": "x" }] }), 400),
         (
             "POST",
@@ -162,7 +239,11 @@ async fn users_are_made_changed_and_dropped_by_commands() {
     ] {
         let answer = scene.call(method, path, body.clone()).await;
         let text = String::from_utf8_lossy(&answer.bytes).into_owned();
-        assert_eq!(answer.status.as_u16(), status, "{method} {path} {body}: {text}");
+        assert_eq!(
+            answer.status.as_u16(),
+            status,
+            "{method} {path} {body}: {text}"
+        );
     }
 }
 
@@ -173,19 +254,29 @@ async fn grants_are_given_and_taken() {
     let (answer, commands) = scene.done("PUT", "/users/ann/databases", body).await;
     answer.expect(202);
     assert_eq!(commands[0]["databases"], json!(["logs"]));
-    let (answer, commands) = scene.done("DELETE", "/users/ann/databases/app", Value::Null).await;
+    let (answer, commands) = scene
+        .done("DELETE", "/users/ann/databases/app", Value::Null)
+        .await;
     answer.expect(202);
     assert_eq!(commands[0]["operation"], "revoke");
-    let not_held = scene.call("DELETE", "/users/ann/databases/logs", Value::Null).await;
+    let not_held = scene
+        .call("DELETE", "/users/ann/databases/logs", Value::Null)
+        .await;
     not_held.fault(404, "itemNotFound");
     let unknown = json!({ "databases": [{ "name": "nothing" }] });
-    scene.call("PUT", "/users/ann/databases", unknown).await.fault(404, "itemNotFound");
+    scene
+        .call("PUT", "/users/ann/databases", unknown)
+        .await
+        .fault(404, "itemNotFound");
 }
 
 #[tokio::test]
 async fn root_gets_a_password_that_is_shown_once() {
     let scene = Scene::new().await;
-    scene.call("DELETE", "/root", Value::Null).await.fault(404, "itemNotFound");
+    scene
+        .call("DELETE", "/root", Value::Null)
+        .await
+        .fault(404, "itemNotFound");
     let (answer, commands) = scene.done("POST", "/root", Value::Null).await;
     let shown = answer.expect(200);
     assert_eq!(shown["user"]["name"], "postgres");
@@ -194,7 +285,10 @@ async fn root_gets_a_password_that_is_shown_once() {
     for body in [json!({}), json!({ "password": "chosen-one" })] {
         let (answer, _) = scene.done("POST", "/root", body.clone()).await;
         let shown = answer.expect(200);
-        assert!(body.get("password").is_none_or(|chosen| *chosen == shown["user"]["password"]));
+        assert!(
+            body.get("password")
+                .is_none_or(|chosen| *chosen == shown["user"]["password"])
+        );
     }
     let inventory = StoredInventory {
         counter: 2,
@@ -203,20 +297,27 @@ async fn root_gets_a_password_that_is_shown_once() {
         is_root_enabled: true,
     };
     let id = scene.id.parse().unwrap();
-    scene.world.store.put_inventory(id, &inventory, EPOCH).await.unwrap();
-    assert_eq!(scene.get("/root").await.expect(200), json!({ "rootEnabled": true }));
-    let write = coffer_store::Write::SetRootEnabled { instance_id: id, at: EPOCH };
-    let request = scene.call("POST", "/root", Value::Null);
-    let ended = async {
-        let mut wakeups = scene.world.store.subscribe();
-        loop {
-            if let Some(task) = scene.world.claim(&scene.id).await.pop() {
-                return scene.world.end(&task, TaskState::Done, None, vec![write.clone()]).await;
-            }
-            wakeups.wait().await;
-        }
+    scene
+        .world
+        .store
+        .put_inventory(id, &inventory, EPOCH)
+        .await
+        .unwrap();
+    assert_eq!(
+        scene.get("/root").await.expect(200),
+        json!({ "rootEnabled": true })
+    );
+    // What the task does when it is done.
+    let asked = scene.world.create(&scene.alice, "db2").await;
+    let task = scene.world.claim(&asked).await.remove(0);
+    let write = coffer_store::Write::SetRootEnabled {
+        instance_id: id,
+        at: EPOCH,
     };
-    tokio::join!(request, ended).0.expect(200);
+    scene
+        .world
+        .end(&task, TaskState::Done, None, vec![write])
+        .await;
     let (answer, commands) = scene.done("DELETE", "/root", Value::Null).await;
     assert_eq!((answer.status.as_u16(), answer.bytes.len()), (204, 0));
     assert_eq!(commands[0]["operation"], "disable-root");
@@ -234,22 +335,10 @@ async fn a_command_that_fails_says_why_and_one_that_lasts_is_accepted() {
     assert_eq!(fault["message"], "the engine is down: it does not answer");
 
     let request = scene.world.post(&scene.alice, &path, body);
-    let time = async {
-        let mut wakeups = scene.world.store.subscribe();
-        while scene.world.store.find_active_task(scene.id.parse().unwrap()).await.unwrap().is_none() {
-            wakeups.wait().await;
-        }
-        // The handler may not sleep yet: time goes on until it does.
-        loop {
-            scene.world.clock.advance(Duration::from_secs(11));
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! {
-        answer = request => { answer.expect(202); }
-        () = time => unreachable!("time never ends"),
-        () = tokio::time::sleep(Duration::from_secs(20)) => panic!("the request did not end"),
-    }
+    let answer = passing(&scene.world, request).await;
+    answer.expect(202);
+    let passed = scene.world.app.clock.now().millis_since(EPOCH);
+    assert!(passed >= 10_000, "{passed} ms");
 }
 
 #[tokio::test]
@@ -260,14 +349,24 @@ async fn an_instance_that_is_not_ready_is_422() {
         ("GET", "/databases", Value::Null),
         ("GET", "/users", Value::Null),
         ("GET", "/root", Value::Null),
-        ("POST", "/databases", json!({ "databases": [{ "name": "a" }] })),
+        (
+            "POST",
+            "/databases",
+            json!({ "databases": [{ "name": "a" }] }),
+        ),
         ("POST", "/root", Value::Null),
     ] {
-        let fault = scene.call(method, path, body).await.fault(422, "unprocessableEntity");
+        let fault = scene
+            .call(method, path, body)
+            .await
+            .fault(422, "unprocessableEntity");
         assert_eq!(fault["reason"], "not-ready");
     }
     let building = scene.world.create(&scene.alice, "db2").await;
-    let answer = scene.world.get(&scene.alice, &format!("/instances/{building}/users")).await;
+    let answer = scene
+        .world
+        .get(&scene.alice, &format!("/instances/{building}/users"))
+        .await;
     answer.fault(422, "unprocessableEntity");
     scene.world.finish(&building, Lifecycle::Active).await;
 }

@@ -10,10 +10,16 @@ async fn projects_and_users_come_and_go() {
     let world = World::new().await;
     let root = world.root().await;
     let new = json!({ "project": { "name": "shop", "description": "the shop" } });
-    let project = world.post(&root, "/admin/projects", new.clone()).await.expect(200);
+    let project = world
+        .post(&root, "/admin/projects", new.clone())
+        .await
+        .expect(200);
     let id = project["project"]["id"].as_str().unwrap();
     assert_eq!(id.len(), 32);
-    world.post(&root, "/admin/projects", new).await.fault(409, "conflict");
+    world
+        .post(&root, "/admin/projects", new)
+        .await
+        .fault(409, "conflict");
     let user = json!({ "user": { "name": "carl", "password": "long enough",
         "default_project_id": id } });
     let user = world.post(&root, "/admin/users", user).await.expect(200);
@@ -22,13 +28,22 @@ async fn projects_and_users_come_and_go() {
     let role = format!("/admin/projects/{id}/users/{user_id}/roles/member");
     world.put(&root, &role, Value::Null).await.expect(204);
     world.put(&root, &role, Value::Null).await.expect(204);
-    let held = world.get(&root, &format!("/admin/assignments?user={user_id}")).await.expect(200);
+    let held = world
+        .get(&root, &format!("/admin/assignments?user={user_id}"))
+        .await
+        .expect(200);
     assert_eq!(held["assignments"][0]["role"], "member");
     let found = world.get(&root, "/admin/users?name=carl").await.expect(200);
     assert_eq!(found["users"][0]["id"], user_id);
     world.delete(&root, &role).await.expect(204);
-    world.delete(&root, &format!("/admin/users/{user_id}")).await.expect(204);
-    world.delete(&root, &format!("/admin/users/{user_id}")).await.fault(404, "itemNotFound");
+    world
+        .delete(&root, &format!("/admin/users/{user_id}"))
+        .await
+        .expect(204);
+    world
+        .delete(&root, &format!("/admin/users/{user_id}"))
+        .await
+        .fault(404, "itemNotFound");
     let closed = json!({ "project": { "enabled": false } });
     let path = format!("/admin/projects/{id}");
     let shown = world.call(&root, "PATCH", &path, closed).await.expect(200);
@@ -62,19 +77,37 @@ async fn sizes_and_places_come_and_go() {
     let world = World::new().await;
     let (alice, root) = (world.alice().await, world.root().await);
     let flavor = json!({ "flavor": { "id": "007", "name": "m7", "ram": 2048, "vcpus": 2 } });
-    world.post(&root, "/admin/flavors", flavor.clone()).await.expect(200);
-    world.post(&root, "/admin/flavors", flavor).await.fault(409, "conflict");
+    world
+        .post(&root, "/admin/flavors", flavor.clone())
+        .await
+        .expect(200);
+    world
+        .post(&root, "/admin/flavors", flavor)
+        .await
+        .fault(409, "conflict");
     assert_expected("flavors", &world.get(&alice, "/flavors").await.expect(200));
-    assert_eq!(world.get(&alice, "/flavors/6.1").await.expect(200)["flavor"]["id"], Value::Null);
+    assert_eq!(
+        world.get(&alice, "/flavors/6.1").await.expect(200)["flavor"]["id"],
+        Value::Null
+    );
     let change = json!({ "flavor": { "ram": 4096 } });
-    let changed = world.call(&root, "PATCH", "/admin/flavors/007", change).await.expect(200);
+    let changed = world
+        .call(&root, "PATCH", "/admin/flavors/007", change)
+        .await
+        .expect(200);
     assert_eq!(changed["flavor"]["ram"], 4096);
     let zone = json!({ "zone": { "name": "az2" } });
     world.post(&root, "/admin/zones", zone).await.expect(200);
-    assert_eq!(world.get(&root, "/admin/zones").await.expect(200)["zones"][1]["name"], "az2");
+    assert_eq!(
+        world.get(&root, "/admin/zones").await.expect(200)["zones"][1]["name"],
+        "az2"
+    );
     world.delete(&root, "/admin/zones/az2").await.expect(204);
     let kind = json!({ "volume_type": { "name": "gold", "description": "fast" } });
-    world.post(&root, "/admin/volume-types", kind).await.expect(200);
+    world
+        .post(&root, "/admin/volume-types", kind)
+        .await
+        .expect(200);
     let change = json!({ "volume_type": { "description": "faster" } });
     let path = "/admin/volume-types/gold";
     let changed = world.call(&root, "PATCH", path, change).await.expect(200);
@@ -83,7 +116,10 @@ async fn sizes_and_places_come_and_go() {
     let role = json!({ "role": { "name": "auditor" } });
     world.post(&root, "/admin/roles", role).await.expect(200);
     world.get(&root, "/admin/roles/auditor").await.expect(200);
-    world.delete(&root, "/admin/roles/auditor").await.expect(204);
+    world
+        .delete(&root, "/admin/roles/auditor")
+        .await
+        .expect(204);
 }
 
 #[tokio::test]
@@ -91,27 +127,66 @@ async fn our_own_routes_refuse_unknown_keys_and_bad_values() {
     let world = World::new().await;
     let root = world.root().await;
     for (path, body) in [
-        ("/admin/projects", json!({ "project": { "name": "a", "color": "red" } })),
-        ("/admin/projects", json!({ "project": { "name": "a" }, "extra": 1 })),
+        (
+            "/admin/projects",
+            json!({ "project": { "name": "a", "color": "red" } }),
+        ),
+        (
+            "/admin/projects",
+            json!({ "project": { "name": "a" }, "extra": 1 }),
+        ),
         ("/admin/projects", json!({ "project": { "name": "" } })),
-        ("/admin/users", json!({ "user": { "name": "a", "password": "short" } })),
-        ("/admin/users", json!({ "user": { "name": "a", "password": "x".repeat(513) } })),
+        (
+            "/admin/users",
+            json!({ "user": { "name": "a", "password": "short" } }),
+        ),
+        (
+            "/admin/users",
+            json!({ "user": { "name": "a", "password": "x".repeat(513) } }),
+        ),
         ("/admin/users", json!({ "user": { "name": "a" } })),
-        ("/admin/flavors", json!({ "flavor": { "id": "a b", "name": "a", "ram": 512, "vcpus": 1 } })),
-        ("/admin/flavors", json!({ "flavor": { "id": "a", "name": "a", "ram": 1, "vcpus": 1 } })),
-        ("/admin/flavors", json!({ "flavor": { "id": "a", "name": "a", "ram": -1, "vcpus": 1 } })),
-        ("/admin/flavors", json!({ "flavor": { "id": "a", "name": "a", "ram": "x", "vcpus": 1 } })),
+        (
+            "/admin/flavors",
+            json!({ "flavor": { "id": "a b", "name": "a", "ram": 512, "vcpus": 1 } }),
+        ),
+        (
+            "/admin/flavors",
+            json!({ "flavor": { "id": "a", "name": "a", "ram": 1, "vcpus": 1 } }),
+        ),
+        (
+            "/admin/flavors",
+            json!({ "flavor": { "id": "a", "name": "a", "ram": -1, "vcpus": 1 } }),
+        ),
+        (
+            "/admin/flavors",
+            json!({ "flavor": { "id": "a", "name": "a", "ram": "x", "vcpus": 1 } }),
+        ),
         ("/admin/zones", json!({ "zone": {} })),
-        ("/admin/volume-types", json!({ "volume_type": { "name": "a", "size": 1 } })),
-        ("/admin/roles", json!({ "role": { "name": "a", "rights": [] } })),
+        (
+            "/admin/volume-types",
+            json!({ "volume_type": { "name": "a", "size": 1 } }),
+        ),
+        (
+            "/admin/roles",
+            json!({ "role": { "name": "a", "rights": [] } }),
+        ),
     ] {
         let answer = world.post(&root, path, body.clone()).await;
         let text = String::from_utf8_lossy(&answer.bytes).into_owned();
         assert_eq!(answer.status.as_u16(), 400, "{path} {body}: {text}");
     }
-    world.get(&root, "/admin/assignments").await.fault(400, "badRequest");
-    let path = format!("/admin/projects/{}/users/alice/roles/king", tenant_id("demo"));
-    world.put(&root, &path, Value::Null).await.fault(404, "itemNotFound");
+    world
+        .get(&root, "/admin/assignments")
+        .await
+        .fault(400, "badRequest");
+    let path = format!(
+        "/admin/projects/{}/users/alice/roles/king",
+        tenant_id("demo")
+    );
+    world
+        .put(&root, &path, Value::Null)
+        .await
+        .fault(404, "itemNotFound");
 }
 
 #[tokio::test]
@@ -122,16 +197,31 @@ async fn quotas_are_read_by_their_owner_and_set_by_the_operator() {
     assert_expected("quotas", &world.get(&alice, &own).await.expect(200));
     let other = format!("/mgmt/quotas/{}", tenant_id("other"));
     world.get(&alice, &other).await.fault(403, "forbidden");
-    world.put(&alice, &own, json!({ "quotas": { "instances": 99 } })).await.fault(401, "unauthorized");
+    world
+        .put(&alice, &own, json!({ "quotas": { "instances": 99 } }))
+        .await
+        .fault(401, "unauthorized");
     let body = json!({ "quotas": { "instances": 3, "volumes": null } });
     let answer = world.put(&root, &own, body).await.expect(200);
     assert_eq!(answer, json!({ "quotas": { "instances": 3 } }));
     let read = world.get(&alice, &own).await.expect(200);
     assert_eq!(read["quotas"][0]["limit"], 3);
-    world.put(&root, &own, json!({ "quotas": { "cars": 1 } })).await.fault(404, "itemNotFound");
-    world.put(&root, &own, json!({ "quotas": { "ram": -2 } })).await.fault(400, "badRequest");
-    world.put(&root, &own, json!({ "quotas": { "ram": "x" } })).await.fault(400, "badRequest");
-    world.put(&root, "/mgmt/quotas/nobody", json!({ "quotas": {} })).await.fault(404, "itemNotFound");
+    world
+        .put(&root, &own, json!({ "quotas": { "cars": 1 } }))
+        .await
+        .fault(404, "itemNotFound");
+    world
+        .put(&root, &own, json!({ "quotas": { "ram": -2 } }))
+        .await
+        .fault(400, "badRequest");
+    world
+        .put(&root, &own, json!({ "quotas": { "ram": "x" } }))
+        .await
+        .fault(400, "badRequest");
+    world
+        .put(&root, "/mgmt/quotas/nobody", json!({ "quotas": {} }))
+        .await
+        .fault(404, "itemNotFound");
 }
 
 #[tokio::test]
@@ -142,8 +232,14 @@ async fn datastores_are_found_by_id_and_name() {
     assert_expected("datastores", &list);
     let id = list["datastores"][0]["id"].as_str().unwrap();
     let version = list["datastores"][0]["default_version"].as_str().unwrap();
-    for path in [format!("/datastores/{id}"), "/datastores/postgresql".to_owned()] {
-        assert_eq!(world.get(&alice, &path).await.expect(200)["datastore"]["id"], id);
+    for path in [
+        format!("/datastores/{id}"),
+        "/datastores/postgresql".to_owned(),
+    ] {
+        assert_eq!(
+            world.get(&alice, &path).await.expect(200)["datastore"]["id"],
+            id
+        );
     }
     for path in [
         format!("/datastores/{id}/versions/{version}"),
@@ -157,9 +253,20 @@ async fn datastores_are_found_by_id_and_name() {
         assert_eq!(shown["version"]["active"], true);
     }
     // Trove answers 400 for a version, 404 for a datastore.
-    world.get(&alice, "/datastores/postgresql/versions/9").await.fault(400, "badRequest");
-    world.get(&alice, "/datastores/mysql/versions/9").await.fault(404, "itemNotFound");
-    let flavors = world.get(&alice, &format!("/datastores/{id}/versions/{version}/flavors")).await;
+    world
+        .get(&alice, "/datastores/postgresql/versions/9")
+        .await
+        .fault(400, "badRequest");
+    world
+        .get(&alice, "/datastores/mysql/versions/9")
+        .await
+        .fault(404, "itemNotFound");
+    let flavors = world
+        .get(
+            &alice,
+            &format!("/datastores/{id}/versions/{version}/flavors"),
+        )
+        .await;
     assert_eq!(flavors.expect(200)["flavors"].as_array().unwrap().len(), 2);
     let types = format!("/datastores/{id}/versions/{version}/volume-types");
     let types = world.get(&alice, &types).await.expect(200);

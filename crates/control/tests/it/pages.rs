@@ -15,15 +15,25 @@ fn href(list: &Value, key: &str) -> Option<String> {
 /// The path below the project, as a client cuts it out of a link.
 fn below(href: &str, caller: &Caller) -> String {
     let prefix = format!("https://db.test:8779/v1.0/{}", caller.project);
-    href.strip_prefix(&prefix).unwrap_or_else(|| panic!("{href}")).to_owned()
+    href.strip_prefix(&prefix)
+        .unwrap_or_else(|| panic!("{href}"))
+        .to_owned()
 }
 
 #[tokio::test]
 async fn instances_come_in_pages_by_id() {
     let world = World::new().await;
     let alice = world.alice().await;
-    world.store.set_quota(&tenant_id("demo"), Resource::Instances, -1).await.unwrap();
-    world.store.set_quota(&tenant_id("demo"), Resource::Volumes, -1).await.unwrap();
+    world
+        .store
+        .set_quota(&tenant_id("demo"), Resource::Instances, -1)
+        .await
+        .unwrap();
+    world
+        .store
+        .set_quota(&tenant_id("demo"), Resource::Volumes, -1)
+        .await
+        .unwrap();
     let mut ids = Vec::new();
     for n in 0..45 {
         ids.push(world.create(&alice, &format!("db{n}")).await);
@@ -35,10 +45,17 @@ async fn instances_come_in_pages_by_id() {
         let list = world.get(&alice, &path).await.expect(200);
         let page = list["instances"].as_array().unwrap();
         // Inside a page the newest comes first.
-        seen.extend(page.iter().rev().map(|one| one["id"].as_str().unwrap().to_owned()));
+        seen.extend(
+            page.iter()
+                .rev()
+                .map(|one| one["id"].as_str().unwrap().to_owned()),
+        );
         assert_eq!(href(&list, "links"), href(&list, "instances_links"));
         next = href(&list, "links").map(|href| below(&href, &alice));
-        assert!(next.as_ref().is_none_or(|next| next.contains("include_clustered=False")));
+        assert!(
+            next.as_ref()
+                .is_none_or(|next| next.contains("include_clustered=False"))
+        );
         pages += 1;
     }
     assert_eq!((pages, seen), (3, ids));
@@ -47,14 +64,29 @@ async fn instances_come_in_pages_by_id() {
     let exact = world.get(&alice, "/instances?limit=5").await.expect(200);
     assert_eq!(exact["instances"].as_array().unwrap().len(), 5);
     for bad in ["limit=x", "limit=-1", "marker=x", "marker=%00"] {
-        world.get(&alice, &format!("/instances?{bad}")).await.fault(400, "badRequest");
+        world
+            .get(&alice, &format!("/instances?{bad}"))
+            .await
+            .fault(400, "badRequest");
     }
     let root = world.root().await;
-    let managed = world.get(&root, "/mgmt/instances?limit=100&deleted=False").await.expect(200);
+    let managed = world
+        .get(&root, "/mgmt/instances?limit=100&deleted=False")
+        .await
+        .expect(200);
     assert_eq!(managed["instances"].as_array().unwrap().len(), 45);
     let of_bob = format!("/mgmt/instances?project_id={}", tenant_id("other"));
-    assert_eq!(world.get(&root, &of_bob).await.expect(200)["instances"].as_array().unwrap().len(), 0);
-    world.get(&root, "/mgmt/instances?deleted=True").await.fault(501, "notImplemented");
+    assert_eq!(
+        world.get(&root, &of_bob).await.expect(200)["instances"]
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
+    world
+        .get(&root, "/mgmt/instances?deleted=True")
+        .await
+        .fault(501, "notImplemented");
 }
 
 #[tokio::test]
@@ -69,7 +101,11 @@ async fn names_with_signs_survive_both_ways_of_paging() {
         users: names.iter().map(|name| user(name, &[])).collect(),
         is_root_enabled: false,
     };
-    world.store.put_inventory(id.parse().unwrap(), &inventory, EPOCH).await.unwrap();
+    world
+        .store
+        .put_inventory(id.parse().unwrap(), &inventory, EPOCH)
+        .await
+        .unwrap();
     for (kind, links) in [("users", "users_links"), ("databases", "databases_links")] {
         for is_pasted in [false, true] {
             let mut seen = Vec::new();

@@ -1,9 +1,9 @@
 //! A small world: three projects' worth of users, what the operator offers, and a router over a
 //! store in memory. Time stands still until a test moves it; ids are the same in every run.
 
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,21 +33,21 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 /// 2026-11-21T04:09:23Z.
-pub const EPOCH: Timestamp = Timestamp::from_micros(1_795_234_163_000_000);
-pub const DATASTORE: Uuid = Uuid::from_u128(0xd5);
-pub const VERSION: Uuid = Uuid::from_u128(0xd517);
-pub const ZONE: &str = "az01.cell01.qhzwy";
+pub(crate) const EPOCH: Timestamp = Timestamp::from_micros(1_795_234_163_000_000);
+pub(crate) const DATASTORE: Uuid = Uuid::from_u128(0xd5);
+pub(crate) const VERSION: Uuid = Uuid::from_u128(0xd517);
+pub(crate) const ZONE: &str = "az01.cell01.qhzwy";
 /// Password of every user of the world.
-pub const PASSWORD: &str = "correct horse";
+pub(crate) const PASSWORD: &str = "correct horse";
 
 /// Stands still until moved.
 #[derive(Debug)]
-pub struct TestClock {
+pub(crate) struct TestClock {
     passed: watch::Sender<Duration>,
 }
 
 impl TestClock {
-    pub fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         self.passed.send_modify(|passed| *passed += by);
     }
 }
@@ -87,52 +87,65 @@ impl Entropy for CountingEntropy {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub bytes: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Answer {
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or_else(|error| {
-            panic!("{}: {error}: {}", self.status, String::from_utf8_lossy(&self.bytes))
+            panic!(
+                "{}: {error}: {}",
+                self.status,
+                String::from_utf8_lossy(&self.bytes)
+            )
         })
     }
 
     /// Checks the status and gives the body, which is `null` when there is none.
     #[track_caller]
-    pub fn expect(&self, status: u16) -> Value {
+    pub(crate) fn expect(&self, status: u16) -> Value {
         let text = String::from_utf8_lossy(&self.bytes);
         assert_eq!(self.status.as_u16(), status, "{text}");
-        if self.bytes.is_empty() { Value::Null } else { self.json() }
+        if self.bytes.is_empty() {
+            Value::Null
+        } else {
+            self.json()
+        }
     }
 
     /// Checks the status and the fault's shape and key; gives the fault.
     #[track_caller]
-    pub fn fault(&self, status: u16, key: &str) -> Value {
+    pub(crate) fn fault(&self, status: u16, key: &str) -> Value {
         let body = self.expect(status);
         let fault = &body[key];
         assert_eq!(fault["code"], status, "{body}");
         for field in ["message", "request_id", "reason"] {
-            assert!(fault[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {body}");
+            assert!(
+                fault[field].as_str().is_some_and(|text| !text.is_empty()),
+                "{field}: {body}"
+            );
         }
         assert_eq!(self.header("content-type"), "application/json");
         assert_eq!(self.header("x-openstack-request-id"), fault["request_id"]);
         fault.clone()
     }
 
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 }
 
 /// The world.
-pub struct World {
-    pub app: AppState,
-    pub store: Store,
-    pub clock: Arc<TestClock>,
+pub(crate) struct World {
+    pub(crate) app: AppState,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<TestClock>,
     router: Router,
     /// Tokens that were issued without a login, by user.
     tokens: Mutex<Vec<String>>,
@@ -140,26 +153,35 @@ pub struct World {
 
 /// Somebody with a token, and the project in its paths.
 #[derive(Debug, Clone)]
-pub struct Caller {
-    pub token: String,
-    pub project: String,
+pub(crate) struct Caller {
+    pub(crate) token: String,
+    pub(crate) project: String,
 }
 
-pub fn tenant_id(name: &str) -> TenantId {
+pub(crate) fn tenant_id(name: &str) -> TenantId {
     // 32 digits, like Keystone's.
     let hex: String = name.bytes().map(|b| format!("{b:02x}")).collect();
     format!("{hex:0<32}").parse().unwrap()
 }
 
 impl World {
-    pub async fn new() -> Self {
-        Self::with(ApiConfig { rate_per_minute: 0, ..ApiConfig::default() }).await
+    pub(crate) async fn new() -> Self {
+        Self::with(ApiConfig {
+            rate_per_minute: 0,
+            ..ApiConfig::default()
+        })
+        .await
     }
 
-    pub async fn with(config: ApiConfig) -> Self {
-        let options = StoreOptions { durability: Durability::Off, ..StoreOptions::default() };
+    pub(crate) async fn with(config: ApiConfig) -> Self {
+        let options = StoreOptions {
+            durability: Durability::Off,
+            ..StoreOptions::default()
+        };
         let store = Store::open(&StoreUrl::SqliteMemory, options).await.unwrap();
-        let clock = Arc::new(TestClock { passed: watch::channel(Duration::ZERO).0 });
+        let clock = Arc::new(TestClock {
+            passed: watch::channel(Duration::ZERO).0,
+        });
         let entropy: Arc<dyn Entropy> = Arc::new(CountingEntropy::default());
         let secrets = SecretBox::new([7; 32], Arc::clone(&entropy));
         let app = AppState::new(store.clone(), clock.clone(), entropy, secrets, config);
@@ -193,7 +215,13 @@ impl World {
         }
         // One hash for all: it takes its time.
         let password = coffer_core::secret::Secret::new(PASSWORD.to_owned());
-        let hash = self.app.logins.passwords().hash(&*self.app.entropy, &password).await.unwrap();
+        let hash = self
+            .app
+            .logins
+            .passwords()
+            .hash(&*self.app.entropy, &password)
+            .await
+            .unwrap();
         for (user, project, role) in [
             ("root", "admin", "admin"),
             ("alice", "demo", "member"),
@@ -230,7 +258,10 @@ impl World {
             };
             self.store.insert_flavor(&flavor).await.unwrap();
         }
-        let zone = Zone { name: Name::parse("name", ZONE).unwrap(), created_at: EPOCH };
+        let zone = Zone {
+            name: Name::parse("name", ZONE).unwrap(),
+            created_at: EPOCH,
+        };
         self.store.insert_zone(&zone).await.unwrap();
         let kind = VolumeType {
             name: Name::parse("name", "cow").unwrap(),
@@ -263,11 +294,14 @@ impl World {
             created_at: EPOCH,
         };
         self.store.upsert_datastore_version(&version).await.unwrap();
-        self.store.set_default_version(id, version_id).await.unwrap();
+        self.store
+            .set_default_version(id, version_id)
+            .await
+            .unwrap();
     }
 
     /// A token without a login: hashing passwords takes its time.
-    pub async fn token(&self, user: &str, project: &str) -> Caller {
+    pub(crate) async fn token(&self, user: &str, project: &str) -> Caller {
         let text = {
             let mut tokens = self.tokens.lock().unwrap();
             let text = format!("token-{user}-{project}-{}", tokens.len());
@@ -283,35 +317,42 @@ impl World {
             expires_at: now.plus_seconds(3_600),
         };
         self.store.insert_token(&token).await.unwrap();
-        Caller { token: text, project: tenant_id(project).to_string() }
+        Caller {
+            token: text,
+            project: tenant_id(project).to_string(),
+        }
     }
 
-    pub async fn alice(&self) -> Caller {
+    pub(crate) async fn alice(&self) -> Caller {
         self.token("alice", "demo").await
     }
 
-    pub async fn rita(&self) -> Caller {
+    pub(crate) async fn rita(&self) -> Caller {
         self.token("rita", "demo").await
     }
 
-    pub async fn bob(&self) -> Caller {
+    pub(crate) async fn bob(&self) -> Caller {
         self.token("bob", "other").await
     }
 
-    pub async fn root(&self) -> Caller {
+    pub(crate) async fn root(&self) -> Caller {
         self.token("root", "admin").await
     }
 
     /// Sends a request as it is.
-    pub async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 16 * 1024 * 1024).await.unwrap().to_vec();
-        Answer { status: parts.status, headers: parts.headers, bytes }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            bytes,
+        }
     }
 
     /// Sends a request below the caller's project; `Null` is no body.
-    pub async fn call(&self, who: &Caller, method: &str, path: &str, body: Value) -> Answer {
+    pub(crate) async fn call(&self, who: &Caller, method: &str, path: &str, body: Value) -> Answer {
         let path = format!("/v1.0/{}{path}", who.project);
         let request = Request::builder()
             .method(Method::from_bytes(method.as_bytes()).unwrap())
@@ -327,24 +368,24 @@ impl World {
         self.send(request.unwrap()).await
     }
 
-    pub async fn get(&self, who: &Caller, path: &str) -> Answer {
+    pub(crate) async fn get(&self, who: &Caller, path: &str) -> Answer {
         self.call(who, "GET", path, Value::Null).await
     }
 
-    pub async fn post(&self, who: &Caller, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, who: &Caller, path: &str, body: Value) -> Answer {
         self.call(who, "POST", path, body).await
     }
 
-    pub async fn put(&self, who: &Caller, path: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&self, who: &Caller, path: &str, body: Value) -> Answer {
         self.call(who, "PUT", path, body).await
     }
 
-    pub async fn delete(&self, who: &Caller, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, who: &Caller, path: &str) -> Answer {
         self.call(who, "DELETE", path, Value::Null).await
     }
 
     /// Asks for an instance and gives its id.
-    pub async fn create(&self, who: &Caller, name: &str) -> String {
+    pub(crate) async fn create(&self, who: &Caller, name: &str) -> String {
         let body = json!({ "instance": {
             "name": name,
             "flavorRef": "1",
@@ -357,7 +398,7 @@ impl World {
 
     /// Asks for an instance and does what the task manager and the conductor would: it is ACTIVE
     /// and HEALTHY, with a database and two users inside.
-    pub async fn active(&self, who: &Caller, name: &str) -> String {
+    pub(crate) async fn active(&self, who: &Caller, name: &str) -> String {
         let id = self.create(who, name).await;
         self.finish(&id, Lifecycle::Active).await;
         self.heal(&id, Health::Healthy).await;
@@ -368,28 +409,43 @@ impl World {
             users: vec![user("ann", &["app"]), user("bea@x", &[])],
             is_root_enabled: false,
         };
-        self.store.put_inventory(instance_id, &inventory, EPOCH).await.unwrap();
+        self.store
+            .put_inventory(instance_id, &inventory, EPOCH)
+            .await
+            .unwrap();
         id
     }
 
     /// Ends all tasks of an instance as done, and leaves the instance in `lifecycle`.
-    pub async fn finish(&self, id: &str, lifecycle: Lifecycle) {
+    pub(crate) async fn finish(&self, id: &str, lifecycle: Lifecycle) {
         let instance_id = id.parse().unwrap();
-        let write = Write::SetLifecycle { instance_id, lifecycle, fault: None };
+        let write = Write::SetLifecycle {
+            instance_id,
+            lifecycle,
+            fault: None,
+        };
         for task in self.claim(id).await {
-            self.end(&task, TaskState::Done, None, vec![write.clone()]).await;
+            self.end(&task, TaskState::Done, None, vec![write.clone()])
+                .await;
         }
     }
 
     /// Claims all tasks and gives those of an instance.
-    pub async fn claim(&self, id: &str) -> Vec<Task> {
+    pub(crate) async fn claim(&self, id: &str) -> Vec<Task> {
         let instance_id: InstanceId = id.parse().unwrap();
-        let claimed = self.store.claim_tasks("w", self.clock.now(), 100).await.unwrap();
-        claimed.into_iter().filter(|task| task.instance_id == Some(instance_id)).collect()
+        let claimed = self
+            .store
+            .claim_tasks("w", self.clock.now(), 100)
+            .await
+            .unwrap();
+        claimed
+            .into_iter()
+            .filter(|task| task.instance_id == Some(instance_id))
+            .collect()
     }
 
     /// Ends a claimed task.
-    pub async fn end(
+    pub(crate) async fn end(
         &self,
         task: &Task,
         state: TaskState,
@@ -421,7 +477,7 @@ impl World {
     }
 
     /// Reports health as the conductor would.
-    pub async fn heal(&self, id: &str, health: Health) {
+    pub(crate) async fn heal(&self, id: &str, health: Health) {
         let observation = Observation {
             instance_id: id.parse().unwrap(),
             generation: Generation(1),
@@ -431,11 +487,14 @@ impl World {
             inventory_counter: 1,
             at: self.clock.now(),
         };
-        self.store.record_observations(&[observation]).await.unwrap();
+        self.store
+            .record_observations(&[observation])
+            .await
+            .unwrap();
     }
 }
 
-pub fn database(name: &str) -> StoredDatabase {
+pub(crate) fn database(name: &str) -> StoredDatabase {
     StoredDatabase {
         name: name.to_owned(),
         character_set: "UTF8".to_owned(),
@@ -443,7 +502,7 @@ pub fn database(name: &str) -> StoredDatabase {
     }
 }
 
-pub fn user(name: &str, databases: &[&str]) -> StoredUser {
+pub(crate) fn user(name: &str, databases: &[&str]) -> StoredUser {
     StoredUser {
         name: name.to_owned(),
         host: "%".to_owned(),

@@ -8,9 +8,9 @@ use coffer_core::secret::Secret;
 use postgres_protocol::password::scram_sha_256;
 
 use crate::error::{EngineError, Result};
+use crate::postgresql::databases;
 use crate::postgresql::names::{self, ROOT, invalid, quote};
 use crate::postgresql::session::{self, Session};
-use crate::postgresql::databases;
 use crate::runtime::{EngineHost, NewUser, UserChange};
 
 /// Kinds of objects whose default rights are shared with a database's group.
@@ -22,7 +22,11 @@ pub(super) async fn create(host: &dyn EngineHost, users: &[NewUser]) -> Result<(
     for user in users {
         names::check("user name", &user.name)?;
         refuse_reserved(&user.name)?;
-        let verb = if exists(&own, &user.name).await? { "ALTER" } else { "CREATE" };
+        let verb = if exists(&own, &user.name).await? {
+            "ALTER"
+        } else {
+            "CREATE"
+        };
         let sql = format!(
             "{verb} ROLE {} LOGIN PASSWORD '{}'",
             quote(&user.name),
@@ -52,7 +56,11 @@ pub(super) async fn change(host: &dyn EngineHost, change: &UserChange) -> Result
     }
     require(&own, name).await?;
     if let Some(password) = &change.new_password {
-        let sql = format!("ALTER ROLE {} PASSWORD '{}'", quote(name), verifier(password));
+        let sql = format!(
+            "ALTER ROLE {} PASSWORD '{}'",
+            quote(name),
+            verifier(password)
+        );
         own.run("set the password", &sql).await?;
     }
     Ok(())
@@ -66,14 +74,22 @@ pub(super) async fn drop(host: &dyn EngineHost, name: &str) -> Result<()> {
         return Ok(());
     }
     let user = quote(name);
-    own.run("lock the user", &format!("ALTER ROLE {user} NOLOGIN")).await?;
+    own.run("lock the user", &format!("ALTER ROLE {user} NOLOGIN"))
+        .await?;
     end_sessions(&own, name, None).await?;
     let owned = "SELECT d.datname::text FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba \
                  WHERE r.rolname = $1::text";
-    for row in own.rows("find the user's databases", owned, &[&name]).await? {
+    for row in own
+        .rows("find the user's databases", owned, &[&name])
+        .await?
+    {
         let database: String = row.get(0);
         let found = databases::get_with_group(host, &own, &database).await?;
-        let sql = format!("ALTER DATABASE {} OWNER TO {}", quote(&database), quote(&found.group));
+        let sql = format!(
+            "ALTER DATABASE {} OWNER TO {}",
+            quote(&database),
+            quote(&found.group)
+        );
         own.run("give the database to its group", &sql).await?;
     }
     let used = "SELECT datname::text FROM pg_database WHERE datallowconn AND oid IN (\
@@ -122,7 +138,12 @@ async fn grant_all(
         let sql = format!("GRANT {} TO {}", quote(&found.group), quote(name));
         own.run("grant the database", &sql).await?;
         let inside = session::open(host, database).await?;
-        inside.run("share what the user makes", &share_sql(name, &found.group, true)).await?;
+        inside
+            .run(
+                "share what the user makes",
+                &share_sql(name, &found.group, true),
+            )
+            .await?;
     }
     Ok(())
 }
@@ -155,14 +176,20 @@ pub(super) async fn revoke(host: &dyn EngineHost, name: &str, database: &str) ->
     );
     own.run("revoke the database", &sql).await?;
     let inside = session::open(host, database).await?;
-    inside.run("share no more", &share_sql(name, &found.group, false)).await?;
+    inside
+        .run("share no more", &share_sql(name, &found.group, false))
+        .await?;
     end_sessions(&own, name, Some(database)).await
 }
 
 /// Lets the superuser log in with this password.
 pub(super) async fn enable_root(host: &dyn EngineHost, password: &Secret) -> Result<()> {
     let own = session::open_own(host).await?;
-    let verb = if exists(&own, ROOT).await? { "ALTER" } else { "CREATE" };
+    let verb = if exists(&own, ROOT).await? {
+        "ALTER"
+    } else {
+        "CREATE"
+    };
     let sql = format!(
         "{verb} ROLE {ROOT} SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS LOGIN \
          PASSWORD '{}'",
@@ -175,7 +202,11 @@ pub(super) async fn enable_root(host: &dyn EngineHost, password: &Secret) -> Res
 pub(super) async fn disable_root(host: &dyn EngineHost) -> Result<()> {
     let own = session::open_own(host).await?;
     if exists(&own, ROOT).await? {
-        own.run("disable root", &format!("ALTER ROLE {ROOT} NOLOGIN PASSWORD NULL")).await?;
+        own.run(
+            "disable root",
+            &format!("ALTER ROLE {ROOT} NOLOGIN PASSWORD NULL"),
+        )
+        .await?;
         end_sessions(&own, ROOT, None).await?;
     }
     Ok(())
@@ -184,7 +215,9 @@ pub(super) async fn disable_root(host: &dyn EngineHost) -> Result<()> {
 async fn end_sessions(own: &Session, name: &str, database: Option<&str>) -> Result<()> {
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE usename = $1::text AND ($2::text IS NULL OR datname = $2::text)";
-    own.rows("end the user's sessions", sql, &[&name, &database]).await.map(|_| ())
+    own.rows("end the user's sessions", sql, &[&name, &database])
+        .await
+        .map(|_| ())
 }
 
 async fn exists(own: &Session, name: &str) -> Result<bool> {
@@ -196,12 +229,19 @@ async fn require(own: &Session, name: &str) -> Result<()> {
     if exists(own, name).await? {
         return Ok(());
     }
-    Err(EngineError::Missing { kind: "user", name: name.to_owned() })
+    Err(EngineError::Missing {
+        kind: "user",
+        name: name.to_owned(),
+    })
 }
 
 fn refuse_reserved(name: &str) -> Result<()> {
     if names::is_reserved_user(name) {
-        return Err(invalid("user name", name, "belongs to the engine".to_owned()));
+        return Err(invalid(
+            "user name",
+            name,
+            "belongs to the engine".to_owned(),
+        ));
     }
     Ok(())
 }

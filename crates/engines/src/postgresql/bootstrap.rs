@@ -2,8 +2,7 @@
 //!
 //! A template holds an initialised cluster that was stopped cleanly: the role and database
 //! `coffer`, the role `postgres` without login, the probe's table. Personalising changes the
-//! system identifier; it is a sequence of programs under the engine's user, each of which may be
-//! repeated, and a marker in the data directory says that all of them are done.
+//! system identifier, by a program under the engine's user that may be repeated.
 
 use std::path::PathBuf;
 
@@ -21,7 +20,12 @@ CHECKPOINT;
 
 /// The data directory.
 pub(super) fn pgdata(host: &dyn EngineHost) -> String {
-    host.layout().data_dir.join("engine").join("pgdata").display().to_string()
+    host.layout()
+        .data_dir
+        .join("engine")
+        .join("pgdata")
+        .display()
+        .to_string()
 }
 
 /// A program of this version of PostgreSQL.
@@ -36,15 +40,24 @@ pub(super) fn program(host: &dyn EngineHost, name: &str, args: Vec<String>) -> P
 }
 
 fn environment() -> Vec<(String, String)> {
-    [("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
+    [
+        ("PATH", "/usr/bin:/bin"),
+        ("LANG", "C.UTF-8"),
+        ("LC_ALL", "C.UTF-8"),
+        ("TZ", "UTC"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
 }
 
 /// Makes the cluster of a template.
 pub(super) async fn bootstrap(host: &dyn EngineHost) -> Result<()> {
     let data = pgdata(host);
-    check("make the cluster", host.run(program(host, "initdb", initdb_args(host, &data))).await?)?;
+    check(
+        "make the cluster",
+        host.run(program(host, "initdb", initdb_args(host, &data)))
+            .await?,
+    )?;
     let first = format!(
         "CREATE ROLE {ROOT} SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS NOLOGIN;\n\
          CREATE DATABASE {COFFER};\n"
@@ -54,7 +67,12 @@ pub(super) async fn bootstrap(host: &dyn EngineHost) -> Result<()> {
 }
 
 fn initdb_args(host: &dyn EngineHost, data: &str) -> Vec<String> {
-    let major: u32 = host.version().split('.').next().and_then(|v| v.parse().ok()).unwrap_or(0);
+    let major: u32 = host
+        .version()
+        .split('.')
+        .next()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0);
     let mut args = vec!["-D", data, "-U", COFFER, "-E", "UTF8", "--locale=C.UTF-8"];
     args.extend(["--data-checksums", "--auth=peer"]);
     if major >= 17 {
@@ -66,11 +84,16 @@ fn initdb_args(host: &dyn EngineHost, data: &str) -> Vec<String> {
 /// Runs statements in single-user mode, which recovers the cluster first if it must and stops it
 /// cleanly after. An error in a statement does not show in the exit code, so the output is read.
 async fn single(host: &dyn EngineHost, database: &str, sql: String) -> Result<()> {
-    let args = ["--single", "-D", &pgdata(host), database].map(str::to_owned).to_vec();
+    let args = ["--single", "-D", &pgdata(host), database]
+        .map(str::to_owned)
+        .to_vec();
     let mut program = program(host, "postgres", args);
     program.stdin = sql.into_bytes();
     let output = check("run the cluster alone", host.run(program).await?)?;
-    match output.lines().find(|line| line.contains("ERROR:") || line.contains("FATAL:")) {
+    match output
+        .lines()
+        .find(|line| line.contains("ERROR:") || line.contains("FATAL:"))
+    {
         Some(line) if !line.contains("already exists") => Err(EngineError::Failed {
             what: "prepare the cluster",
             why: line.to_owned(),
@@ -88,28 +111,31 @@ pub(super) async fn personalise(host: &dyn EngineHost, identity: &str) -> Result
         state = tool(host, &["identity", &pgdata(host), identity]).await?;
     }
     match state.as_str() {
-        "done" => return Ok(()),
-        "written" => {}
-        other => {
-            return Err(EngineError::Failed {
-                what: "give the cluster its identity",
-                why: format!("its state is {other}"),
-            });
-        }
+        "done" => Ok(()),
+        other => Err(EngineError::Failed {
+            what: "give the cluster its identity",
+            why: format!("its state is {other}"),
+        }),
     }
-    let args = ["-f", "-D", &pgdata(host)].map(str::to_owned).to_vec();
-    check("write the log anew", host.run(program(host, "pg_resetwal", args)).await?)?;
-    tool(host, &["mark", &pgdata(host), identity]).await.map(|_| ())
 }
 
 /// Runs one of [`crate::tool`]'s operations; its last line is the answer.
 async fn tool(host: &dyn EngineHost, args: &[&str]) -> Result<String> {
     let mut all = vec!["engine-tool".to_owned(), "postgresql".to_owned()];
     all.extend(args.iter().map(|arg| (*arg).to_owned()));
-    let program =
-        Program { path: host.tool(), args: all, env: environment(), stdin: Vec::new() };
+    let program = Program {
+        path: host.tool(),
+        args: all,
+        env: environment(),
+        stdin: Vec::new(),
+    };
     let output = check("change the cluster's identity", host.run(program).await?)?;
-    Ok(output.lines().next_back().unwrap_or_default().trim().to_owned())
+    Ok(output
+        .lines()
+        .next_back()
+        .unwrap_or_default()
+        .trim()
+        .to_owned())
 }
 
 /// The output of a program that succeeded.
@@ -120,7 +146,10 @@ fn check(what: &'static str, output: ProgramOutput) -> Result<String> {
             let lines: Vec<&str> = output.output.lines().rev().take(5).collect();
             let said = lines.into_iter().rev().collect::<Vec<_>>().join("; ");
             let ended = code.map_or_else(|| "a signal".to_owned(), |code| format!("code {code}"));
-            Err(EngineError::Failed { what, why: format!("ended by {ended}: {said}") })
+            Err(EngineError::Failed {
+                what,
+                why: format!("ended by {ended}: {said}"),
+            })
         }
     }
 }

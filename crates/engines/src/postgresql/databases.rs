@@ -27,7 +27,8 @@ pub(super) async fn create(host: &dyn EngineHost, databases: &[DatabaseInfo]) ->
         names::check("database name", name)?;
         let locale = names::parse_locale(character_set.as_deref(), collate.as_deref())?;
         if find(&own, name).await?.is_none() {
-            own.run("create the database", &create_sql(name, locale)).await?;
+            own.run("create the database", &create_sql(name, locale))
+                .await?;
         }
         let found = get(&own, name).await?;
         if found.owner == names::COFFER {
@@ -61,7 +62,11 @@ async fn own_by_group(own: &Session, found: &Found) -> Result<()> {
 /// Makes the group role of a database if it is not there.
 async fn ensure_group(own: &Session, found: &Found) -> Result<()> {
     let known = own
-        .rows("find the group", "SELECT 1 FROM pg_roles WHERE rolname = $1", &[&found.group])
+        .rows(
+            "find the group",
+            "SELECT 1 FROM pg_roles WHERE rolname = $1",
+            &[&found.group],
+        )
         .await?;
     if known.is_empty() {
         let sql = format!("CREATE ROLE {} NOLOGIN NOSUPERUSER", quote(&found.group));
@@ -90,15 +95,26 @@ async fn admit_group(host: &dyn EngineHost, found: &Found) -> Result<()> {
     let (database, group) = (quote(&found.name), quote(&found.group));
     let inside = session::open(host, &found.name).await?;
     inside
-        .run("admit the group", &format!("GRANT ALL ON DATABASE {database} TO {group}"))
+        .run(
+            "admit the group",
+            &format!("GRANT ALL ON DATABASE {database} TO {group}"),
+        )
         .await?;
     let public = "SELECT 1 FROM pg_namespace WHERE nspname = 'public'";
-    if inside.rows("find the schema", public, &[]).await?.is_empty() {
+    if inside
+        .rows("find the schema", public, &[])
+        .await?
+        .is_empty()
+    {
         return Ok(());
     }
-    let sql = ["SCHEMA public", "ALL TABLES IN SCHEMA public", "ALL SEQUENCES IN SCHEMA public"]
-        .map(|object| format!("GRANT ALL ON {object} TO {group}"))
-        .join("; ");
+    let sql = [
+        "SCHEMA public",
+        "ALL TABLES IN SCHEMA public",
+        "ALL SEQUENCES IN SCHEMA public",
+    ]
+    .map(|object| format!("GRANT ALL ON {object} TO {group}"))
+    .join("; ");
     inside.run("admit the group", &sql).await
 }
 
@@ -121,7 +137,11 @@ pub(super) async fn drop(host: &dyn EngineHost, name: &str) -> Result<()> {
         .await?;
     for row in orphans {
         let group: String = row.get(0);
-        own.run("drop the group", &format!("DROP ROLE IF EXISTS {}", quote(&group))).await?;
+        own.run(
+            "drop the group",
+            &format!("DROP ROLE IF EXISTS {}", quote(&group)),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -139,13 +159,20 @@ pub(super) async fn find(own: &Session, name: &str) -> Result<Option<Found>> {
 }
 
 async fn get(own: &Session, name: &str) -> Result<Found> {
-    let missing = || EngineError::Missing { kind: "database", name: name.to_owned() };
+    let missing = || EngineError::Missing {
+        kind: "database",
+        name: name.to_owned(),
+    };
     find(own, name).await?.ok_or_else(missing)
 }
 
 fn refuse_reserved(name: &str) -> Result<()> {
     if names::is_reserved_database(name) {
-        return Err(invalid("database name", name, "belongs to the engine".to_owned()));
+        return Err(invalid(
+            "database name",
+            name,
+            "belongs to the engine".to_owned(),
+        ));
     }
     Ok(())
 }

@@ -15,10 +15,38 @@ const NAME_BYTES_MAX: usize = 63;
 
 /// Encodings of PostgreSQL servers beside UTF8; they go with the locale C only.
 const OTHER_ENCODINGS: &[&str] = &[
-    "SQL_ASCII", "LATIN1", "LATIN2", "LATIN3", "LATIN4", "LATIN5", "LATIN6", "LATIN7", "LATIN8",
-    "LATIN9", "LATIN10", "ISO_8859_5", "ISO_8859_6", "ISO_8859_7", "ISO_8859_8", "KOI8R", "KOI8U",
-    "WIN866", "WIN874", "WIN1250", "WIN1251", "WIN1252", "WIN1253", "WIN1254", "WIN1255",
-    "WIN1256", "WIN1257", "WIN1258", "EUC_JP", "EUC_CN", "EUC_KR", "EUC_TW",
+    "SQL_ASCII",
+    "LATIN1",
+    "LATIN2",
+    "LATIN3",
+    "LATIN4",
+    "LATIN5",
+    "LATIN6",
+    "LATIN7",
+    "LATIN8",
+    "LATIN9",
+    "LATIN10",
+    "ISO_8859_5",
+    "ISO_8859_6",
+    "ISO_8859_7",
+    "ISO_8859_8",
+    "KOI8R",
+    "KOI8U",
+    "WIN866",
+    "WIN874",
+    "WIN1250",
+    "WIN1251",
+    "WIN1252",
+    "WIN1253",
+    "WIN1254",
+    "WIN1255",
+    "WIN1256",
+    "WIN1257",
+    "WIN1258",
+    "EUC_JP",
+    "EUC_CN",
+    "EUC_KR",
+    "EUC_TW",
 ];
 
 /// Encoding and locale of a database, as `CREATE DATABASE` takes them.
@@ -59,12 +87,14 @@ pub(super) fn parse_locale(
     let locale = collate.map(parse_collate).transpose()?;
     match (encoding, locale) {
         (None | Some("UTF8"), None | Some("C.UTF-8")) => Ok(None),
-        (None | Some("UTF8"), Some(locale)) => {
-            Ok(Some(Locale { encoding: "UTF8", locale: Some(locale) }))
-        }
-        (Some(encoding), None | Some("C" | "POSIX")) => {
-            Ok(Some(Locale { encoding, locale: Some("C") }))
-        }
+        (None | Some("UTF8"), Some(locale)) => Ok(Some(Locale {
+            encoding: "UTF8",
+            locale: Some(locale),
+        })),
+        (Some(encoding), None | Some("C" | "POSIX")) => Ok(Some(Locale {
+            encoding,
+            locale: Some("C"),
+        })),
         (Some(encoding), Some(locale)) => Err(invalid(
             "collate",
             locale,
@@ -79,9 +109,17 @@ fn parse_encoding(text: &str) -> Result<&'static str> {
         return Ok("UTF8");
     }
     let upper = text.to_ascii_uppercase();
-    OTHER_ENCODINGS.iter().copied().find(|known| *known == upper).ok_or_else(|| {
-        invalid("character_set", text, "must be UTF8 or another server encoding".to_owned())
-    })
+    OTHER_ENCODINGS
+        .iter()
+        .copied()
+        .find(|known| *known == upper)
+        .ok_or_else(|| {
+            invalid(
+                "character_set",
+                text,
+                "must be UTF8 or another server encoding".to_owned(),
+            )
+        })
 }
 
 fn parse_collate(text: &str) -> Result<&'static str> {
@@ -89,7 +127,11 @@ fn parse_collate(text: &str) -> Result<&'static str> {
         "c.utf-8" | "c.utf8" => Ok("C.UTF-8"),
         "c" => Ok("C"),
         "posix" => Ok("POSIX"),
-        _ => Err(invalid("collate", text, "must be C.UTF-8, C or POSIX".to_owned())),
+        _ => Err(invalid(
+            "collate",
+            text,
+            "must be C.UTF-8, C or POSIX".to_owned(),
+        )),
     }
 }
 

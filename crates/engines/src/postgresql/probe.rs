@@ -28,12 +28,19 @@ pub(super) async fn probe(host: &dyn EngineHost) -> Result<ProbeReport> {
 
 async fn probe_over(own: &Session) -> Result<ProbeReport> {
     let is_replica = own.text_row("look at the role", IS_REPLICA).await?;
-    if is_replica.first().is_some_and(|value| value.as_deref() == Some("f")) {
+    if is_replica
+        .first()
+        .is_some_and(|value| value.as_deref() == Some("f"))
+    {
         own.run("commit the probe", BEAT).await?;
     }
     let row = own.text_row("read the probe's report", REPORT).await?;
     let mut values = row.into_iter();
-    match (values.next().flatten(), values.next().flatten(), values.next().flatten()) {
+    match (
+        values.next().flatten(),
+        values.next().flatten(),
+        values.next().flatten(),
+    ) {
         (Some(version), position, Some(inventory_mark)) => Ok(ProbeReport {
             // Debian appends its package's version.
             version: version.split(' ').next().unwrap_or_default().to_owned(),

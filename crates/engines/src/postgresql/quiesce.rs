@@ -40,6 +40,9 @@ impl Hold for BackupMode {
 
     async fn release(self: Box<Self>) -> Result<()> {
         let stop = "SELECT lsn::text FROM pg_backup_stop(false)";
-        self.session.text_row("end backup mode", stop).await.map(|_| ())
+        self.session
+            .text_row("end backup mode", stop)
+            .await
+            .map(|_| ())
     }
 }

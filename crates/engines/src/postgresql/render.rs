@@ -63,9 +63,18 @@ coffer    coffer-agent  coffer
 /// The files for these sizes.
 pub(super) fn files(context: &RenderContext) -> Vec<ConfigFile> {
     vec![
-        ConfigFile { name: "postgresql.conf", content: settings(context) },
-        ConfigFile { name: "pg_hba.conf", content: HBA.to_owned() },
-        ConfigFile { name: "pg_ident.conf", content: IDENT.to_owned() },
+        ConfigFile {
+            name: "postgresql.conf",
+            content: settings(context),
+        },
+        ConfigFile {
+            name: "pg_hba.conf",
+            content: HBA.to_owned(),
+        },
+        ConfigFile {
+            name: "pg_ident.conf",
+            content: IDENT.to_owned(),
+        },
     ]
 }
 
@@ -75,7 +84,12 @@ fn settings(context: &RenderContext) -> String {
     let _ = writeln!(text, "listen_addresses = '{}'", listen_addresses(context));
     write_sizes(&mut text, &sizes);
     text.push_str(SETTINGS);
-    let major: u32 = context.version.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(0);
+    let major: u32 = context
+        .version
+        .split('.')
+        .next()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0);
     if major >= 17 {
         text.push_str("summarize_wal = on\nallow_alter_system = off\n");
     }

@@ -40,7 +40,10 @@ impl EngineRuntime for Postgresql {
             ("ssl_cert_file", tls(TLS_CERT)),
             ("ssl_key_file", tls(TLS_KEY)),
             ("port", PORT.to_string()),
-            ("unix_socket_directories", layout.run_dir.display().to_string()),
+            (
+                "unix_socket_directories",
+                layout.run_dir.display().to_string(),
+            ),
             ("log_directory", layout.log_dir.display().to_string()),
         ];
         for (name, value) in settings {
@@ -51,7 +54,10 @@ impl EngineRuntime for Postgresql {
     }
 
     fn stop_plan(&self) -> StopPlan {
-        StopPlan { signal: SIGINT, grace_ms: STOP_GRACE_MS }
+        StopPlan {
+            signal: SIGINT,
+            grace_ms: STOP_GRACE_MS,
+        }
     }
 
     async fn probe(&self, host: &dyn EngineHost) -> Result<ProbeReport> {
@@ -60,7 +66,9 @@ impl EngineRuntime for Postgresql {
 
     async fn reload(&self, host: &dyn EngineHost) -> Result<()> {
         let session = session::open_own(host).await?;
-        session.run("reload the configuration", "SELECT pg_reload_conf()").await
+        session
+            .run("reload the configuration", "SELECT pg_reload_conf()")
+            .await
     }
 
     async fn inventory(&self, host: &dyn EngineHost) -> Result<Inventory> {

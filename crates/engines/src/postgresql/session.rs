@@ -50,9 +50,16 @@ pub(super) async fn open(host: &dyn EngineHost, database: &str) -> Result<Sessio
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await;
     let (client, connection) = match connected {
         Ok(result) => result.map_err(|error| failed("connect to the database", &error))?,
-        Err(_) => return Err(EngineError::Down { why: "no answer to a connection".to_owned() }),
+        Err(_) => {
+            return Err(EngineError::Down {
+                why: "no answer to a connection".to_owned(),
+            });
+        }
     };
-    Ok(Session { client, driver: drive(connection) })
+    Ok(Session {
+        client,
+        driver: drive(connection),
+    })
 }
 
 /// Connects to Coffer's own database.
@@ -77,7 +84,10 @@ where
 impl Session {
     /// Runs statements without results, all in one transaction.
     pub(super) async fn run(&self, what: &'static str, sql: &str) -> Result<()> {
-        self.client.batch_execute(sql).await.map_err(|error| failed(what, &error))
+        self.client
+            .batch_execute(sql)
+            .await
+            .map_err(|error| failed(what, &error))
     }
 
     /// Runs a query with parameters.
@@ -87,7 +97,10 @@ impl Session {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>> {
-        self.client.query(sql, parameters).await.map_err(|error| failed(what, &error))
+        self.client
+            .query(sql, parameters)
+            .await
+            .map_err(|error| failed(what, &error))
     }
 
     /// The one row of a batch of statements, as text.
@@ -96,13 +109,22 @@ impl Session {
         what: &'static str,
         sql: &str,
     ) -> Result<Vec<Option<String>>> {
-        let answer = self.client.simple_query(sql).await.map_err(|error| failed(what, &error))?;
+        let answer = self
+            .client
+            .simple_query(sql)
+            .await
+            .map_err(|error| failed(what, &error))?;
         let row = answer.into_iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
-        let row = row.ok_or_else(|| EngineError::Failed { what, why: "no row".to_owned() })?;
-        Ok((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
+        let row = row.ok_or_else(|| EngineError::Failed {
+            what,
+            why: "no row".to_owned(),
+        })?;
+        Ok((0..row.len())
+            .map(|i| row.get(i).map(str::to_owned))
+            .collect())
     }
 }
 
@@ -114,11 +136,12 @@ static KEPT: Mutex<Kept> = Mutex::new(None);
 
 /// Takes the kept connection, or makes one; given back by [`keep`] only after an answer.
 pub(super) async fn take_kept(host: &dyn EngineHost) -> Result<Session> {
-    let kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    let kept = KEPT
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .take();
     match kept {
-        Some((path, session))
-            if path == host.layout().run_dir && !session.client.is_closed() =>
-        {
+        Some((path, session)) if path == host.layout().run_dir && !session.client.is_closed() => {
             Ok(session)
         }
         Some(_) | None => open_own(host).await,
@@ -127,23 +150,27 @@ pub(super) async fn take_kept(host: &dyn EngineHost) -> Result<Session> {
 
 /// Keeps a connection for the next probe.
 pub(super) fn keep(host: &dyn EngineHost, session: Session) {
-    let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut kept = KEPT
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     *kept = Some((host.layout().run_dir.clone(), session));
 }
 
 /// What the server said; its text only, as details may quote values.
 fn failed(what: &'static str, error: &tokio_postgres::Error) -> EngineError {
     match error.as_db_error() {
-        Some(db) if db.code().code().starts_with("57P") => {
-            EngineError::Down { why: db.message().to_owned() }
-        }
+        Some(db) if db.code().code().starts_with("57P") => EngineError::Down {
+            why: db.message().to_owned(),
+        },
         Some(db) => EngineError::Failed {
             what,
             why: format!("{} ({})", db.message(), db.code().code()),
         },
         None => {
             use std::error::Error;
-            let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            let why = error
+                .source()
+                .map_or_else(|| error.to_string(), ToString::to_string);
             EngineError::Down { why }
         }
     }

@@ -60,7 +60,9 @@ pub(crate) async fn start(shared: &Arc<Shared>, command: Command) -> Answer<Comm
         }
         running.insert(id.clone(), Running { task: None, ended });
     }
-    let task = shared.tasks.start(run(Arc::clone(shared), command, ended_sender));
+    let task = shared
+        .tasks
+        .start(run(Arc::clone(shared), command, ended_sender));
     if let Some(known) = shared.commands.running().get_mut(&id) {
         known.task = Some(task);
     }
@@ -68,7 +70,10 @@ pub(crate) async fn start(shared: &Arc<Shared>, command: Command) -> Answer<Comm
 }
 
 async fn fence(shared: &Shared, command: &Command) -> Answer<()> {
-    let fenced = shared.store.change(|memory| memory.fence(&command.fencing)).await;
+    let fenced = shared
+        .store
+        .change(|memory| memory.fence(&command.fencing))
+        .await;
     match fenced.map_err(|error| Refused::failed(&error))? {
         Ok(_) => Ok(()),
         Err(Fenced::OlderGeneration) => Err(Refused::older("a newer generation is known")),
@@ -81,15 +86,25 @@ pub(crate) async fn find(shared: &Shared, id: &str) -> Option<CommandState> {
     if shared.commands.running().contains_key(id) {
         return Some(CommandState::Running);
     }
-    shared.store.look(|memory| memory.outcome(id).cloned()).await
+    shared
+        .store
+        .look(|memory| memory.outcome(id).cloned())
+        .await
 }
 
 /// Where a command stands when it has ended, or after `wait`.
 pub(crate) async fn wait(shared: &Shared, id: &str, wait: Duration) -> Option<CommandState> {
-    let ended = shared.commands.running().get(id).map(|running| running.ended.clone());
+    let ended = shared
+        .commands
+        .running()
+        .get(id)
+        .map(|running| running.ended.clone());
     if let Some(mut ended) = ended {
         // Whether it ended or not is looked up below.
-        tokio::time::timeout(wait, ended.wait_for(|ended| *ended)).await.map(|_| ()).unwrap_or(());
+        tokio::time::timeout(wait, ended.wait_for(|ended| *ended))
+            .await
+            .map(|_| ())
+            .unwrap_or(());
     }
     find(shared, id).await
 }
@@ -105,7 +120,11 @@ pub(crate) async fn forget(shared: &Shared, id: &str) -> Answer<()> {
         memory.commands.retain(|(known, _)| known != id);
         Ok(())
     };
-    let removed = shared.store.change(remove).await.and_then(|removed| removed);
+    let removed = shared
+        .store
+        .change(remove)
+        .await
+        .and_then(|removed| removed);
     removed.map_err(|error| Refused::failed(&error))
 }
 
@@ -147,14 +166,15 @@ async fn until_engine_answers(shared: &Shared, operation: &Operation) -> Result<
     }
     let mut status = shared.status.watch();
     loop {
-        let is_settled =
-            |health| matches!(health, EngineHealth::Healthy | EngineHealth::Stopped);
+        let is_settled = |health| matches!(health, EngineHealth::Healthy | EngineHealth::Stopped);
         let health = match status.wait_for(|status| is_settled(status.health)).await {
             Ok(status) => status.health,
             Err(_) => EngineHealth::Stopped,
         };
         if health == EngineHealth::Stopped {
-            return Err(EngineError::Down { why: "the spec says that it is stopped".to_owned() });
+            return Err(EngineError::Down {
+                why: "the spec says that it is stopped".to_owned(),
+            });
         }
         match apply(shared, operation).await {
             Err(EngineError::Down { .. }) => tokio::time::sleep(limits::COMMAND_RETRY).await,
@@ -169,7 +189,9 @@ async fn restart(shared: &Shared) -> Result<(), EngineError> {
     let (sender, done) = oneshot::channel();
     let gone = || down("the agent ends".to_owned());
     shared.restarts.send(sender).await.map_err(|_| gone())?;
-    done.await.map_err(|_| gone())?.map_err(|error| down(error.to_string()))?;
+    done.await
+        .map_err(|_| gone())?
+        .map_err(|error| down(error.to_string()))?;
     let is_back = |status: &coffer_wire::guest::v1::Status| {
         status.engine_starts > before && status.health == EngineHealth::Healthy
     };
@@ -202,14 +224,20 @@ async fn apply(shared: &Shared, operation: &Operation) -> Result<(), EngineError
         Operation::DropUser { name, host: from } => {
             runtime.drop_user(host, name, from.as_deref()).await
         }
-        Operation::Grant { name, host: from, databases } => {
-            runtime.grant(host, name, from.as_deref(), databases).await
-        }
-        Operation::Revoke { name, host: from, database } => {
-            runtime.revoke(host, name, from.as_deref(), database).await
-        }
+        Operation::Grant {
+            name,
+            host: from,
+            databases,
+        } => runtime.grant(host, name, from.as_deref(), databases).await,
+        Operation::Revoke {
+            name,
+            host: from,
+            database,
+        } => runtime.revoke(host, name, from.as_deref(), database).await,
         Operation::EnableRoot { password } => {
-            runtime.enable_root(host, &Secret::new(password.clone())).await
+            runtime
+                .enable_root(host, &Secret::new(password.clone()))
+                .await
         }
         Operation::DisableRoot => runtime.disable_root(host).await,
         Operation::Restart => restart(shared).await,
@@ -240,5 +268,8 @@ fn failed(error: &EngineError) -> CommandState {
         EngineError::Missing { kind, .. } => format!("{kind}-missing"),
         other => other.reason().to_owned(),
     };
-    CommandState::Failed { reason, message: error.to_string() }
+    CommandState::Failed {
+        reason,
+        message: error.to_string(),
+    }
 }

@@ -56,8 +56,11 @@ pub struct InitLine {
 impl InitLine {
     /// Takes the socket from init. Its tasks end the process when init is gone.
     pub(crate) fn new(boot: &Boot, socket: StdUnixStream, tasks: &Tasks) -> Result<Self> {
-        socket.set_nonblocking(true).map_err(GuestError::io("use the line to init"))?;
-        let socket = UnixStream::from_std(socket).map_err(GuestError::io("use the line to init"))?;
+        socket
+            .set_nonblocking(true)
+            .map_err(GuestError::io("use the line to init"))?;
+        let socket =
+            UnixStream::from_std(socket).map_err(GuestError::io("use the line to init"))?;
         let (read, mut write) = socket.into_split();
         let (process_sender, process) = watch::channel(Process::default());
         // LIMIT: one request per program or command that runs, and those are bounded.
@@ -85,15 +88,25 @@ impl InitLine {
     /// Waits until init has told of the engine's process.
     pub(crate) async fn ready(&self) -> Result<()> {
         let told = self.process.clone().changed().await;
-        told.map_err(|_| GuestError::Init { why: "init is gone".to_owned() })
+        told.map_err(|_| GuestError::Init {
+            why: "init is gone".to_owned(),
+        })
     }
 
     async fn ask(&self, ask: Ask) -> Result<Tell> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let gone = || GuestError::Init { why: "init does not answer".to_owned() };
-        let mut cancel = CancelRun { line: self, run: matches!(ask, Ask::Run { .. }).then_some(id) };
+        let gone = || GuestError::Init {
+            why: "init does not answer".to_owned(),
+        };
+        let mut cancel = CancelRun {
+            line: self,
+            run: matches!(ask, Ask::Run { .. }).then_some(id),
+        };
         let (sender, answer) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, sender);
         self.send(id, ask)?;
         let answer = answer.await.map_err(|_| gone())?;
         cancel.run = None;
@@ -106,7 +119,9 @@ impl InitLine {
     fn send(&self, id: u64, ask: Ask) -> Result<()> {
         let mut line = serde_json::to_vec(&Request { id, ask }).expect("plain data become JSON");
         line.push(b'\n');
-        let gone = |_| GuestError::Init { why: "init is gone".to_owned() };
+        let gone = |_| GuestError::Init {
+            why: "init is gone".to_owned(),
+        };
         self.outgoing.send(line).map_err(gone)
     }
 }
@@ -120,7 +135,11 @@ struct CancelRun<'a> {
 impl Drop for CancelRun<'_> {
     fn drop(&mut self) {
         if let Some(run) = self.run {
-            self.line.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
+            self.line
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&run);
             let id = self.line.next_id.fetch_add(1, Ordering::Relaxed);
             // If init is gone, so is the program.
             self.line.send(id, Ask::Cancel { run }).ok();
@@ -145,25 +164,42 @@ async fn hear(read: OwnedReadHalf, waiting: Waiting, process_sender: watch::Send
             }
             Tell::Done { id } | Tell::Ran { id, .. } | Tell::Refused { id, .. } => *id,
         };
-        let waiter = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let waiter = waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
         if let Some(waiter) = waiter {
             waiter.send(tell).ok();
         }
     }
     // Whoever waits learns it by the dropped senders.
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    waiting
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clear();
 }
 
 fn program_spec(program: Program) -> (ProgramSpec, Vec<u8>) {
     let path = program.path.display().to_string();
-    (ProgramSpec { path, args: program.args, env: program.env }, program.stdin)
+    (
+        ProgramSpec {
+            path,
+            args: program.args,
+            env: program.env,
+        },
+        program.stdin,
+    )
 }
 
 #[async_trait]
 impl Keeper for InitLine {
     async fn start(&self, program: Program, stop: StopPlan) -> Result<()> {
         let (program, _) = program_spec(program);
-        let ask = Ask::Start { program, stop_signal: stop.signal, grace_ms: stop.grace_ms };
+        let ask = Ask::Start {
+            program,
+            stop_signal: stop.signal,
+            grace_ms: stop.grace_ms,
+        };
         self.ask(ask).await.map(|_| ())
     }
 
@@ -193,7 +229,10 @@ impl EngineHost for InitLine {
 
     async fn run(&self, program: Program) -> coffer_engines::Result<ProgramOutput> {
         let path = program.path.display().to_string();
-        let failed = |why| EngineError::Failed { what: "run a program", why };
+        let failed = |why| EngineError::Failed {
+            what: "run a program",
+            why,
+        };
         let (program, stdin) = program_spec(program);
         match self.ask(Ask::Run { program, stdin }).await {
             Ok(Tell::Ran { code, output, .. }) => Ok(ProgramOutput { code, output }),

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,43 +16,35 @@ use crate::agent::{Shared, routes};
 use crate::limits;
 use crate::log;
 
-/// Binds every address; one that is not there yet is waited for.
-pub(crate) async fn bind(addresses: &[SocketAddr]) -> Vec<TcpListener> {
-    let mut listeners = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        let mut is_told = false;
-        loop {
-            match TcpListener::bind(address).await {
-                Ok(listener) => {
-                    listeners.push(listener);
-                    break;
-                }
-                Err(error) if !is_told => {
-                    log::warn(format_args!("listen on {address}: {error}; tried again"));
-                    is_told = true;
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+/// Listens on an address; one that is not there yet is waited for.
+pub(crate) async fn listen_at(shared: Arc<Shared>, config: Arc<ServerConfig>, address: SocketAddr) {
+    let mut is_told = false;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) if !is_told => {
+                log::warn(format_args!("listen on {address}: {error}; tried again"));
+                is_told = true;
             }
+            Err(_) => tokio::time::sleep(limits::BIND_RETRY).await,
         }
-    }
-    listeners
+    };
+    listen(shared, config, listener).await;
 }
 
 /// Accepts connections for as long as the agent runs.
-pub(crate) async fn listen(
-    shared: Arc<Shared>,
-    config: Arc<ServerConfig>,
-    listener: TcpListener,
-) {
+pub(crate) async fn listen(shared: Arc<Shared>, config: Arc<ServerConfig>, listener: TcpListener) {
     let acceptor = TlsAcceptor::from(config);
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         let socket = match listener.accept().await {
             Ok((socket, _)) => socket,
             Err(error) => {
                 log::warn(format_args!("accept a connection: {error}"));
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(limits::BIND_RETRY).await;
                 continue;
             }
         };

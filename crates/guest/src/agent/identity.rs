@@ -16,7 +16,7 @@ use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert, WebPkiClient
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, version};
 
-use crate::agent::file;
+use crate::agent::file::{self, Durable};
 use crate::error::{GuestError, Result};
 
 /// Names of the files, in the agent's directory.
@@ -39,7 +39,9 @@ struct Shown(RwLock<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(Arc::clone(
+            &self.0.read().unwrap_or_else(PoisonError::into_inner),
+        ))
     }
 }
 
@@ -59,7 +61,7 @@ impl Identity {
             None => {
                 let pem = self_signed(server_id, &engine_key)?;
                 if let Some(path) = &path {
-                    file::replace(path, pem.as_bytes(), 0o600)?;
+                    file::replace(path, pem.as_bytes(), 0o600, Durable::Content)?;
                 }
                 pem
             }
@@ -81,7 +83,9 @@ impl Identity {
     pub(crate) fn requests(&self) -> Result<(String, String)> {
         let request = |key: &KeyPair| {
             let params = parameters(&self.server_id)?;
-            let request = params.serialize_request(key).map_err(GuestError::tls("sign a request"))?;
+            let request = params
+                .serialize_request(key)
+                .map_err(GuestError::tls("sign a request"))?;
             request.pem().map_err(GuestError::tls("write a request"))
         };
         Ok((request(&self.link_key)?, request(&self.engine_key)?))
@@ -109,7 +113,9 @@ impl Identity {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(link_ca_pem.as_bytes()) {
             let certificate = certificate.map_err(GuestError::tls("read the link CA"))?;
-            roots.add(certificate).map_err(GuestError::tls("use the link CA"))?;
+            roots
+                .add(certificate)
+                .map_err(GuestError::tls("use the link CA"))?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(
             Arc::new(roots),
@@ -132,7 +138,12 @@ fn key(path: Option<PathBuf>) -> Result<KeyPair> {
     }
     let key = KeyPair::generate().map_err(GuestError::tls("make a key"))?;
     if let Some(path) = path {
-        file::replace(&path, key.serialize_pem().as_bytes(), 0o600)?;
+        file::replace(
+            &path,
+            key.serialize_pem().as_bytes(),
+            0o600,
+            Durable::Content,
+        )?;
     }
     Ok(key)
 }
@@ -141,13 +152,16 @@ fn parameters(server_id: &str) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(vec![server_id.to_owned()])
         .map_err(GuestError::tls("name the server in a certificate"))?;
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, server_id);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, server_id);
     Ok(params)
 }
 
 fn self_signed(server_id: &str, key: &KeyPair) -> Result<String> {
-    let certificate =
-        parameters(server_id)?.self_signed(key).map_err(GuestError::tls("sign a certificate"))?;
+    let certificate = parameters(server_id)?
+        .self_signed(key)
+        .map_err(GuestError::tls("sign a certificate"))?;
     Ok(certificate.pem())
 }
 
@@ -156,8 +170,13 @@ fn certified(provider: &CryptoProvider, key: &KeyPair, pem: &str) -> Result<Cert
         CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let chain = chain.map_err(GuestError::tls("read the link certificate"))?;
     let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(GuestError::tls("use a key"))?;
-    let key = provider.key_provider.load_private_key(key).map_err(GuestError::tls("use a key"))?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(GuestError::tls("use a key"))?;
     let certified = CertifiedKey::new(chain, key);
-    certified.keys_match().map_err(GuestError::tls("use the link certificate"))?;
+    certified
+        .keys_match()
+        .map_err(GuestError::tls("use the link certificate"))?;
     Ok(certified)
 }

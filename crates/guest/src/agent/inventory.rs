@@ -24,19 +24,32 @@ pub(crate) async fn page(
 ) -> Answer<InventoryPage> {
     let skip: usize = match after {
         None => 0,
-        Some(text) => text.parse().map_err(|_| Refused::bad_request("'after' is no page's next"))?,
+        Some(text) => text
+            .parse()
+            .map_err(|_| Refused::bad_request("'after' is no page's next"))?,
     };
-    let limit = limit.unwrap_or(INVENTORY_PAGE_MAX).clamp(1, INVENTORY_PAGE_MAX);
+    let limit = limit
+        .unwrap_or(INVENTORY_PAGE_MAX)
+        .clamp(1, INVENTORY_PAGE_MAX);
     let (counter, found) = look(shared, skip > 0).await?;
     let page = cut(counter, &found, skip, limit);
     if page.next.is_none() {
-        *shared.inventory.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *shared
+            .inventory
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
     }
     Ok(page)
 }
 
 async fn look(shared: &Shared, is_continued: bool) -> Answer<(u64, Arc<Inventory>)> {
-    let kept = shared.inventory.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let kept = shared
+        .inventory
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
     if let Some(kept) = kept.filter(|_| is_continued) {
         return Ok(kept);
     }
@@ -45,7 +58,11 @@ async fn look(shared: &Shared, is_continued: bool) -> Answer<(u64, Arc<Inventory
     let found = shared.runtime.inventory(shared.host.as_ref()).await;
     let found = Arc::new(found.map_err(|error| Refused::engine(&error))?);
     let kept = Some((counter, Arc::clone(&found)));
-    *shared.inventory.0.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+    *shared
+        .inventory
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = kept;
     Ok((counter, found))
 }
 
@@ -93,7 +110,9 @@ mod tests {
         for (databases, users) in [(0, 0), (3, 0), (0, 3), (5, 7)] {
             let found = Inventory {
                 databases: names(databases).map(|name| (name, None, None)).collect(),
-                users: names(users).map(|name| (name, "%".to_owned(), Vec::new())).collect(),
+                users: names(users)
+                    .map(|name| (name, "%".to_owned(), Vec::new()))
+                    .collect(),
                 is_root_enabled: false,
             };
             for limit in 1..=13 {

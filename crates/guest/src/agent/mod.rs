@@ -96,7 +96,8 @@ pub(crate) struct Shared {
     pub(crate) inventory: inventory::Cache,
 }
 
-/// Runs an agent on these listeners until dropped; returns only an error of its start.
+/// Runs an agent on these listeners, and on the addresses in the boot data, until dropped;
+/// returns only an error of its start.
 pub async fn serve(parts: Parts, listeners: Vec<TcpListener>) -> Result<()> {
     let tasks = Arc::new(Tasks::default());
     let _end = EndWithMe(Arc::clone(&tasks));
@@ -107,8 +108,20 @@ async fn serve_with(parts: Parts, listeners: Vec<TcpListener>, tasks: Arc<Tasks>
     let (restarts, restart_requests) = mpsc::channel(16);
     let shared = Arc::new(open(parts, Arc::clone(&tasks), restarts).await?);
     let config = Arc::new(shared.identity.server_config(&shared.boot.link_ca_pem)?);
+    // A test hands its listeners over; init's agent is told where to listen.
+    for address in shared.boot.bind.clone() {
+        tasks.start(http::listen_at(
+            Arc::clone(&shared),
+            Arc::clone(&config),
+            address,
+        ));
+    }
     for listener in listeners {
-        tasks.start(http::listen(Arc::clone(&shared), Arc::clone(&config), listener));
+        tasks.start(http::listen(
+            Arc::clone(&shared),
+            Arc::clone(&config),
+            listener,
+        ));
     }
     reconcile::run(shared, restart_requests).await;
     Ok(())
@@ -122,21 +135,23 @@ async fn open(
     let server_id = parts.boot.server_id.clone();
     let dir = parts.state_dir.as_deref();
     let store = store::Store::load(dir.map(|dir| dir.join("state.json")), &server_id);
-    if store.look(|memory| memory.agent_starts == 0).await
+    if !store.look(|memory| memory.has_keys).await
         && let Some(dir) = dir
     {
-        // A volume that was another server's: its keys are not ours.
+        // None yet, or those of the server whose volume was cloned.
         forget_keys(dir)?;
     }
-    let count = |memory: &mut store::Memory| -> std::result::Result<(), GuestError> {
-        memory.agent_starts += 1;
-        Ok(())
-    };
-    store.change(count).await??;
     let link_cert = store.look(|memory| memory.link_cert_pem.clone()).await;
     let identity = Identity::load(dir, &server_id, link_cert.as_deref())?;
+    let note = |memory: &mut store::Memory| -> std::result::Result<(), GuestError> {
+        memory.has_keys = true;
+        Ok(())
+    };
+    store.change(note).await??;
     let counter = store.look(|memory| memory.inventory_counter).await;
-    let version = store.look(|memory| memory.spec.as_ref().map_or(0, |spec| spec.version)).await;
+    let version = store
+        .look(|memory| memory.spec.as_ref().map_or(0, |spec| spec.version))
+        .await;
     Ok(Shared {
         boot: parts.boot,
         runtime: parts.runtime,
@@ -178,11 +193,15 @@ pub fn run_under_init() -> Result<()> {
         let runtime = known_runtime(&boot)?;
         let line = Arc::new(InitLine::new(&boot, socket, &tasks)?);
         line.ready().await?;
-        let listeners = http::bind(&boot.bind).await;
         let state_dir = Some(boot::agent_dir(&boot));
-        let parts =
-            Parts { boot, runtime, host: Arc::clone(&line) as _, keeper: line, state_dir };
-        serve_with(parts, listeners, tasks).await
+        let parts = Parts {
+            boot,
+            runtime,
+            host: Arc::clone(&line) as _,
+            keeper: line,
+            state_dir,
+        };
+        serve_with(parts, Vec::new(), tasks).await
     })
 }
 
@@ -200,9 +219,14 @@ pub fn bootstrap_under_init() -> Result<()> {
 
 fn known_runtime(boot: &Boot) -> Result<Runtime> {
     let unknown = || GuestError::Boot {
-        why: format!("this guest does not know the engine '{}': it needs a newer root", boot.engine),
+        why: format!(
+            "this guest does not know the engine '{}': it needs a newer root",
+            boot.engine
+        ),
     };
-    runtime::runtime(&boot.engine).map(Runtime::Known).ok_or_else(unknown)
+    runtime::runtime(&boot.engine)
+        .map(Runtime::Known)
+        .ok_or_else(unknown)
 }
 
 /// One thread: the agent has little to do and little memory to do it in.

@@ -12,8 +12,9 @@ use coffer_wire::guest::v1::{EngineHealth, EngineState, Spec};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::agent::Shared;
+use crate::agent::file::{self, Durable};
 use crate::agent::store::Memory;
-use crate::agent::{Shared, file};
 use crate::error::{GuestError, Result};
 use crate::init::Process;
 use crate::limits;
@@ -39,6 +40,8 @@ struct Loop {
     started_at: Instant,
     crashes: VecDeque<Instant>,
     logs_trimmed_at: Option<Instant>,
+    /// Identity that was applied and is not yet remembered.
+    applied_identity: Option<String>,
 }
 
 /// Runs for as long as the agent does.
@@ -54,6 +57,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut restarts: mpsc::Receiver<Restar
         started_at: Instant::now(),
         crashes: VecDeque::new(),
         logs_trimmed_at: None,
+        applied_identity: None,
         shared: Arc::clone(&shared),
     };
     loop {
@@ -127,10 +131,15 @@ impl Loop {
         let version = (spec.generation, spec.version);
         if self.prepared != Some(version) {
             let prepare = tokio::time::timeout(limits::PREPARE_MAX, self.prepare(spec)).await;
-            let late = |_| GuestError::Init { why: "it takes too long".to_owned() };
+            let late = |_| GuestError::Init {
+                why: "it takes too long".to_owned(),
+            };
             if let Err(error) = prepare.map_err(late).and_then(|done| done) {
                 log::warn(format_args!("prepare the engine: {error}"));
-                self.tell(EngineHealth::Starting, format!("prepare the engine: {error}"));
+                self.tell(
+                    EngineHealth::Starting,
+                    format!("prepare the engine: {error}"),
+                );
                 return limits::RETRY_EVERY;
             }
             self.prepared = Some(version);
@@ -153,14 +162,25 @@ impl Loop {
     fn note_crash(&mut self) {
         let now = Instant::now();
         self.crashes.push_back(now);
-        while self.crashes.front().is_some_and(|at| now - *at > limits::CRASH_WINDOW) {
+        while self
+            .crashes
+            .front()
+            .is_some_and(|at| now - *at > limits::CRASH_WINDOW)
+        {
             self.crashes.pop_front();
         }
         let process = self.process.borrow().clone();
         let mut message = format!("the engine {}", process.last_end);
-        let said = process.output.lines().rev().find(|line| !line.trim().is_empty());
+        let said = process
+            .output
+            .lines()
+            .rev()
+            .find(|line| !line.trim().is_empty());
         if let Some(said) = said {
-            message.push_str(&format!("; it said: {}", said.chars().take(300).collect::<String>()));
+            message.push_str(&format!(
+                "; it said: {}",
+                said.chars().take(300).collect::<String>()
+            ));
         }
         if self.crashes.len() > limits::CRASH_RESTARTS_MAX {
             message.push_str(
@@ -178,7 +198,11 @@ impl Loop {
         }
         let shared = Arc::clone(&self.shared);
         let program = shared.runtime.launch(shared.host.as_ref());
-        match shared.keeper.start(program, shared.runtime.stop_plan()).await {
+        match shared
+            .keeper
+            .start(program, shared.runtime.stop_plan())
+            .await
+        {
             Ok(()) => {
                 self.was_running = true;
                 self.has_answered = false;
@@ -186,7 +210,9 @@ impl Loop {
                 self.started_at = Instant::now();
                 self.see_process();
                 // A message about the crash before stays until the engine answers.
-                shared.status.change(|status| status.health = EngineHealth::Starting);
+                shared
+                    .status
+                    .change(|status| status.health = EngineHealth::Starting);
                 limits::PROBE_STARTING_EVERY
             }
             Err(error) => {
@@ -214,41 +240,59 @@ impl Loop {
     async fn answered(&mut self, spec: &Spec, report: ProbeReport) {
         self.has_answered = true;
         self.misses = 0;
-        let mark = report.inventory_mark;
-        let count = |memory: &mut Memory| -> std::result::Result<u64, GuestError> {
-            if memory.inventory_mark != mark {
-                memory.inventory_mark = mark;
-                memory.inventory_counter += 1;
-            }
-            Ok(memory.inventory_counter)
-        };
-        let counter = match self.shared.store.change(count).await {
-            Ok(Ok(counter)) => Some(counter),
-            // A full volume: the next probe tries again.
-            Ok(Err(_)) | Err(_) => None,
-        };
         self.shared.status.change(|status| {
             status.health = EngineHealth::Healthy;
             status.message.clear();
             status.applied_version = spec.version;
             status.position = report.position;
             status.engine_version = Some(report.version);
-            status.inventory_counter = counter.unwrap_or(status.inventory_counter);
         });
+        let (mark, identity) = (report.inventory_mark, self.applied_identity.take());
+        let note = |memory: &mut Memory| -> std::result::Result<u64, GuestError> {
+            if memory.inventory_mark != mark {
+                memory.inventory_mark = mark;
+                memory.inventory_counter += 1;
+            }
+            if identity.is_some() {
+                memory.identity.clone_from(&identity);
+            }
+            Ok(memory.inventory_counter)
+        };
+        match self.shared.store.change(note).await {
+            Ok(Ok(counter)) => {
+                self.shared
+                    .status
+                    .change(|status| status.inventory_counter = counter);
+            }
+            // A full volume: the next answer tries again.
+            Ok(Err(_)) | Err(_) => self.applied_identity = identity,
+        }
     }
 
     fn not_answered(&mut self, why: &str) -> Duration {
         if !self.has_answered {
-            self.shared.status.change(|status| status.health = EngineHealth::Starting);
+            self.shared
+                .status
+                .change(|status| status.health = EngineHealth::Starting);
             let is_long = self.started_at.elapsed() > Duration::from_secs(10);
             if is_long {
-                self.tell(EngineHealth::Starting, format!("the engine does not answer yet: {why}"));
+                self.tell(
+                    EngineHealth::Starting,
+                    format!("the engine does not answer yet: {why}"),
+                );
             }
-            return if is_long { limits::PROBE_EVERY } else { limits::PROBE_STARTING_EVERY };
+            return if is_long {
+                limits::PROBE_EVERY
+            } else {
+                limits::PROBE_STARTING_EVERY
+            };
         }
         self.misses += 1;
         if self.misses >= limits::PROBE_MISSES_MAX {
-            self.tell(EngineHealth::Blocked, format!("the engine does not answer: {why}"));
+            self.tell(
+                EngineHealth::Blocked,
+                format!("the engine does not answer: {why}"),
+            );
         }
         limits::PROBE_EVERY
     }
@@ -256,20 +300,24 @@ impl Loop {
     /// Identity, configuration and TLS as the spec says; may be repeated.
     async fn prepare(&mut self, spec: &Spec) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let known = shared.store.look(|memory| memory.identity.clone()).await;
+        let known = match &self.applied_identity {
+            Some(applied) => Some(applied.clone()),
+            None => shared.store.look(|memory| memory.identity.clone()).await,
+        };
         if known.as_deref() != Some(spec.identity.as_str()) {
             self.stop_engine().await?;
-            shared.runtime.personalise(shared.host.as_ref(), &spec.identity).await?;
-            let note = |memory: &mut Memory| -> std::result::Result<(), GuestError> {
-                memory.identity = Some(spec.identity.clone());
-                Ok(())
-            };
-            shared.store.change(note).await??;
+            shared
+                .runtime
+                .personalise(shared.host.as_ref(), &spec.identity)
+                .await?;
+            // Remembered with the first answer: a start does not wait for the disk, and the
+            // same identity again changes nothing.
+            self.applied_identity = Some(spec.identity.clone());
         }
         for config in &spec.config {
             let path = shared.host.layout().config_dir.join(&config.name);
             if file::read_if_there(&path).as_deref() != Some(config.content.as_str()) {
-                file::replace(&path, config.content.as_bytes(), 0o644)?;
+                file::replace(&path, config.content.as_bytes(), 0o644, Durable::Nothing)?;
             }
         }
         self.install_tls(spec).await?;
@@ -284,7 +332,10 @@ impl Loop {
         let own = shared.identity.engine_self_signed();
         let cert = spec.tls.as_ref().map_or(own, |tls| tls.cert_pem.as_str());
         let ca = spec.tls.as_ref().map_or(own, |tls| tls.ca_pem.as_str());
-        shared.keeper.install(TLS_KEY, &shared.identity.engine_key_pem()).await?;
+        shared
+            .keeper
+            .install(TLS_KEY, &shared.identity.engine_key_pem())
+            .await?;
         shared.keeper.install(TLS_CERT, cert).await?;
         shared.keeper.install(TLS_CA, ca).await
     }
@@ -292,7 +343,9 @@ impl Loop {
     async fn restart(&mut self) -> Result<()> {
         let spec = self.shared.store.look(|memory| memory.spec.clone()).await;
         if !spec.is_some_and(|spec| spec.engine_state == EngineState::Running) {
-            return Err(GuestError::Init { why: "the spec says that it is stopped".to_owned() });
+            return Err(GuestError::Init {
+                why: "the spec says that it is stopped".to_owned(),
+            });
         }
         self.stop_engine().await?;
         self.see_process();
@@ -306,7 +359,10 @@ impl Loop {
     async fn stop_engine(&mut self) -> Result<()> {
         self.was_running = false;
         let plan = self.shared.runtime.stop_plan();
-        let tries = [(plan.signal, Duration::from_millis(plan.grace_ms)), (SIGKILL, limits::RETRY_EVERY)];
+        let tries = [
+            (plan.signal, Duration::from_millis(plan.grace_ms)),
+            (SIGKILL, limits::RETRY_EVERY),
+        ];
         for (signal, grace) in tries {
             if self.process.borrow().running.is_none() {
                 return Ok(());
@@ -318,11 +374,16 @@ impl Loop {
             }
             let ended = self.process.wait_for(|process| process.running.is_none());
             // What outlives its grace meets the next signal.
-            tokio::time::timeout(grace, ended).await.map(|_| ()).unwrap_or_default();
+            tokio::time::timeout(grace, ended)
+                .await
+                .map(|_| ())
+                .unwrap_or_default();
         }
         match self.process.borrow().running {
             None => Ok(()),
-            Some(_) => Err(GuestError::Init { why: "the engine cannot be killed".to_owned() }),
+            Some(_) => Err(GuestError::Init {
+                why: "the engine cannot be killed".to_owned(),
+            }),
         }
     }
 
@@ -341,18 +402,30 @@ impl Loop {
 
     /// Keeps the engine's logs within their bound.
     async fn trim_logs(&mut self) {
-        if self.logs_trimmed_at.is_some_and(|at| at.elapsed() < limits::LOG_TRIM_EVERY) {
+        if self
+            .logs_trimmed_at
+            .is_some_and(|at| at.elapsed() < limits::LOG_TRIM_EVERY)
+        {
             return;
         }
         self.logs_trimmed_at = Some(Instant::now());
         let host = &self.shared.host;
-        let Ok(entries) = std::fs::read_dir(&host.layout().log_dir) else { return };
-        let total: u64 = entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum();
+        let Ok(entries) = std::fs::read_dir(&host.layout().log_dir) else {
+            return;
+        };
+        let total: u64 = entries
+            .flatten()
+            .filter_map(|e| e.metadata().ok())
+            .map(|m| m.len())
+            .sum();
         if total <= limits::LOG_BYTES_MAX {
             return;
         }
         let args = ["engine-tool", "trim-logs"].map(str::to_owned).into_iter();
-        let values = [host.layout().log_dir.display().to_string(), limits::LOG_BYTES_MAX.to_string()];
+        let values = [
+            host.layout().log_dir.display().to_string(),
+            limits::LOG_BYTES_MAX.to_string(),
+        ];
         let program = coffer_engines::runtime::Program {
             path: host.tool(),
             args: args.chain(values).collect(),

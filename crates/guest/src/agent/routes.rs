@@ -35,7 +35,11 @@ pub(crate) struct Refused {
 
 impl Refused {
     fn new(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { status, reason, message: message.into() }
+        Self {
+            status,
+            reason,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -43,7 +47,11 @@ impl Refused {
     }
 
     pub(crate) fn unknown(what: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "unknown", format!("{what} is not known here"))
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown",
+            format!("{what} is not known here"),
+        )
     }
 
     pub(crate) fn busy(message: &str) -> Self {
@@ -59,15 +67,26 @@ impl Refused {
     }
 
     pub(crate) fn failed(error: &GuestError) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", error.to_string())
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "failed",
+            error.to_string(),
+        )
     }
 
     pub(crate) fn engine(error: &EngineError) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.reason(), error.to_string())
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            error.reason(),
+            error.to_string(),
+        )
     }
 
     fn into_response(self) -> Response<AnswerBody> {
-        let body = Refusal { reason: self.reason.to_owned(), message: self.message };
+        let body = Refusal {
+            reason: self.reason.to_owned(),
+            message: self.message,
+        };
         respond(self.status, &body)
     }
 }
@@ -85,14 +104,21 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+        self.0
+            .poll_recv(context)
+            .map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 
 /// Answers a request.
-pub(crate) async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<AnswerBody> {
+pub(crate) async fn route(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
     // Boxed: the tree of routes is large, and most connections wait in one of its leaves.
-    Box::pin(dispatch(shared, request)).await.unwrap_or_else(Refused::into_response)
+    Box::pin(dispatch(shared, request))
+        .await
+        .unwrap_or_else(Refused::into_response)
 }
 
 async fn dispatch(
@@ -102,14 +128,18 @@ async fn dispatch(
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    let ["v1", parts @ ..] = parts.as_slice() else { return Err(Refused::unknown(&path)) };
+    let ["v1", parts @ ..] = parts.as_slice() else {
+        return Err(Refused::unknown(&path));
+    };
     let method = request.method().clone();
     match (&method, parts) {
         (&Method::GET, ["enrol"]) => ok(&spec::enrolment(shared).await?),
         (&Method::PUT, ["enrol"]) => ok(&spec::enrol(shared, read(request).await?).await?),
-        _ if !spec::is_enrolled(shared).await => {
-            Err(Refused::new(StatusCode::FORBIDDEN, "not-enrolled", "enrol this guest first"))
-        }
+        _ if !spec::is_enrolled(shared).await => Err(Refused::new(
+            StatusCode::FORBIDDEN,
+            "not-enrolled",
+            "enrol this guest first",
+        )),
         (&Method::PUT, ["spec"]) => {
             let wanted: Spec = read(request).await?;
             ok(&spec::accept(shared, wanted).await?)
@@ -119,7 +149,9 @@ async fn dispatch(
         }
         (_, ["commands", ..]) => dispatch_command(shared, request, &parts[1..], &query).await,
         (&Method::GET, ["inventory"]) => {
-            let limit = query.number("limit")?.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+            let limit = query
+                .number("limit")?
+                .map(|n| usize::try_from(n).unwrap_or(usize::MAX));
             ok(&inventory::page(shared, query.text("after").as_deref(), limit).await?)
         }
         (&Method::POST, ["sessions"]) => {
@@ -215,7 +247,9 @@ fn respond<T: Serialize>(status: StatusCode, body: &T) -> Response<AnswerBody> {
     let mut response = Response::new(Full::new(Bytes::from(text)).boxed());
     *response.status_mut() = status;
     let json = hyper::header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
+    response
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, json);
     response
 }
 
@@ -225,16 +259,25 @@ struct Query(Vec<(String, String)>);
 impl Query {
     fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
-        Self(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        Self(
+            pairs
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        )
     }
 
     fn text(&self, name: &str) -> Option<String> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
     }
 
     fn number(&self, name: &str) -> Answer<Option<u64>> {
         let bad = |_| Refused::bad_request(format!("'{name}' is not a number"));
-        self.text(name).map(|text| text.parse().map_err(bad)).transpose()
+        self.text(name)
+            .map(|text| text.parse().map_err(bad))
+            .transpose()
     }
 
     fn wait(&self) -> Answer<Duration> {

@@ -29,12 +29,17 @@ impl Drop for Place {
 
 /// Opens a session; its events are the lines of the body.
 pub(crate) async fn open(shared: &Arc<Shared>, wanted: SessionRequest) -> Answer<Pieces> {
-    let SessionRequest::Quiesce { hold_ms_max, fencing } = wanted;
+    let SessionRequest::Quiesce {
+        hold_ms_max,
+        fencing,
+    } = wanted;
     let fenced = shared.store.change(|memory| memory.fence(&fencing)).await;
     match fenced.map_err(|error| Refused::failed(&error))? {
         Ok(_) => {}
         Err(Fenced::OlderGeneration | Fenced::OlderTask) => {
-            return Err(Refused::older("a newer generation or version of this task is known"));
+            return Err(Refused::older(
+                "a newer generation or version of this task is known",
+            ));
         }
     }
     let place = Place(Arc::clone(shared));
@@ -43,16 +48,13 @@ pub(crate) async fn open(shared: &Arc<Shared>, wanted: SessionRequest) -> Answer
     }
     let (sender, receiver) = mpsc::channel(4);
     let hold_max = Duration::from_millis(hold_ms_max).min(limits::SESSION_MAX);
-    shared.tasks.start(hold(Arc::clone(shared), sender, hold_max, place));
+    shared
+        .tasks
+        .start(hold(Arc::clone(shared), sender, hold_max, place));
     Ok(Pieces(receiver))
 }
 
-async fn hold(
-    shared: Arc<Shared>,
-    sender: mpsc::Sender<Bytes>,
-    hold_max: Duration,
-    place: Place,
-) {
+async fn hold(shared: Arc<Shared>, sender: mpsc::Sender<Bytes>, hold_max: Duration, place: Place) {
     let message = match hold_until_closed(&shared, &sender, hold_max).await {
         Ok(true) => format!("held for {} ms, its longest time", hold_max.as_millis()),
         Ok(false) => return,
@@ -60,7 +62,10 @@ async fn hold(
     };
     log::info(format_args!("a session ended: {message}"));
     // The caller may be gone.
-    sender.send(line(&SessionEvent::Ended { message })).await.ok();
+    sender
+        .send(line(&SessionEvent::Ended { message }))
+        .await
+        .ok();
     drop(place);
 }
 
@@ -75,7 +80,10 @@ async fn hold_until_closed(
         () = sender.closed() => return Ok(false),
     };
     let facts = hold.facts();
-    let is_told = sender.send(line(&SessionEvent::Held { facts })).await.is_ok();
+    let is_told = sender
+        .send(line(&SessionEvent::Held { facts }))
+        .await
+        .is_ok();
     let is_over = is_told
         && tokio::select! {
             () = sender.closed() => false,

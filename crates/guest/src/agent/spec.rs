@@ -14,12 +14,18 @@ use crate::log;
 
 /// Whether the link certificate was installed.
 pub(crate) async fn is_enrolled(shared: &Shared) -> bool {
-    shared.store.look(|memory| memory.link_cert_pem.is_some()).await
+    shared
+        .store
+        .look(|memory| memory.link_cert_pem.is_some())
+        .await
 }
 
 /// The certificate requests.
 pub(crate) async fn enrolment(shared: &Shared) -> Answer<Enrolment> {
-    let requests = shared.identity.requests().map_err(|error| Refused::failed(&error))?;
+    let requests = shared
+        .identity
+        .requests()
+        .map_err(|error| Refused::failed(&error))?;
     let (link_csr_pem, engine_csr_pem) = requests;
     Ok(Enrolment {
         server_id: shared.boot.server_id.clone(),
@@ -47,9 +53,15 @@ pub(crate) async fn enrol(shared: &Shared, enrolled: Enrolled) -> Answer<Enrolme
 /// Takes a spec unless a newer one is known; it is on disk when this answers.
 pub(crate) async fn accept(shared: &Arc<Shared>, spec: Spec) -> Answer<SpecAccepted> {
     check(&spec)?;
-    let accepted = SpecAccepted { generation: spec.generation, version: spec.version };
+    let accepted = SpecAccepted {
+        generation: spec.generation,
+        version: spec.version,
+    };
     let take = |memory: &mut Memory| -> Result<(), Refused> {
-        let held = memory.spec.as_ref().map_or((0, 0), |held| (held.generation, held.version));
+        let held = memory
+            .spec
+            .as_ref()
+            .map_or((0, 0), |held| (held.generation, held.version));
         let held = held.max((memory.generation, 0));
         if (spec.generation, spec.version) < held {
             return Err(Refused::older("a newer spec or generation is known"));
@@ -58,7 +70,11 @@ pub(crate) async fn accept(shared: &Arc<Shared>, spec: Spec) -> Answer<SpecAccep
         memory.spec = Some(spec);
         Ok(())
     };
-    shared.store.change(take).await.map_err(|error| Refused::failed(&error))??;
+    shared
+        .store
+        .change(take)
+        .await
+        .map_err(|error| Refused::failed(&error))??;
     shared.status.change(|status| {
         status.generation = accepted.generation;
         status.spec_version = accepted.version;
@@ -69,14 +85,21 @@ pub(crate) async fn accept(shared: &Arc<Shared>, spec: Spec) -> Answer<SpecAccep
 
 fn check(spec: &Spec) -> Answer<()> {
     if spec.config.len() > limits::CONFIG_FILES_MAX {
-        return Err(Refused::bad_request("the spec has too many configuration files"));
+        return Err(Refused::bad_request(
+            "the spec has too many configuration files",
+        ));
     }
     for file in &spec.config {
         let is_plain = !file.name.is_empty()
             && !file.name.starts_with('.')
-            && file.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+            && file
+                .name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
         if !is_plain || file.name.len() > 64 {
-            return Err(Refused::bad_request("a configuration file's name is not plain"));
+            return Err(Refused::bad_request(
+                "a configuration file's name is not plain",
+            ));
         }
         if file.content.len() > limits::CONFIG_FILE_BYTES_MAX {
             return Err(Refused::bad_request("a configuration file is too large"));
@@ -91,7 +114,10 @@ pub(crate) async fn status(shared: &Shared, after: Option<u64>, wait: Duration) 
     if let Some(after) = after {
         let newer = watch.wait_for(|status| status.sequence > after);
         // What is there at the end of the wait is answered either way.
-        tokio::time::timeout(wait, newer).await.map(|_| ()).unwrap_or(());
+        tokio::time::timeout(wait, newer)
+            .await
+            .map(|_| ())
+            .unwrap_or(());
     }
     shared.status.now()
 }

@@ -12,7 +12,7 @@ use coffer_wire::guest::v1::{CommandState, Fencing, Spec};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use crate::agent::file;
+use crate::agent::file::{self, Durable};
 use crate::error::{GuestError, Result};
 use crate::limits::{COMMANDS_KEPT_MAX, TASKS_KEPT_MAX};
 
@@ -21,7 +21,8 @@ use crate::limits::{COMMANDS_KEPT_MAX, TASKS_KEPT_MAX};
 #[serde(default)]
 pub(crate) struct Memory {
     pub(crate) server_id: String,
-    pub(crate) agent_starts: u64,
+    /// Whether the keys beside the file belong to this server.
+    pub(crate) has_keys: bool,
     pub(crate) spec: Option<Spec>,
     pub(crate) identity: Option<String>,
     pub(crate) link_cert_pem: Option<String>,
@@ -47,7 +48,11 @@ impl Memory {
             return Err(Fenced::OlderGeneration);
         }
         let key = |of: &Fencing| (of.generation, of.task_version);
-        match self.tasks.iter().position(|seen| seen.task_id == by.task_id) {
+        match self
+            .tasks
+            .iter()
+            .position(|seen| seen.task_id == by.task_id)
+        {
             Some(index) if key(&self.tasks[index]) > key(by) => return Err(Fenced::OlderTask),
             Some(index) if self.tasks[index] == *by => return Ok(false),
             Some(index) => drop(self.tasks.remove(index)),
@@ -62,7 +67,10 @@ impl Memory {
 
     /// The outcome of a command.
     pub(crate) fn outcome(&self, id: &str) -> Option<&CommandState> {
-        self.commands.iter().find(|(known, _)| known == id).map(|(_, state)| state)
+        self.commands
+            .iter()
+            .find(|(known, _)| known == id)
+            .map(|(_, state)| state)
     }
 
     /// Remembers the outcome of a command.
@@ -88,9 +96,15 @@ impl Store {
         let known = text.and_then(|text| serde_json::from_str::<Memory>(&text).ok());
         let memory = match known {
             Some(memory) if memory.server_id == server_id => memory,
-            _ => Memory { server_id: server_id.to_owned(), ..Memory::default() },
+            _ => Memory {
+                server_id: server_id.to_owned(),
+                ..Memory::default()
+            },
         };
-        Self { path, memory: Mutex::new(memory) }
+        Self {
+            path,
+            memory: Mutex::new(memory),
+        }
     }
 
     /// Looks at the memory.
@@ -111,9 +125,11 @@ impl Store {
         }
         if let Some(path) = self.path.clone() {
             let text = serde_json::to_vec(&changed).expect("plain data become JSON");
-            tokio::task::spawn_blocking(move || file::replace(&path, &text, 0o600))
+            tokio::task::spawn_blocking(move || file::replace(&path, &text, 0o600, Durable::Whole))
                 .await
-                .map_err(|error| GuestError::Init { why: error.to_string() })??;
+                .map_err(|error| GuestError::Init {
+                    why: error.to_string(),
+                })??;
         }
         *memory = changed;
         Ok(result)
@@ -125,7 +141,11 @@ mod tests {
     use super::*;
 
     fn by(task: &str, version: u64, generation: u64) -> Fencing {
-        Fencing { task_id: task.to_owned(), task_version: version, generation }
+        Fencing {
+            task_id: task.to_owned(),
+            task_version: version,
+            generation,
+        }
     }
 
     #[test]
@@ -157,7 +177,15 @@ mod tests {
             Ok(())
         };
         store.change(change).await.unwrap().unwrap();
-        assert_eq!(Store::load(Some(path.clone()), "one").look(|m| m.generation).await, 7);
-        assert_eq!(Store::load(Some(path), "two").look(|m| m.generation).await, 0);
+        assert_eq!(
+            Store::load(Some(path.clone()), "one")
+                .look(|m| m.generation)
+                .await,
+            7
+        );
+        assert_eq!(
+            Store::load(Some(path), "two").look(|m| m.generation).await,
+            0
+        );
     }
 }

@@ -47,7 +47,9 @@ struct Stream {
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stream").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Stream")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,7 +92,10 @@ impl Streams {
     }
 
     fn get(&self, id: &str) -> Answer<Arc<Stream>> {
-        self.all().get(id).cloned().ok_or_else(|| Refused::unknown("this stream"))
+        self.all()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Refused::unknown("this stream"))
     }
 
     /// Cancels what nobody has been attached to for long.
@@ -168,15 +173,22 @@ pub(crate) async fn open(shared: &Arc<Shared>, wanted: &StreamRequest) -> Answer
 
 async fn connect(shared: &Shared) -> Answer<(Source, Option<Sink>)> {
     let refused = |error: std::io::Error| {
-        Refused::engine(&coffer_engines::EngineError::Down { why: error.to_string() })
+        Refused::engine(&coffer_engines::EngineError::Down {
+            why: error.to_string(),
+        })
     };
     match shared.runtime.client_address(shared.host.as_ref()) {
         ClientAddress::Unix(path) => {
-            let (read, write) = UnixStream::connect(path).await.map_err(refused)?.into_split();
+            let (read, write) = UnixStream::connect(path)
+                .await
+                .map_err(refused)?
+                .into_split();
             Ok((Box::pin(read), Some(Box::pin(write))))
         }
         ClientAddress::Loopback(port) => {
-            let socket = TcpStream::connect(("127.0.0.1", port)).await.map_err(refused)?;
+            let socket = TcpStream::connect(("127.0.0.1", port))
+                .await
+                .map_err(refused)?;
             socket.set_nodelay(true).ok();
             let (read, write) = socket.into_split();
             Ok((Box::pin(read), Some(Box::pin(write))))
@@ -214,7 +226,8 @@ fn newest_log(shared: &Shared) -> Option<PathBuf> {
     let entries = std::fs::read_dir(&shared.host.layout().log_dir).ok()?;
     let files = entries.flatten().filter_map(|entry| {
         let meta = entry.path().symlink_metadata().ok()?;
-        meta.is_file().then_some((meta.modified().ok()?, entry.path()))
+        meta.is_file()
+            .then_some((meta.modified().ok()?, entry.path()))
     });
     files.max().map(|(_, path)| path)
 }
@@ -227,7 +240,9 @@ async fn pump(stream: std::sync::Weak<Stream>, mut source: Source) {
             return;
         }
         let count = source.read(&mut piece).await.unwrap_or(0);
-        let Some(stream) = stream.upgrade() else { return };
+        let Some(stream) = stream.upgrade() else {
+            return;
+        };
         if count == 0 {
             stream.change(|inner| inner.is_open = false);
             return;
@@ -275,7 +290,9 @@ async fn send(attached: Attached, mut offset: u64, sender: mpsc::Sender<Bytes>) 
     let mut changes = stream.changes.subscribe();
     loop {
         changes.mark_unchanged();
-        let Some((piece, is_open)) = piece_at(stream, offset) else { return };
+        let Some((piece, is_open)) = piece_at(stream, offset) else {
+            return;
+        };
         if piece.is_empty() {
             if !is_open {
                 return;
@@ -297,8 +314,13 @@ async fn send(attached: Attached, mut offset: u64, sender: mpsc::Sender<Bytes>) 
 fn piece_at(stream: &Stream, offset: u64) -> Option<(Bytes, bool)> {
     let inner = stream.inner();
     let skip = usize::try_from(offset.checked_sub(inner.oldest)?).ok()?;
-    let piece: Vec<u8> =
-        inner.kept.iter().skip(skip).take(limits::STREAM_PIECE_BYTES).copied().collect();
+    let piece: Vec<u8> = inner
+        .kept
+        .iter()
+        .skip(skip)
+        .take(limits::STREAM_PIECE_BYTES)
+        .copied()
+        .collect();
     Some((Bytes::from(piece), inner.is_open))
 }
 
@@ -334,7 +356,9 @@ pub(crate) async fn write(
         .ok_or_else(|| Refused::gap(format!("received is {received}")))?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refused::bad_request("the body is cut short"))?;
-        let Ok(mut data) = frame.into_data() else { continue };
+        let Ok(mut data) = frame.into_data() else {
+            continue;
+        };
         let known = usize::try_from(skip).unwrap_or(usize::MAX).min(data.len());
         skip -= known as u64;
         let fresh = data.split_off(known);
@@ -361,7 +385,12 @@ pub(crate) fn cancel(shared: &Shared, id: &str) {
             inner.is_open = false;
             inner.kept.clear();
         });
-        if let Some(pump) = stream.pump.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(pump) = stream
+            .pump
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             pump.abort();
         }
     }

@@ -30,7 +30,11 @@ pub(super) struct Output {
 impl Output {
     fn new(pipe: File, bytes_max: usize) -> Result<Self> {
         unblock(&pipe)?;
-        Ok(Self { pipe: Some(pipe), tail: VecDeque::new(), bytes_max })
+        Ok(Self {
+            pipe: Some(pipe),
+            tail: VecDeque::new(),
+            bytes_max,
+        })
     }
 
     /// Reads what is there; closes the pipe at its end.
@@ -92,7 +96,12 @@ pub(super) fn start_engine(
     let (output, child_output) = spawn::pipe("start the engine")?;
     let started = start(boot, layout, program, None, child_output)?;
     let output = Output::new(output, ENGINE_OUTPUT_BYTES)?;
-    Ok(Engine { started, output, stop_signal, grace_ms })
+    Ok(Engine {
+        started,
+        output,
+        stop_signal,
+        grace_ms,
+    })
 }
 
 /// Starts a program.
@@ -106,9 +115,21 @@ pub(super) fn start_run(
     let (output, child_output) = spawn::pipe("run a program")?;
     let (child_stdin, stdin) = spawn::pipe("run a program")?;
     unblock(&stdin)?;
-    let started = start(boot, layout, program, Some(child_stdin.into()), child_output)?;
+    let started = start(
+        boot,
+        layout,
+        program,
+        Some(child_stdin.into()),
+        child_output,
+    )?;
     let output = Output::new(output, PROGRAM_OUTPUT_BYTES)?;
-    let mut run = Run { id, pid: started.pid, output, stdin: Some(stdin), pending: input };
+    let mut run = Run {
+        id,
+        pid: started.pid,
+        output,
+        stdin: Some(stdin),
+        pending: input,
+    };
     run.feed();
     Ok(run)
 }
@@ -128,18 +149,25 @@ fn start(
         uid: boot.engine_uid,
         confine: Some(layout),
         inherited: None,
-        stdio: Stdio { stdin, output: Some(output.into()) },
+        stdio: Stdio {
+            stdin,
+            output: Some(output.into()),
+        },
     })
 }
 
 /// Only what the read-only root holds runs as the engine.
 fn refuse_outside_root(path: &str) -> Result<()> {
     let what = format!("find {path}");
-    let real = Path::new(path).canonicalize().map_err(GuestError::io(what))?;
+    let real = Path::new(path)
+        .canonicalize()
+        .map_err(GuestError::io(what))?;
     if real.starts_with("/usr") {
         return Ok(());
     }
-    Err(GuestError::Init { why: format!("{path} is not a program of the root: not below /usr") })
+    Err(GuestError::Init {
+        why: format!("{path} is not a program of the root: not below /usr"),
+    })
 }
 
 impl Run {
@@ -181,7 +209,9 @@ pub(super) fn signal_of(number: i32) -> Result<Signal> {
 /// How a process ended: exit code if it has one, and words.
 pub(super) fn ended(status: WaitStatus) -> Option<(Pid, Option<i32>, String)> {
     match status {
-        WaitStatus::Exited(pid, code) => Some((pid, Some(code), format!("exited with code {code}"))),
+        WaitStatus::Exited(pid, code) => {
+            Some((pid, Some(code), format!("exited with code {code}")))
+        }
         WaitStatus::Signaled(pid, signal, _) => {
             Some((pid, None, format!("was ended by {}", signal.as_str())))
         }
@@ -199,7 +229,12 @@ fn unblock(file: &File) -> Result<()> {
 pub(super) fn agent_paths(boot: &Boot, is_replaced_trusted: bool) -> Vec<String> {
     let mut paths = Vec::new();
     if is_replaced_trusted {
-        paths.push(boot::agent_dir(boot).join("next/coffer-guest").display().to_string());
+        paths.push(
+            boot::agent_dir(boot)
+                .join("next/coffer-guest")
+                .display()
+                .to_string(),
+        );
     }
     paths.push(boot::GUEST_PATH.to_owned());
     paths

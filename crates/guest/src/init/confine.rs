@@ -33,7 +33,10 @@ pub(super) fn confine(layout: &Layout) -> Result<bool, RulesetError> {
         .scope(Scope::AbstractUnixSocket | Scope::Signal)?
         .create()?
         .add_rules(path_beneath_rules(root_paths(), read))?
-        .add_rules(path_beneath_rules([&layout.config_dir, &layout.tls_dir], read_only))?
+        .add_rules(path_beneath_rules(
+            [&layout.config_dir, &layout.tls_dir],
+            read_only,
+        ))?
         .add_rules(path_beneath_rules(device_paths(), device))?
         .add_rules(path_beneath_rules(written, write))?
         .restrict_self()?;
@@ -41,11 +44,19 @@ pub(super) fn confine(layout: &Layout) -> Result<bool, RulesetError> {
 }
 
 fn root_paths() -> impl Iterator<Item = &'static Path> {
-    ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc"].into_iter().map(Path::new)
+    ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc"]
+        .into_iter()
+        .map(Path::new)
 }
 
 fn device_paths() -> impl Iterator<Item = &'static Path> {
-    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
-        .into_iter()
-        .map(Path::new)
+    [
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/random",
+        "/dev/urandom",
+    ]
+    .into_iter()
+    .map(Path::new)
 }

@@ -16,7 +16,11 @@ pub(super) struct Lines {
 impl Lines {
     /// Takes a non-blocking socket.
     pub(super) fn new(socket: UnixStream) -> Self {
-        Self { socket, incoming: Vec::new(), outgoing: Vec::new() }
+        Self {
+            socket,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+        }
     }
 
     /// Whether bytes wait to be written.
@@ -67,6 +71,10 @@ impl Lines {
         };
         let rest = self.incoming.split_off(end + 1);
         let whole = std::mem::replace(&mut self.incoming, rest);
-        Ok(whole.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(<[u8]>::to_vec).collect())
+        Ok(whole
+            .split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(<[u8]>::to_vec)
+            .collect())
     }
 }

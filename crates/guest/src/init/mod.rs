@@ -35,9 +35,15 @@ pub enum Mode {
 
 /// Runs until SIGTERM, or until the bootstrap is done.
 pub fn run(mode: Mode) -> Result<()> {
-    let signals = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+    let signals = [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ];
     let mask: SigSet = signals.into_iter().collect();
-    mask.thread_block().map_err(GuestError::sys("block signals"))?;
+    mask.thread_block()
+        .map_err(GuestError::sys("block signals"))?;
     let signal_fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(GuestError::sys("receive signals"))?;
     nix::sys::prctl::set_child_subreaper(true).map_err(GuestError::sys("adopt orphans"))?;

@@ -32,7 +32,10 @@ fn own(path: &Path, uid: u32, mode: u32) -> Result<()> {
     match path.symlink_metadata() {
         Ok(found) if !found.is_dir() => {
             let why = io::Error::other("it is there and not a directory");
-            return Err(GuestError::Io { what: what(), source: why });
+            return Err(GuestError::Io {
+                what: what(),
+                source: why,
+            });
         }
         Ok(found) => {
             if found.uid() != uid || found.gid() != uid {
@@ -43,7 +46,10 @@ fn own(path: &Path, uid: u32, mode: u32) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(GuestError::io(what())(error)),
     }
-    fs::DirBuilder::new().mode(mode).create(path).map_err(GuestError::io(what()))?;
+    fs::DirBuilder::new()
+        .mode(mode)
+        .create(path)
+        .map_err(GuestError::io(what()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(GuestError::io(what()))?;
     chown(path, Some(uid), Some(uid)).map_err(GuestError::io(what()))
 }
@@ -62,13 +68,18 @@ fn give_tree(dir: &Path, uid: u32) -> io::Result<()> {
     chown(dir, Some(uid), Some(uid))
 }
 
-/// Puts a file into the TLS directory that the engine's user can read and nobody else.
+/// Puts a file into the TLS directory that the engine's user can read and nobody else. It is not
+/// forced to disk: the agent installs its files anew at every start.
 pub(super) fn install(boot: &Boot, name: &str, content: &str) -> Result<()> {
     let is_plain = !name.is_empty()
         && !name.starts_with('.')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '-');
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '-');
     if !is_plain {
-        return Err(GuestError::Init { why: format!("'{name}' is not a plain file name") });
+        return Err(GuestError::Init {
+            why: format!("'{name}' is not a plain file name"),
+        });
     }
     let dir = boot::layout(boot).tls_dir;
     let (path, new) = (dir.join(name), dir.join(format!(".{name}.new")));
@@ -79,8 +90,7 @@ pub(super) fn install(boot: &Boot, name: &str, content: &str) -> Result<()> {
         }
         write_private(&new, content)?;
         chown(&new, Some(boot.engine_uid), Some(boot.engine_uid))?;
-        fs::rename(&new, &path)?;
-        fs::File::open(&dir)?.sync_all()
+        fs::rename(&new, &path)
     };
     install().map_err(GuestError::io(format!("install {}", path.display())))
 }
@@ -88,10 +98,12 @@ pub(super) fn install(boot: &Boot, name: &str, content: &str) -> Result<()> {
 fn write_private(path: &Path, content: &str) -> io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file =
-        fs::File::options().write(true).create_new(true).mode(0o400).open(path)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()
+    let mut file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(path)?;
+    file.write_all(content.as_bytes())
 }
 
 #[cfg(test)]
@@ -100,7 +112,10 @@ mod tests {
 
     #[test]
     fn gives_a_tree_and_repairs_a_half_given_one() {
-        assert!(nix::unistd::geteuid().is_root(), "this test changes owners: run it as root");
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test changes owners: run it as root"
+        );
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().join("engine");
         fs::create_dir_all(top.join("a/b")).unwrap();

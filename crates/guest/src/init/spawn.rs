@@ -3,7 +3,10 @@
 //! Init has one thread, so a forked child may use ordinary code before it executes its program.
 //! The child tells its start time and any failure over a pipe that closes at execution.
 
-#![expect(unsafe_code, reason = "fork, execution under another user, and dropping of rights")]
+#![expect(
+    unsafe_code,
+    reason = "fork, execution under another user, and dropping of rights"
+)]
 
 use std::ffi::CString;
 use std::fs::File;
@@ -70,13 +73,20 @@ pub(super) fn start(job: Job<'_>) -> Result<Started> {
         ForkResult::Parent { child } => {
             drop(child_report);
             let mut said = String::new();
-            report.read_to_string(&mut said).map_err(GuestError::io(what.clone()))?;
+            report
+                .read_to_string(&mut said)
+                .map_err(GuestError::io(what.clone()))?;
             let (ticks, failure) = said.split_once('!').unwrap_or((&said, ""));
             if !failure.is_empty() || ticks.is_empty() {
                 reap(child);
-                return Err(GuestError::Init { why: format!("{what}: {failure}") });
+                return Err(GuestError::Init {
+                    why: format!("{what}: {failure}"),
+                });
             }
-            Ok(Started { pid: child, start_ticks: ticks.trim().parse().unwrap_or(0) })
+            Ok(Started {
+                pid: child,
+                start_ticks: ticks.trim().parse().unwrap_or(0),
+            })
         }
     }
 }
@@ -100,10 +110,15 @@ fn become_program(job: Job<'_>, report: &mut File) -> String {
     }
 }
 
-fn try_become(job: Job<'_>, report: &mut File) -> std::result::Result<std::convert::Infallible, String> {
+fn try_become(
+    job: Job<'_>,
+    report: &mut File,
+) -> std::result::Result<std::convert::Infallible, String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     let ticks = own_start_ticks().map_err(step("read the start time"))?;
-    report.write_all(ticks.to_string().as_bytes()).map_err(step("report"))?;
+    report
+        .write_all(ticks.to_string().as_bytes())
+        .map_err(step("report"))?;
     nix::unistd::setsid().map_err(|e| step("begin a session")(e.into()))?;
     reset_signals().map_err(step("reset signals"))?;
     set_descriptors(&job).map_err(step("set descriptors"))?;
@@ -120,7 +135,10 @@ fn try_become(job: Job<'_>, report: &mut File) -> std::result::Result<std::conve
 fn own_start_ticks() -> io::Result<u64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    let field = after.split_whitespace().nth(19).and_then(|field| field.parse().ok());
+    let field = after
+        .split_whitespace()
+        .nth(19)
+        .and_then(|field| field.parse().ok());
     field.ok_or_else(|| io::Error::other("/proc/self/stat is not as expected"))
 }
 
@@ -134,7 +152,11 @@ fn reset_signals() -> io::Result<()> {
 
 fn set_descriptors(job: &Job<'_>) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    let stdin = job.stdio.stdin.as_ref().map_or_else(|| null.as_raw_fd(), AsRawFd::as_raw_fd);
+    let stdin = job
+        .stdio
+        .stdin
+        .as_ref()
+        .map_or_else(|| null.as_raw_fd(), AsRawFd::as_raw_fd);
     copy_descriptor(stdin, 0)?;
     if let Some(output) = &job.stdio.output {
         copy_descriptor(output.as_raw_fd(), 1)?;
@@ -150,16 +172,29 @@ fn set_descriptors(job: &Job<'_>) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     // SAFETY: marks descriptors only; none of them is used after execution.
     let marked = unsafe {
-        libc::syscall(libc::SYS_close_range, first_closed, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_close_range,
+            first_closed,
+            libc::c_uint::MAX,
+            CLOSE_RANGE_CLOEXEC,
+        )
     };
-    if marked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if marked == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn copy_descriptor(from: RawFd, to: RawFd) -> io::Result<()> {
     // SAFETY: both numbers are this process's own. `dup2` onto itself would keep close-on-exec,
     // which cannot be: 0 to 2 are open in init, and 3 is its signal descriptor.
     let result = unsafe { libc::dup2(from, to) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// No new privileges, no capabilities, another user. What the provider has already done is done
@@ -205,19 +240,38 @@ struct CapabilityData {
 
 fn clear_capabilities() -> io::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
-    let header = CapabilityHeader { version: VERSION_3, pid: 0 };
-    let data = [CapabilityData { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    let header = CapabilityHeader {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let data = [CapabilityData {
+        effective: 0,
+        permitted: 0,
+        inheritable: 0,
+    }; 2];
     // SAFETY: both structures have the kernel's layout for this version and outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn execute(job: &Job<'_>) -> io::Error {
     let text = |text: &str| CString::new(text).map_err(|_| io::Error::other("a NUL in it"));
-    let env: io::Result<Vec<CString>> =
-        job.env.iter().map(|(name, value)| text(&format!("{name}={value}"))).collect();
-    let args: io::Result<Vec<CString>> =
-        job.paths.iter().take(1).chain(&job.args).map(|arg| text(arg)).collect();
+    let env: io::Result<Vec<CString>> = job
+        .env
+        .iter()
+        .map(|(name, value)| text(&format!("{name}={value}")))
+        .collect();
+    let args: io::Result<Vec<CString>> = job
+        .paths
+        .iter()
+        .take(1)
+        .chain(&job.args)
+        .map(|arg| text(arg))
+        .collect();
     let (env, args) = match (env, args) {
         (Ok(env), Ok(args)) => (env, args),
         (Err(error), _) | (_, Err(error)) => return error,

@@ -29,6 +29,8 @@ struct Agent {
     pid: Pid,
     lines: Lines,
     started_at: Instant,
+    /// It closed its socket, which it does by ending: killed at this time if it has not.
+    kill_due: Option<Instant>,
 }
 
 /// Everything init knows.
@@ -78,9 +80,9 @@ impl Supervisor {
     pub(super) fn result(&self) -> Result<()> {
         match (self.mode, self.bootstrap_code) {
             (Mode::Instance, _) | (Mode::Bootstrap, Some(0)) => Ok(()),
-            (Mode::Bootstrap, _) => {
-                Err(GuestError::Init { why: "the data directory was not made".to_owned() })
-            }
+            (Mode::Bootstrap, _) => Err(GuestError::Init {
+                why: "the data directory was not made".to_owned(),
+            }),
         }
     }
 
@@ -100,8 +102,10 @@ impl Supervisor {
     }
 
     fn try_start_agent(&mut self) -> Result<Agent> {
-        let (own, theirs) = UnixStream::pair().map_err(GuestError::io("make the agent's socket"))?;
-        own.set_nonblocking(true).map_err(GuestError::io("make the agent's socket"))?;
+        let (own, theirs) =
+            UnixStream::pair().map_err(GuestError::io("make the agent's socket"))?;
+        own.set_nonblocking(true)
+            .map_err(GuestError::io("make the agent's socket"))?;
         let mut args = vec!["agent".to_owned()];
         if self.mode == Mode::Bootstrap {
             args.push("--bootstrap".to_owned());
@@ -110,13 +114,19 @@ impl Supervisor {
         let started = spawn::start(Job {
             paths: children::agent_paths(&self.boot, trusted),
             args,
-            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            // One arena: the agent's few threads have little to allocate.
+            env: vec![("MALLOC_ARENA_MAX".to_owned(), "1".to_owned())],
             uid: self.boot.agent_uid,
             confine: None,
             inherited: Some(theirs.into()),
             stdio: Stdio::default(),
         })?;
-        Ok(Agent { pid: started.pid, lines: Lines::new(own), started_at: clock::now() })
+        Ok(Agent {
+            pid: started.pid,
+            lines: Lines::new(own),
+            started_at: clock::now(),
+            kill_due: None,
+        })
     }
 
     fn agent_later(&mut self) {
@@ -154,7 +164,7 @@ impl Supervisor {
     /// Sleeps until something can be done.
     pub(super) fn wait(&mut self, signals: BorrowedFd<'_>) {
         let mut watched = vec![PollFd::new(signals, PollFlags::POLLIN)];
-        if let Some(agent) = &self.agent {
+        if let Some(agent) = self.agent.as_ref().filter(|agent| agent.kill_due.is_none()) {
             let mut flags = PollFlags::POLLIN;
             flags.set(PollFlags::POLLOUT, agent.lines.has_outgoing());
             watched.push(PollFd::new(agent.lines.socket.as_fd(), flags));
@@ -168,7 +178,9 @@ impl Supervisor {
         for stdin in self.runs.iter().filter_map(|run| run.stdin.as_ref()) {
             watched.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
         }
-        let timeout = match self.agent_due.into_iter().chain(self.stop_due).min() {
+        let kill_due = self.agent.as_ref().and_then(|agent| agent.kill_due);
+        let dues = [self.agent_due, self.stop_due, kill_due];
+        let timeout = match dues.into_iter().flatten().min() {
             Some(due) => {
                 let left = due.saturating_duration_since(clock::now()) + Duration::from_millis(1);
                 PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
@@ -202,7 +214,9 @@ impl Supervisor {
     fn stop_overdue(&mut self) {
         self.stop_due = None;
         if let Some(engine) = &self.engine {
-            log::warn(format_args!("the engine did not stop in its time and is killed"));
+            log::warn(format_args!(
+                "the engine did not stop in its time and is killed"
+            ));
             engine.kill();
         } else if let Some(agent) = &self.agent {
             kill(agent.pid, Signal::SIGKILL).ok();
@@ -211,6 +225,12 @@ impl Supervisor {
 
     fn hear_agent(&mut self) {
         let Some(agent) = &mut self.agent else { return };
+        if let Some(due) = agent.kill_due {
+            if due <= clock::now() {
+                kill(agent.pid, Signal::SIGKILL).ok();
+            }
+            return;
+        }
         let heard = agent.lines.flush().and_then(|()| agent.lines.read());
         match heard {
             Ok(lines) => {
@@ -218,10 +238,7 @@ impl Supervisor {
                     self.answer(&line);
                 }
             }
-            Err(_) => {
-                // It closes its socket only by ending.
-                kill(agent.pid, Signal::SIGKILL).ok();
-            }
+            Err(_) => agent.kill_due = Some(clock::now() + limits::AGENT_STOP),
         }
     }
 
@@ -229,19 +246,26 @@ impl Supervisor {
         let request: Request = match serde_json::from_slice(line) {
             Ok(request) => request,
             Err(error) => {
-                log::warn(format_args!("a line of the agent is not understood: {error}"));
+                log::warn(format_args!(
+                    "a line of the agent is not understood: {error}"
+                ));
                 return;
             }
         };
         let id = request.id;
         let done = match request.ask {
-            Ask::Start { program, stop_signal, grace_ms } => {
-                self.start_engine(program, (stop_signal, grace_ms))
-            }
+            Ask::Start {
+                program,
+                stop_signal,
+                grace_ms,
+            } => self.start_engine(program, (stop_signal, grace_ms)),
             Ask::Signal { signal } => self.signal_engine(signal),
             Ask::Install { name, content } => prepare::install(&self.boot, &name, &content),
             Ask::Cancel { run } => {
-                self.runs.iter().filter(|known| known.id == run).for_each(Run::kill);
+                self.runs
+                    .iter()
+                    .filter(|known| known.id == run)
+                    .for_each(Run::kill);
                 Ok(())
             }
             Ask::Run { program, stdin } => match self.start_run(id, program, stdin) {
@@ -252,7 +276,10 @@ impl Supervisor {
         };
         self.tell(&match done {
             Ok(()) => Tell::Done { id },
-            Err(error) => Tell::Refused { id, message: error.to_string() },
+            Err(error) => Tell::Refused {
+                id,
+                message: error.to_string(),
+            },
         });
     }
 
@@ -263,7 +290,9 @@ impl Supervisor {
         stdin: Vec<u8>,
     ) -> Result<()> {
         if self.is_stopping || self.runs.len() >= limits::PROGRAMS_MAX {
-            return Err(GuestError::Init { why: "no more programs can run".to_owned() });
+            return Err(GuestError::Init {
+                why: "no more programs can run".to_owned(),
+            });
         }
         let run = children::start_run(&self.boot, &self.layout, id, program, stdin)?;
         self.runs.push(run);
@@ -289,7 +318,9 @@ impl Supervisor {
             self.tell_process();
             return Ok(());
         };
-        Err(GuestError::Init { why: why.to_owned() })
+        Err(GuestError::Init {
+            why: why.to_owned(),
+        })
     }
 
     fn signal_engine(&self, signal: i32) -> Result<()> {
@@ -299,7 +330,11 @@ impl Supervisor {
             Some(engine) => {
                 kill(engine.started.pid, signal).map_err(GuestError::sys("signal the engine"))?;
             }
-            None => return Err(GuestError::Init { why: "the engine does not run".to_owned() }),
+            None => {
+                return Err(GuestError::Init {
+                    why: "the engine does not run".to_owned(),
+                });
+            }
         }
         Ok(())
     }
@@ -314,19 +349,29 @@ impl Supervisor {
     }
 
     fn ended(&mut self, pid: Pid, code: Option<i32>, words: String) {
-        if self.engine.as_ref().is_some_and(|engine| engine.started.pid == pid) {
+        if self
+            .engine
+            .as_ref()
+            .is_some_and(|engine| engine.started.pid == pid)
+        {
             self.engine_ended(words);
         } else if self.agent.as_ref().is_some_and(|agent| agent.pid == pid) {
             self.agent_ended(code, &words);
         } else if let Some(index) = self.runs.iter().position(|run| run.pid == pid) {
             let mut run = self.runs.swap_remove(index);
             run.output.read();
-            self.tell(&Tell::Ran { id: run.id, code, output: run.output.text() });
+            self.tell(&Tell::Ran {
+                id: run.id,
+                code,
+                output: run.output.text(),
+            });
         }
     }
 
     fn engine_ended(&mut self, words: String) {
-        let Some(mut engine) = self.engine.take() else { return };
+        let Some(mut engine) = self.engine.take() else {
+            return;
+        };
         engine.output.read();
         // What it left behind would hold its files and memory; a tenant's program, too.
         spawn::kill_all_of(self.boot.engine_uid);
@@ -342,7 +387,9 @@ impl Supervisor {
     }
 
     fn agent_ended(&mut self, code: Option<i32>, words: &str) {
-        let Some(agent) = self.agent.take() else { return };
+        let Some(agent) = self.agent.take() else {
+            return;
+        };
         for run in &self.runs {
             run.kill();
         }
@@ -365,7 +412,9 @@ impl Supervisor {
     }
 
     fn tell_process(&mut self) {
-        self.tell(&Tell::Process { process: self.process.clone() });
+        self.tell(&Tell::Process {
+            process: self.process.clone(),
+        });
     }
 
     fn tell(&mut self, tell: &Tell) {

@@ -48,7 +48,10 @@ impl Programs {
                 command
             }
         };
-        command.args(&program.args).env_clear().envs(program.env.iter().cloned());
+        command
+            .args(&program.args)
+            .env_clear()
+            .envs(program.env.iter().cloned());
         command.current_dir("/");
         command
     }
@@ -80,7 +83,10 @@ impl EngineHost for DirectHost {
             why: error.to_string(),
         };
         let mut command = self.programs.command(&program);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let mut stdin = child.stdin.take().expect("it is piped");
         // A program that does not read its input ends all the same.
@@ -89,7 +95,10 @@ impl EngineHost for DirectHost {
         let output = child.wait_with_output().await.map_err(failed)?;
         let text = [output.stdout, output.stderr].concat();
         let output_text = String::from_utf8_lossy(&text).into_owned();
-        Ok(ProgramOutput { code: output.status.code(), output: output_text })
+        Ok(ProgramOutput {
+            code: output.status.code(),
+            output: output_text,
+        })
     }
 }
 
@@ -127,9 +136,8 @@ impl Direct {
         let entries = std::fs::read_dir("/proc").unwrap().flatten();
         entries
             .filter(|entry| {
-                std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.ends_with(
-                    pgdata.strip_prefix("/").unwrap(),
-                ))
+                std::fs::read_link(entry.path().join("cwd"))
+                    .is_ok_and(|cwd| cwd.ends_with(pgdata.strip_prefix("/").unwrap()))
             })
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .collect()
@@ -170,7 +178,10 @@ impl Fixture for Direct {
     async fn start(&self) {
         let mut command = self.host.programs.command(&Postgresql.launch(&self.host));
         let log = std::fs::File::create(self.host.layout.data_dir.join("start.log")).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         *self.child.lock().await = Some(command.spawn().expect("start the engine"));
     }
 
@@ -200,18 +211,29 @@ impl Fixture for Direct {
     }
 
     async fn fingerprint(&self) -> String {
-        identity::read(&self.pgdata()).expect("read the identifier").to_string()
+        identity::read(&self.pgdata())
+            .expect("read the identifier")
+            .to_string()
     }
 
     async fn login(&self, access: &Access) -> Result<(), String> {
         let client = self.client(access).await?;
-        client.client.simple_query("SELECT 1").await.map(|_| ()).map_err(|e| e.to_string())
+        client
+            .client
+            .simple_query("SELECT 1")
+            .await
+            .map(|_| ())
+            .map_err(|e| e.to_string())
     }
 
     async fn make(&self, access: &Access, name: &str) -> Result<(), String> {
         let client = self.client(access).await?;
         let sql = format!("CREATE TABLE {} (n bigint)", quote(name));
-        client.client.batch_execute(&sql).await.map_err(|e| format!("{e:?}"))
+        client
+            .client
+            .batch_execute(&sql)
+            .await
+            .map_err(|e| format!("{e:?}"))
     }
 
     async fn write(&self, access: &Access, name: &str, count: u64) -> u64 {
@@ -227,7 +249,11 @@ impl Fixture for Direct {
     async fn count(&self, access: &Access, name: &str) -> Result<u64, String> {
         let client = self.client(access).await?;
         let sql = format!("SELECT count(*) FROM {}", quote(name));
-        let row = client.client.query_one(&sql, &[]).await.map_err(|e| format!("{e:?}"))?;
+        let row = client
+            .client
+            .query_one(&sql, &[])
+            .await
+            .map_err(|e| format!("{e:?}"))?;
         Ok(row.get::<_, i64>(0).try_into().unwrap())
     }
 }
@@ -244,7 +270,11 @@ static NEXT_ADDRESS: AtomicU8 = AtomicU8::new(1);
 
 impl DirectWorld {
     fn new(base: &Path, programs: Programs) -> Self {
-        Self { base: base.to_owned(), programs, template: Mutex::new(None) }
+        Self {
+            base: base.to_owned(),
+            programs,
+            template: Mutex::new(None),
+        }
     }
 
     fn host(&self, name: &str) -> DirectHost {
@@ -256,11 +286,19 @@ impl DirectWorld {
             log_dir: data_dir.join("log"),
             data_dir,
         };
-        for dir in [&layout.config_dir, &layout.tls_dir, &layout.run_dir, &layout.log_dir] {
+        for dir in [
+            &layout.config_dir,
+            &layout.tls_dir,
+            &layout.run_dir,
+            &layout.log_dir,
+        ] {
             self.own_dir(dir);
         }
         self.own_dir(&layout.data_dir.join("engine"));
-        DirectHost { layout, programs: self.programs.clone() }
+        DirectHost {
+            layout,
+            programs: self.programs.clone(),
+        }
     }
 
     fn own_dir(&self, dir: &Path) {
@@ -291,9 +329,10 @@ impl DirectWorld {
             std::fs::write(host.layout.config_dir.join(file.name), content).unwrap();
         }
         let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        for (name, text) in
-            [(TLS_KEY, key.signing_key.serialize_pem()), (TLS_CERT, key.cert.pem())]
-        {
+        for (name, text) in [
+            (TLS_KEY, key.signing_key.serialize_pem()),
+            (TLS_CERT, key.cert.pem()),
+        ] {
             let path = host.layout.tls_dir.join(name);
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -332,12 +371,19 @@ impl World for DirectWorld {
         let process = std::process::id().to_le_bytes();
         let address = SocketAddr::from(([127, process[0], process[1].max(1), number], PORT));
         self.configure(&host, address);
-        Box::new(Direct { host, address, child: Mutex::new(None) })
+        Box::new(Direct {
+            host,
+            address,
+            child: Mutex::new(None),
+        })
     }
 }
 
 fn base_dir() -> tempfile::TempDir {
-    let base = tempfile::Builder::new().prefix("coffer-it-").tempdir().unwrap();
+    let base = tempfile::Builder::new()
+        .prefix("coffer-it-")
+        .tempdir()
+        .unwrap();
     std::fs::set_permissions(base.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     base
 }
@@ -354,7 +400,9 @@ async fn postgresql_of_the_host_conforms() {
     process::require_root();
     let postgres = Path::new("/usr/lib/postgresql/15/bin/postgres");
     if !postgres.exists() && process::engine_root().is_some() {
-        eprintln!("this machine has no PostgreSQL 15 of its own; version 17 is tested from its root");
+        eprintln!(
+            "this machine has no PostgreSQL 15 of its own; version 17 is tested from its root"
+        );
         return;
     }
     let user = nix::unistd::User::from_name("postgres").unwrap();
@@ -374,7 +422,10 @@ async fn postgresql_of_the_root_conforms() {
     process::require_root();
     let Some(root) = process::engine_root() else {
         let is_tested = Path::new("/usr/lib/postgresql/15/bin/postgres").exists();
-        assert!(is_tested, "this test needs an engine root with PostgreSQL 17");
+        assert!(
+            is_tested,
+            "this test needs an engine root with PostgreSQL 17"
+        );
         eprintln!("there is no engine root with PostgreSQL 17; version 15 is tested from the host");
         return;
     };
@@ -383,7 +434,12 @@ async fn postgresql_of_the_root_conforms() {
     let uid = 61_817;
     let (holder, mut prefix) = hold_root(root, base.path(), uid).await;
     prefix.push(base.path().join("root").display().to_string());
-    let programs = Programs { version: "17", prefix, uid, tool };
+    let programs = Programs {
+        version: "17",
+        prefix,
+        uid,
+        tool,
+    };
     conformance::all(&DirectWorld::new(base.path(), programs)).await;
     drop(holder);
 }
@@ -403,7 +459,10 @@ async fn hold_root(root: &Path, base: &Path, uid: u32) -> (Child, Vec<String>) {
     );
     let mut command = process::command("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
-    let holder = command.stdin(Stdio::null()).spawn().expect("make a mount namespace");
+    let holder = command
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("make a mount namespace");
     process::until("the root is mounted", async || base.join("held").exists()).await;
     let pid = holder.id().expect("it runs");
     let prefix = [

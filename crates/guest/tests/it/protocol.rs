@@ -63,7 +63,14 @@ impl World {
         let link = Arc::new(link);
         let ca = Ca::new("link");
         let (agent, address) = start_agent(&link, &engine, &ca, dir.path()).await;
-        Self { dir, ca, engine, link, agent, address }
+        Self {
+            dir,
+            ca,
+            engine,
+            link,
+            agent,
+            address,
+        }
     }
 
     /// Kills the agent and starts another on the same files, as init would.
@@ -82,7 +89,11 @@ impl World {
             let link = Arc::clone(&link);
             Box::pin(async move { link.dial(address).await })
         });
-        Client { dial, config, server_id: SERVER_ID.to_owned() }
+        Client {
+            dial,
+            config,
+            server_id: SERVER_ID.to_owned(),
+        }
     }
 
     async fn enrolled(&self) -> Client {
@@ -104,9 +115,14 @@ async fn start_agent(
 ) -> (JoinHandle<()>, SocketAddr) {
     let listener = link.listen().await;
     let address = listener.local_addr().unwrap();
-    let parts = engine.parts(boot(ca, &dir.display().to_string()), Some(dir.join("agent")));
+    let parts = engine.parts(
+        boot(ca, &dir.display().to_string()),
+        Some(dir.join("agent")),
+    );
     let agent = process::start(async move {
-        agent::serve(parts, vec![listener]).await.expect("the agent starts");
+        agent::serve(parts, vec![listener])
+            .await
+            .expect("the agent starts");
     });
     (agent, address)
 }
@@ -115,9 +131,14 @@ async fn start_agent(
 pub(crate) async fn enrol(ca: &Ca, client: &Client, server_id: &str) -> String {
     let enrolment: Enrolment = client.ask("GET", "/v1/enrol").await;
     assert_eq!(enrolment.server_id, server_id);
-    let link_cert_pem =
-        ca.sign(&enrolment.link_csr_pem, &[server_id], ExtendedKeyUsagePurpose::ServerAuth);
-    let after: Enrolment = client.send("PUT", "/v1/enrol", &Enrolled { link_cert_pem }).await;
+    let link_cert_pem = ca.sign(
+        &enrolment.link_csr_pem,
+        &[server_id],
+        ExtendedKeyUsagePurpose::ServerAuth,
+    );
+    let after: Enrolment = client
+        .send("PUT", "/v1/enrol", &Enrolled { link_cert_pem })
+        .await;
     assert!(after.is_enrolled);
     enrolment.engine_csr_pem
 }
@@ -137,7 +158,11 @@ fn spec(generation: u64, version: u64, state: EngineState) -> Spec {
 pub(crate) fn command(id: &str, task_version: u64, operation: Operation) -> Command {
     Command {
         id: id.to_owned(),
-        fencing: Fencing { task_id: "task".to_owned(), task_version, generation: 1 },
+        fencing: Fencing {
+            task_id: "task".to_owned(),
+            task_version,
+            generation: 1,
+        },
         timeout_ms: 30_000,
         operation,
     }
@@ -146,7 +171,11 @@ pub(crate) fn command(id: &str, task_version: u64, operation: Operation) -> Comm
 pub(crate) fn create(name: &str) -> Operation {
     let name = name.to_owned();
     Operation::CreateDatabases {
-        databases: vec![DatabaseSpec { name, character_set: None, collate: None }],
+        databases: vec![DatabaseSpec {
+            name,
+            character_set: None,
+            collate: None,
+        }],
     }
 }
 
@@ -193,30 +222,59 @@ async fn suite(link: Link) {
 async fn only_known_clients(world: &World) {
     let stranger = Ca::new("stranger");
     for config in [pki::anonymous(), pki::trusting(&stranger)] {
-        let refused = world.client(config).open("GET", "/v1/enrol", Vec::new()).await;
-        assert!(refused.is_err(), "a client without our certificate was answered");
+        let refused = world
+            .client(config)
+            .open("GET", "/v1/enrol", Vec::new())
+            .await;
+        assert!(
+            refused.is_err(),
+            "a client without our certificate was answered"
+        );
     }
     let client = world.client(pki::trusting(&world.ca));
     let (status, refusal) = client.refused("GET", "/v1/status", &()).await;
-    assert_eq!((status, refusal.reason.as_str()), (StatusCode::FORBIDDEN, "not-enrolled"));
+    assert_eq!(
+        (status, refusal.reason.as_str()),
+        (StatusCode::FORBIDDEN, "not-enrolled")
+    );
     let enrolment: Enrolment = client.ask("GET", "/v1/enrol").await;
     let other = rcgen::KeyPair::generate().unwrap();
-    let request = rcgen::CertificateParams::new(Vec::new()).unwrap().serialize_request(&other);
+    let request = rcgen::CertificateParams::new(Vec::new())
+        .unwrap()
+        .serialize_request(&other);
     let foreign = world.ca.sign(
         &request.unwrap().pem().unwrap(),
         &[SERVER_ID],
         ExtendedKeyUsagePurpose::ServerAuth,
     );
-    let wrong = Enrolled { link_cert_pem: foreign };
+    let wrong = Enrolled {
+        link_cert_pem: foreign,
+    };
     let (status, _) = client.refused("PUT", "/v1/enrol", &wrong).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST, "a certificate of another key was taken");
+    assert_eq!(
+        status,
+        StatusCode::BAD_REQUEST,
+        "a certificate of another key was taken"
+    );
     let again: Enrolment = client.ask("GET", "/v1/enrol").await;
     let key = |pem: &str| {
-        rcgen::CertificateSigningRequestParams::from_pem(pem).unwrap().public_key
+        rcgen::CertificateSigningRequestParams::from_pem(pem)
+            .unwrap()
+            .public_key
     };
-    assert_eq!(key(&enrolment.link_csr_pem), key(&again.link_csr_pem), "the key changed");
+    assert_eq!(
+        key(&enrolment.link_csr_pem),
+        key(&again.link_csr_pem),
+        "the key changed"
+    );
     let verifying = world.client(pki::verifying(&world.ca));
-    assert!(verifying.open("GET", "/v1/enrol", Vec::new()).await.is_err(), "it was not enrolled");
+    assert!(
+        verifying
+            .open("GET", "/v1/enrol", Vec::new())
+            .await
+            .is_err(),
+        "it was not enrolled"
+    );
 }
 
 async fn specs(world: &World, client: &Client) {
@@ -243,11 +301,20 @@ async fn specs(world: &World, client: &Client) {
     let path = format!("/v1/status?after={}&wait_ms=50", healthy.sequence + 100);
     let same: Status = client.ask("GET", &path).await;
     assert_eq!(same.agent_start, healthy.agent_start);
-    client.send::<SpecAccepted>("PUT", "/v1/spec", &spec(1, 2, EngineState::Stopped)).await;
-    client.until("a stopped engine", |s| s.health == EngineHealth::Stopped).await;
+    client
+        .send::<SpecAccepted>("PUT", "/v1/spec", &spec(1, 2, EngineState::Stopped))
+        .await;
+    client
+        .until("a stopped engine", |s| s.health == EngineHealth::Stopped)
+        .await;
     let (status, refusal) = client.refused("PUT", "/v1/spec", &running).await;
-    assert_eq!((status, refusal.reason.as_str()), (StatusCode::CONFLICT, "older-generation"));
-    client.send::<SpecAccepted>("PUT", "/v1/spec", &spec(1, 3, EngineState::Running)).await;
+    assert_eq!(
+        (status, refusal.reason.as_str()),
+        (StatusCode::CONFLICT, "older-generation")
+    );
+    client
+        .send::<SpecAccepted>("PUT", "/v1/spec", &spec(1, 3, EngineState::Running))
+        .await;
     let again = client.until_healthy().await;
     assert_eq!((again.applied_version, again.engine_starts), (3, 2));
 }
@@ -256,16 +323,28 @@ async fn commands(world: &World, client: &Client) {
     let first = command("c1", 5, create("one"));
     assert_eq!(conclude(client, &first).await, CommandState::Done);
     assert_eq!(conclude(client, &first).await, CommandState::Done);
-    assert_eq!(world.engine.applied(), ["create-databases"], "a command was applied twice");
-    let (status, refusal) =
-        client.refused("POST", "/v1/commands", &command("c2", 4, create("two"))).await;
-    assert_eq!((status, refusal.reason.as_str()), (StatusCode::CONFLICT, "older-generation"));
+    assert_eq!(
+        world.engine.applied(),
+        ["create-databases"],
+        "a command was applied twice"
+    );
+    let (status, refusal) = client
+        .refused("POST", "/v1/commands", &command("c2", 4, create("two")))
+        .await;
+    assert_eq!(
+        (status, refusal.reason.as_str()),
+        (StatusCode::CONFLICT, "older-generation")
+    );
     let mut old = command("c3", 9, create("three"));
     old.fencing.generation = 0;
     let (status, _) = client.refused("POST", "/v1/commands", &old).await;
     assert_eq!(status, StatusCode::CONFLICT);
     let (status, _) = client.refused("GET", "/v1/commands/c2", &()).await;
-    assert_eq!(status, StatusCode::NOT_FOUND, "a refused command is remembered");
+    assert_eq!(
+        status,
+        StatusCode::NOT_FOUND,
+        "a refused command is remembered"
+    );
     let nobody = Operation::Grant {
         name: "nobody".to_owned(),
         host: None,
@@ -280,10 +359,16 @@ async fn commands(world: &World, client: &Client) {
     assert_eq!(restart, CommandState::Done);
     assert_eq!(client.until_healthy().await.engine_starts, starts + 1);
     // While the engine is mute a command waits, and is cancelled by its removal.
-    let (status, _) = client.request("DELETE", "/v1/commands/c4", Vec::new()).await;
+    let (status, _) = client
+        .request("DELETE", "/v1/commands/c4", Vec::new())
+        .await;
     assert_eq!(status, StatusCode::NO_CONTENT);
     let (status, _) = client.refused("GET", "/v1/commands/c4", &()).await;
-    assert_eq!(status, StatusCode::NOT_FOUND, "a forgotten command is known");
+    assert_eq!(
+        status,
+        StatusCode::NOT_FOUND,
+        "a forgotten command is known"
+    );
 }
 
 async fn inventory(client: &Client) {
@@ -297,7 +382,9 @@ async fn inventory(client: &Client) {
     let users = (0..5).map(|i| user(format!("u{i}"))).collect();
     let state = conclude(client, &command("i1", 5, Operation::CreateUsers { users })).await;
     assert_eq!(state, CommandState::Done);
-    let changed = client.until("a counted change", |s| s.inventory_counter > before).await;
+    let changed = client
+        .until("a counted change", |s| s.inventory_counter > before)
+        .await;
     let (mut names, mut after) = (Vec::new(), None);
     loop {
         let mut path = "/v1/inventory?limit=2".to_owned();
@@ -320,15 +407,24 @@ async fn inventory(client: &Client) {
 async fn bad_requests(client: &Client) {
     for (method, path) in [("GET", "/"), ("GET", "/v2/status"), ("POST", "/v1/status")] {
         let (status, refusal) = client.refused(method, path, &()).await;
-        assert_eq!((status, refusal.reason.as_str()), (StatusCode::NOT_FOUND, "unknown"), "{path}");
+        assert_eq!(
+            (status, refusal.reason.as_str()),
+            (StatusCode::NOT_FOUND, "unknown"),
+            "{path}"
+        );
     }
     for path in ["/v1/status?after=x", "/v1/inventory?after=x"] {
         let (status, _) = client.refused("GET", path, &()).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
     }
-    let (status, body) = client.request("POST", "/v1/commands", b"{\"password\":\"hu".to_vec()).await;
+    let (status, body) = client
+        .request("POST", "/v1/commands", b"{\"password\":\"hu".to_vec())
+        .await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert!(!String::from_utf8_lossy(&body).contains("hu\""), "a refusal quotes the body");
+    assert!(
+        !String::from_utf8_lossy(&body).contains("hu\""),
+        "a refusal quotes the body"
+    );
     let large = vec![b' '; limits::BODY_BYTES_MAX + 1];
     let (status, _) = client.request("PUT", "/v1/spec", large).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -338,22 +434,35 @@ async fn bad_requests(client: &Client) {
         content: String::new(),
     });
     let (status, _) = client.refused("PUT", "/v1/spec", &escaping).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST, "a file outside its directory was taken");
+    assert_eq!(
+        status,
+        StatusCode::BAD_REQUEST,
+        "a file outside its directory was taken"
+    );
 }
 
 async fn sessions(world: &World, client: &Client) {
     let fencing = command("s", 5, Operation::Restart).fencing;
     let open = async |hold_ms_max| {
-        let wanted = SessionRequest::Quiesce { hold_ms_max, fencing: fencing.clone() };
+        let wanted = SessionRequest::Quiesce {
+            hold_ms_max,
+            fencing: fencing.clone(),
+        };
         let body = serde_json::to_vec(&wanted).unwrap();
-        let mut open = client.open("POST", "/v1/sessions", body).await.expect("a session");
+        let mut open = client
+            .open("POST", "/v1/sessions", body)
+            .await
+            .expect("a session");
         let held = event(&mut open.response).await.expect("an event");
         assert!(matches!(held, SessionEvent::Held { .. }), "{held:?}");
         assert_eq!(world.engine.holds(), 1);
         open
     };
     drop(open(60_000).await);
-    process::until("the hold ends with its connection", async || world.engine.holds() == 0).await;
+    process::until("the hold ends with its connection", async || {
+        world.engine.holds() == 0
+    })
+    .await;
     let mut short = open(50).await;
     let ended = event(&mut short.response).await.expect("an event");
     assert!(matches!(ended, SessionEvent::Ended { .. }), "{ended:?}");
@@ -370,20 +479,29 @@ async fn event(response: &mut hyper::Response<hyper::body::Incoming>) -> Option<
 async fn crashes(world: &World, client: &Client) {
     let starts = client.status().await.engine_starts;
     world.engine.set_mute(true);
-    client.until("a blocked engine", |s| s.health == EngineHealth::Blocked).await;
+    client
+        .until("a blocked engine", |s| s.health == EngineHealth::Blocked)
+        .await;
     world.engine.set_mute(false);
     client.until_healthy().await;
     for restarted in 1..=2 {
         world.engine.crash();
-        let back = |s: &Status| {
-            s.health == EngineHealth::Healthy && s.engine_starts == starts + restarted
-        };
+        let back =
+            |s: &Status| s.health == EngineHealth::Healthy && s.engine_starts == starts + restarted;
         client.until("a restart after a crash", back).await;
     }
     world.engine.crash();
-    let left = client.until("an engine left alone", |s| s.health == EngineHealth::Crashed).await;
+    let left = client
+        .until("an engine left alone", |s| {
+            s.health == EngineHealth::Crashed
+        })
+        .await;
     assert_eq!(left.engine_starts, starts + 2);
-    assert!(left.message.contains("restart the instance"), "{}", left.message);
+    assert!(
+        left.message.contains("restart the instance"),
+        "{}",
+        left.message
+    );
     let restart = conclude(client, &command("k1", 5, Operation::Restart)).await;
     assert_eq!(restart, CommandState::Done);
 }
@@ -396,22 +514,46 @@ async fn agent_replaced(world: &mut World) {
     let client = world.client(pki::verifying(&world.ca));
     let after = client.until_healthy().await;
     assert_ne!(after.agent_start, before.agent_start);
-    assert_eq!(after.engine_process, before.engine_process, "the engine was touched");
+    assert_eq!(
+        after.engine_process, before.engine_process,
+        "the engine was touched"
+    );
     assert_eq!(after.applied_version, before.applied_version);
     assert!(after.inventory_counter >= before.inventory_counter);
-    assert_eq!(conclude(&client, &command("c1", 5, create("one"))).await, CommandState::Done);
-    assert_eq!(world.engine.applied().len(), applied, "a known command was applied again");
-    let (status, _) = client.refused("POST", "/v1/commands", &command("n", 4, create("x"))).await;
-    assert_eq!(status, StatusCode::CONFLICT, "the task's version was forgotten");
-    let (status, _) = client.refused("PUT", "/v1/spec", &spec(1, 2, EngineState::Stopped)).await;
-    assert_eq!(status, StatusCode::CONFLICT, "the spec's version was forgotten");
+    assert_eq!(
+        conclude(&client, &command("c1", 5, create("one"))).await,
+        CommandState::Done
+    );
+    assert_eq!(
+        world.engine.applied().len(),
+        applied,
+        "a known command was applied again"
+    );
+    let (status, _) = client
+        .refused("POST", "/v1/commands", &command("n", 4, create("x")))
+        .await;
+    assert_eq!(
+        status,
+        StatusCode::CONFLICT,
+        "the task's version was forgotten"
+    );
+    let (status, _) = client
+        .refused("PUT", "/v1/spec", &spec(1, 2, EngineState::Stopped))
+        .await;
+    assert_eq!(
+        status,
+        StatusCode::CONFLICT,
+        "the spec's version was forgotten"
+    );
 }
 
 #[tokio::test]
 async fn an_agent_starts_its_engine_alone() {
     let mut world = World::new(Link::plain(), |engine| engine).await;
     let client = world.enrolled().await;
-    client.send::<SpecAccepted>("PUT", "/v1/spec", &spec(1, 1, EngineState::Running)).await;
+    client
+        .send::<SpecAccepted>("PUT", "/v1/spec", &spec(1, 1, EngineState::Running))
+        .await;
     client.until_healthy().await;
     // The whole sandbox goes down: agent and engine. Nobody speaks to the new agent but to look.
     world.agent.abort();
@@ -429,7 +571,9 @@ async fn streams_resume_and_hold_up_their_source() {
     let port = listener.local_addr().unwrap().port();
     let world = World::new(Link::plain(), |engine| engine.with_client_port(port)).await;
     let client = world.enrolled().await;
-    let state: StreamState = client.send("POST", "/v1/streams", &StreamRequest::Connect).await;
+    let state: StreamState = client
+        .send("POST", "/v1/streams", &StreamRequest::Connect)
+        .await;
     let (mut engine, _) = listener.accept().await.unwrap();
     let path = |tail: &str| format!("/v1/streams/{}{tail}", state.id);
     // Towards the engine: what is sent twice arrives once, a gap is refused.
@@ -438,7 +582,9 @@ async fn streams_resume_and_hold_up_their_source() {
         let (status, _) = client.request("PUT", &path, body.as_bytes().to_vec()).await;
         assert_eq!(status, StatusCode::OK);
     }
-    let (status, _) = client.request("PUT", &path("?offset=10"), b"x".to_vec()).await;
+    let (status, _) = client
+        .request("PUT", &path("?offset=10"), b"x".to_vec())
+        .await;
     assert_eq!(status, StatusCode::CONFLICT);
     let mut got = [0; 9];
     engine.read_exact(&mut got).await.unwrap();
@@ -461,18 +607,30 @@ async fn streams_resume_and_hold_up_their_source() {
             let piece = open.response.body_mut().frame().await.unwrap().unwrap();
             let piece = piece.into_data().unwrap();
             let from = usize::try_from(offset).unwrap();
-            assert!(piece[..] == data[from..from + piece.len()], "bytes differ at {offset}");
+            assert!(
+                piece[..] == data[from..from + piece.len()],
+                "bytes differ at {offset}"
+            );
             offset += piece.len() as u64;
             taken += piece.len() as u64;
         }
-        let kept: StreamState = client.ask("POST", &path(&format!("/ack?offset={offset}"))).await;
-        assert!(kept.end - kept.oldest <= bound, "{kept:?} is more than is kept");
+        let kept: StreamState = client
+            .ask("POST", &path(&format!("/ack?offset={offset}")))
+            .await;
+        assert!(
+            kept.end - kept.oldest <= bound,
+            "{kept:?} is more than is kept"
+        );
         rounds += 1;
     }
     assert!(rounds > 10, "the source was not held up");
     writer.await.unwrap().unwrap();
     let (status, _) = client.request("GET", &path("?offset=0"), Vec::new()).await;
-    assert_eq!(status, StatusCode::CONFLICT, "acknowledged bytes are still there");
+    assert_eq!(
+        status,
+        StatusCode::CONFLICT,
+        "acknowledged bytes are still there"
+    );
     let (status, _) = client.request("DELETE", &path(""), Vec::new()).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
     let (status, _) = client.request("GET", &path("?offset=0"), Vec::new()).await;
@@ -487,10 +645,19 @@ async fn a_log_is_read_and_a_trap_is_not() {
     let log_dir = world.dir.path().join("log");
     std::fs::write(log_dir.join("engine.log"), "a line\n").unwrap();
     std::os::unix::fs::chown(log_dir.join("engine.log"), Some(2), Some(2)).unwrap();
-    std::os::unix::fs::symlink(world.dir.path().join("agent/link.key"), log_dir.join("trap"))
-        .unwrap();
-    std::fs::hard_link(world.dir.path().join("agent/link.key"), log_dir.join("hard")).unwrap();
-    let log = |name: &str| StreamRequest::Log { name: name.to_owned() };
+    std::os::unix::fs::symlink(
+        world.dir.path().join("agent/link.key"),
+        log_dir.join("trap"),
+    )
+    .unwrap();
+    std::fs::hard_link(
+        world.dir.path().join("agent/link.key"),
+        log_dir.join("hard"),
+    )
+    .unwrap();
+    let log = |name: &str| StreamRequest::Log {
+        name: name.to_owned(),
+    };
     for name in ["trap", "hard", "missing", "../agent/link.key", ".", ""] {
         client.refused("POST", "/v1/streams", &log(name)).await;
     }
@@ -508,5 +675,8 @@ async fn dial_reaches_nothing_elsewhere() {
     let listener = link.listen().await;
     let address = listener.local_addr().unwrap();
     assert!(link.dial(address).await.is_ok());
-    assert!(link::dial(None, address).await.is_err(), "the agent is reached from outside");
+    assert!(
+        link::dial(None, address).await.is_err(),
+        "the agent is reached from outside"
+    );
 }

@@ -48,7 +48,11 @@ struct Running {
 
 impl Sandbox {
     fn new(base: &Path, name: &str, link_ca_pem: &str, uids: (u32, u32)) -> Self {
-        let version = if process::engine_root().is_some() { "17" } else { "15" };
+        let version = if process::engine_root().is_some() {
+            "17"
+        } else {
+            "15"
+        };
         let boot = Boot {
             protocol: PROTOCOL,
             server_id: SERVER_ID.to_owned(),
@@ -76,7 +80,12 @@ impl Sandbox {
             e = uids.1
         );
         std::fs::write(base.join("passwd"), passwd).unwrap();
-        Self { data: base.join("data"), base, version, boot }
+        Self {
+            data: base.join("data"),
+            base,
+            version,
+            boot,
+        }
     }
 
     /// Runs `coffer-guest MODE` as the first process of a sandbox.
@@ -85,14 +94,27 @@ impl Sandbox {
         std::fs::remove_file(&pid_file).ok();
         let script = self.script(mode);
         let mut command = process::command("unshare");
-        let namespaces = ["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"];
-        command.args(namespaces).args(["--propagation", "private", "sh", "-c", &script]);
+        let namespaces = [
+            "--mount",
+            "--pid",
+            "--net",
+            "--ipc",
+            "--uts",
+            "--fork",
+            "--kill-child",
+        ];
+        command
+            .args(namespaces)
+            .args(["--propagation", "private", "sh", "-c", &script]);
         let console = std::fs::File::options()
             .create(true)
             .append(true)
             .open(self.base.join("console.log"))
             .unwrap();
-        command.stdin(Stdio::null()).stdout(console.try_clone().unwrap()).stderr(console);
+        command
+            .stdin(Stdio::null())
+            .stdout(console.try_clone().unwrap())
+            .stderr(console);
         let outer = command.spawn().expect("make a sandbox");
         let outer_pid = outer.id().expect("it runs");
         let children = format!("/proc/{outer_pid}/task/{outer_pid}/children");
@@ -157,7 +179,10 @@ impl Sandbox {
             engine_state: EngineState::Running,
             identity: SERVER_ID.to_owned(),
             config: config
-                .map(|file| ConfigFile { name: file.name.to_owned(), content: file.content })
+                .map(|file| ConfigFile {
+                    name: file.name.to_owned(),
+                    content: file.content,
+                })
                 .collect(),
             tls,
         }
@@ -181,7 +206,11 @@ impl Running {
         let netns = self.netns();
         let address: SocketAddr = AGENT_ADDRESS.parse().unwrap();
         let dial: Dial = Arc::new(move || Box::pin(link::dial(Some(netns.clone()), address)));
-        Client { dial, config, server_id: SERVER_ID.to_owned() }
+        Client {
+            dial,
+            config,
+            server_id: SERVER_ID.to_owned(),
+        }
     }
 
     /// Host's pids of init's children whose command is this.
@@ -193,7 +222,14 @@ impl Running {
     }
 
     /// Runs psql in the sandbox's network.
-    async fn psql(&self, user: &str, password: &str, database: &str, sql: &str, ca: &Path) -> String {
+    async fn psql(
+        &self,
+        user: &str,
+        password: &str,
+        database: &str,
+        sql: &str,
+        ca: &Path,
+    ) -> String {
         let uri = format!(
             "host=localhost hostaddr=127.0.0.1 user={user} dbname={database} \
              sslmode=verify-full sslrootcert={}",
@@ -219,7 +255,9 @@ impl Running {
 
 fn uid_of(pid: u32) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(format!("/proc/{pid}")).ok().map(|meta| meta.uid())
+    std::fs::metadata(format!("/proc/{pid}"))
+        .ok()
+        .map(|meta| meta.uid())
 }
 
 fn kill(pid: u32) {
@@ -229,12 +267,18 @@ fn kill(pid: u32) {
 
 fn status_field(pid: u32, field: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .unwrap_or_default();
     line.trim_start_matches(':').trim().to_owned()
 }
 
 fn base_dir() -> tempfile::TempDir {
-    let base = tempfile::Builder::new().prefix("coffer-it-").tempdir().unwrap();
+    let base = tempfile::Builder::new()
+        .prefix("coffer-it-")
+        .tempdir()
+        .unwrap();
     std::fs::set_permissions(base.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     base
 }
@@ -259,19 +303,39 @@ async fn an_instance_lives_in_its_sandbox() {
     let ca_file = base.path().join("ca.crt");
     std::fs::write(&ca_file, &project_ca.pem).unwrap();
     let sandbox = from_template(base.path(), &link_ca).await;
+    let began = tokio::time::Instant::now();
     let running = sandbox.start("init").await;
     let trusting = running.client(pki::trusting(&link_ca));
     process::until("the agent listens", async || {
         trusting.open("GET", "/v1/enrol", Vec::new()).await.is_ok()
     })
     .await;
+    let listening = began.elapsed();
     let request = enrol(&link_ca, &trusting, SERVER_ID).await;
-    let cert_pem = project_ca.sign(&request, &["localhost"], ExtendedKeyUsagePurpose::ServerAuth);
-    let tls = Some(EngineTls { cert_pem, ca_pem: project_ca.pem.clone() });
+    let cert_pem = project_ca.sign(
+        &request,
+        &["localhost"],
+        ExtendedKeyUsagePurpose::ServerAuth,
+    );
+    let tls = Some(EngineTls {
+        cert_pem,
+        ca_pem: project_ca.pem.clone(),
+    });
     let client = running.client(pki::verifying(&link_ca));
-    client.send::<SpecAccepted>("PUT", "/v1/spec", &sandbox.spec(1, tls.clone())).await;
+    client
+        .send::<SpecAccepted>("PUT", "/v1/spec", &sandbox.spec(1, tls.clone()))
+        .await;
     let healthy = client.until_healthy().await;
-    assert!(healthy.engine_version.as_deref().is_some_and(|v| v.starts_with(sandbox.version)));
+    println!(
+        "times: listening after {listening:?}, healthy after {:?}",
+        began.elapsed()
+    );
+    assert!(
+        healthy
+            .engine_version
+            .as_deref()
+            .is_some_and(|v| v.starts_with(sandbox.version))
+    );
     assert!(healthy.volume_total_bytes > 0 && healthy.position.is_some());
     users(&running, &client, &ca_file).await;
     wires(&client).await;
@@ -279,8 +343,15 @@ async fn an_instance_lives_in_its_sandbox() {
     hostile(&running, &client, &ca_file).await;
     processes(&sandbox, &running, &client, &ca_file).await;
     memory(&sandbox, &running);
-    assert!(running.stop().await, "init does not stop cleanly: {}", sandbox.console());
-    assert!(!sandbox.data.join("engine/pgdata/postmaster.pid").exists(), "not a clean stop");
+    assert!(
+        running.stop().await,
+        "init does not stop cleanly: {}",
+        sandbox.console()
+    );
+    assert!(
+        !sandbox.data.join("engine/pgdata/postmaster.pid").exists(),
+        "not a clean stop"
+    );
     alone(&sandbox, &link_ca, &ca_file).await;
 }
 
@@ -294,7 +365,10 @@ async fn users(running: &Running, client: &Client, ca: &Path) {
         databases: vec!["app".to_owned()],
     };
     let users = Operation::CreateUsers { users: vec![user] };
-    assert_eq!(conclude(client, &command("u", 1, users)).await, CommandState::Done);
+    assert_eq!(
+        conclude(client, &command("u", 1, users)).await,
+        CommandState::Done
+    );
     let sql = "CREATE TABLE t (n int); INSERT INTO t VALUES (7); SELECT n FROM t";
     let said = running.psql("ann", "p w'\"%", "app", sql, ca).await;
     assert!(said.ends_with('7'), "{said}");
@@ -309,28 +383,59 @@ async fn users(running: &Running, client: &Client, ca: &Path) {
 
 /// The relay, the log and a session, with the real engine.
 async fn wires(client: &Client) {
-    let state: StreamState = client.send("POST", "/v1/streams", &StreamRequest::Connect).await;
+    let state: StreamState = client
+        .send("POST", "/v1/streams", &StreamRequest::Connect)
+        .await;
     let path = format!("/v1/streams/{}?offset=0", state.id);
     // An SSLRequest; PostgreSQL says S and waits for a handshake.
     let request = vec![0, 0, 0, 8, 4, 210, 22, 47];
     let (status, _) = client.request("PUT", &path, request).await;
     assert!(status.is_success());
     let mut open = client.open("GET", &path, Vec::new()).await.unwrap();
-    let piece = open.response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+    let piece = open
+        .response
+        .body_mut()
+        .frame()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_data()
+        .unwrap();
     assert_eq!(&piece[..], b"S");
     client.request("DELETE", &path, Vec::new()).await;
-    let log = StreamRequest::Log { name: "engine".to_owned() };
+    let log = StreamRequest::Log {
+        name: "engine".to_owned(),
+    };
     let state: StreamState = client.send("POST", "/v1/streams", &log).await;
-    let (_, text) =
-        client.request("GET", &format!("/v1/streams/{}?offset=0", state.id), Vec::new()).await;
+    let (_, text) = client
+        .request(
+            "GET",
+            &format!("/v1/streams/{}?offset=0", state.id),
+            Vec::new(),
+        )
+        .await;
     let text = String::from_utf8_lossy(&text).into_owned();
     assert!(text.contains("database system is ready"), "{text}");
-    assert!(!text.contains("p w'") && !text.contains("SCRAM-SHA-256"), "a secret is in the log");
+    assert!(
+        !text.contains("p w'") && !text.contains("SCRAM-SHA-256"),
+        "a secret is in the log"
+    );
     let fencing = command("q", 1, Operation::Restart).fencing;
-    let wanted = SessionRequest::Quiesce { hold_ms_max: 10_000, fencing };
+    let wanted = SessionRequest::Quiesce {
+        hold_ms_max: 10_000,
+        fencing,
+    };
     let body = serde_json::to_vec(&wanted).unwrap();
     let mut open = client.open("POST", "/v1/sessions", body).await.unwrap();
-    let line = open.response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+    let line = open
+        .response
+        .body_mut()
+        .frame()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_data()
+        .unwrap();
     match serde_json::from_slice(&line).unwrap() {
         SessionEvent::Held { facts } => assert!(facts.contains_key("position"), "{facts:?}"),
         SessionEvent::Ended { message } => panic!("not held: {message}"),
@@ -344,7 +449,11 @@ fn rights(sandbox: &Sandbox, running: &Running) {
         let pids = running.children(uid);
         assert_eq!(pids.len(), 1, "{name}: {pids:?}");
         for field in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-            assert_eq!(status_field(pids[0], field), "0000000000000000", "{name} {field}");
+            assert_eq!(
+                status_field(pids[0], field),
+                "0000000000000000",
+                "{name} {field}"
+            );
         }
         assert_eq!(status_field(pids[0], "NoNewPrivs"), "1", "{name}");
         assert_eq!(status_field(pids[0], "Groups"), "", "{name}");
@@ -364,36 +473,68 @@ fn rights(sandbox: &Sandbox, running: &Running) {
 
 /// A superuser with a shell, and everything it tries.
 async fn hostile(running: &Running, client: &Client, ca: &Path) {
-    let root = Operation::EnableRoot { password: "root".to_owned() };
-    assert_eq!(conclude(client, &command("r", 1, root)).await, CommandState::Done);
+    let root = Operation::EnableRoot {
+        password: "root".to_owned(),
+    };
+    assert_eq!(
+        conclude(client, &command("r", 1, root)).await,
+        CommandState::Done
+    );
     let agent_pid = status_field(running.children(61_911)[0], "NSpid");
     let agent_pid = agent_pid.split_whitespace().last().unwrap().to_owned();
     let attempts = [
         ("read the boot data", "cat /run/coffer/boot.json".to_owned()),
         ("list the agent's directory", "ls /data/agent".to_owned()),
-        ("read the agent's key", "cat /data/agent/link.key".to_owned()),
-        ("change its configuration", "echo x >> /data/config/pg_hba.conf".to_owned()),
-        ("replace its key", "echo x > /data/tls/engine.key".to_owned()),
+        (
+            "read the agent's key",
+            "cat /data/agent/link.key".to_owned(),
+        ),
+        (
+            "change its configuration",
+            "echo x >> /data/config/pg_hba.conf".to_owned(),
+        ),
+        (
+            "replace its key",
+            "echo x > /data/tls/engine.key".to_owned(),
+        ),
         ("remove its key", "rm /data/tls/engine.key".to_owned()),
-        ("write into the root", "echo x > /usr/lib/coffer/x".to_owned()),
+        (
+            "write into the root",
+            "echo x > /usr/lib/coffer/x".to_owned(),
+        ),
         ("write beside its data", "echo x > /data/x".to_owned()),
         ("read the first process", "cat /proc/1/environ".to_owned()),
         ("signal the first process", "kill -9 1".to_owned()),
         ("signal the agent", format!("kill -9 {agent_pid}")),
-        ("read the agent's memory", format!("cat /proc/{agent_pid}/mem")),
-        ("execute what it brought", "cp /bin/true /tmp/t && /tmp/t".to_owned()),
+        (
+            "read the agent's memory",
+            format!("cat /proc/{agent_pid}/mem"),
+        ),
+        (
+            "execute what it brought",
+            "cp /bin/true /tmp/t && /tmp/t".to_owned(),
+        ),
         ("mount", "mount -t tmpfs tmpfs /tmp".to_owned()),
         ("make a device", "mknod /tmp/sda b 8 0".to_owned()),
-        ("become another", "setpriv --reuid 0 --clear-groups true".to_owned()),
+        (
+            "become another",
+            "setpriv --reuid 0 --clear-groups true".to_owned(),
+        ),
     ];
     for (name, shell) in attempts {
         let sql = format!("COPY (SELECT 1) TO PROGRAM $q${shell}$q$");
         let said = running.psql("postgres", "root", "app", &sql, ca).await;
-        assert!(said.contains("program \""), "a superuser can {name}: {said}");
+        assert!(
+            said.contains("program \""),
+            "a superuser can {name}: {said}"
+        );
     }
     let works = "COPY (SELECT 1) TO PROGRAM 'cat > /tmp/works && test -s /tmp/works'";
     let said = running.psql("postgres", "root", "app", works, ca).await;
-    assert_eq!(said, "COPY 1", "the attempts prove nothing: no program runs at all");
+    assert_eq!(
+        said, "COPY 1",
+        "the attempts prove nothing: no program runs at all"
+    );
     let off = conclude(client, &command("ro", 1, Operation::DisableRoot)).await;
     assert_eq!(off, CommandState::Done);
 }
@@ -407,7 +548,11 @@ async fn processes(sandbox: &Sandbox, running: &Running, client: &Client, ca: &P
             s.agent_start != before.agent_start && s.health == EngineHealth::Healthy
         })
         .await;
-    assert_eq!(after.engine_process, before.engine_process, "the engine was touched");
+    assert_eq!(
+        after.engine_process, before.engine_process,
+        "the engine was touched"
+    );
+    replaced_agent(sandbox, running, client).await;
     kill(running.children(sandbox.boot.engine_uid)[0]);
     let restarted = client
         .until("the engine again", |s| {
@@ -415,14 +560,55 @@ async fn processes(sandbox: &Sandbox, running: &Running, client: &Client, ca: &P
         })
         .await;
     assert_ne!(restarted.engine_process, before.engine_process);
-    let said = running.psql("ann", "p w'\"%", "app", "SELECT n FROM t", ca).await;
+    let said = running
+        .psql("ann", "p w'\"%", "app", "SELECT n FROM t", ca)
+        .await;
     assert_eq!(said, "7");
     let restart = conclude(client, &command("rs", 1, Operation::Restart)).await;
     assert_eq!(restart, CommandState::Done);
-    let said = running.psql("ann", "p w'\"%", "app", "SELECT n FROM t", ca).await;
+    let said = running
+        .psql("ann", "p w'\"%", "app", "SELECT n FROM t", ca)
+        .await;
     assert_eq!(said, "7");
     let init = status_field(running.init, "Name");
     assert_eq!(init, "coffer-guest", "init was replaced");
+}
+
+/// A newer agent takes over without touching the engine, and one that does not work is left.
+async fn replaced_agent(sandbox: &Sandbox, running: &Running, client: &Client) {
+    let uid = sandbox.boot.agent_uid;
+    let next = sandbox.data.join("agent/next");
+    let place = |from: &str| {
+        std::fs::create_dir_all(&next).unwrap();
+        std::os::unix::fs::chown(&next, Some(uid), Some(uid)).unwrap();
+        std::fs::copy(from, next.join("new")).unwrap();
+        std::os::unix::fs::chown(next.join("new"), Some(uid), Some(uid)).unwrap();
+        std::fs::rename(next.join("new"), next.join("coffer-guest")).unwrap();
+    };
+    let executable = || {
+        let pids = running.children(uid);
+        pids.first()
+            .and_then(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok())
+    };
+    let before = client.until_healthy().await;
+    place(env!("CARGO_BIN_EXE_coffer-guest"));
+    kill(running.children(uid)[0]);
+    process::until("the newer agent", async || {
+        executable().is_some_and(|path| path.ends_with("agent/next/coffer-guest"))
+    })
+    .await;
+    place("/bin/false");
+    kill(running.children(uid)[0]);
+    process::until("the root's own agent", async || {
+        executable().is_some_and(|path| path.ends_with("lib/coffer/coffer-guest"))
+    })
+    .await;
+    std::fs::remove_dir_all(&next).unwrap();
+    let after = client.until_healthy().await;
+    assert_eq!(
+        after.engine_process, before.engine_process,
+        "the engine was touched"
+    );
 }
 
 /// LIMIT: agent and init together, proportional set size.
@@ -431,20 +617,29 @@ const MEMORY_KIB_MAX: u64 = 8 * 1024;
 fn memory(sandbox: &Sandbox, running: &Running) {
     let pss = |pid: u32| -> u64 {
         let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+        let line = rollup
+            .lines()
+            .find_map(|line| line.strip_prefix("Pss:"))
+            .unwrap();
         line.trim().trim_end_matches("kB").trim().parse().unwrap()
     };
     let agent = running.children(sandbox.boot.agent_uid)[0];
     let (init_kib, agent_kib) = (pss(running.init), pss(agent));
     println!("memory: init {init_kib} KiB, agent {agent_kib} KiB");
-    assert!(init_kib + agent_kib < MEMORY_KIB_MAX, "init {init_kib}, agent {agent_kib} KiB");
+    assert!(
+        init_kib + agent_kib < MEMORY_KIB_MAX,
+        "init {init_kib}, agent {agent_kib} KiB"
+    );
 }
 
 /// Started again, a sandbox serves without anyone dialling it.
 async fn alone(sandbox: &Sandbox, link_ca: &Ca, ca: &Path) {
     let running = sandbox.start("init").await;
     process::until("the engine serves by itself", async || {
-        running.psql("ann", "p w'\"%", "app", "SELECT n FROM t", ca).await == "7"
+        running
+            .psql("ann", "p w'\"%", "app", "SELECT n FROM t", ca)
+            .await
+            == "7"
     })
     .await;
     let client = running.client(pki::verifying(link_ca));

@@ -180,6 +180,8 @@ pub(super) fn set_limits(groups: &[PathBuf], limits: Limits) -> Result<()> {
         }
         set(group, "memory.limit_in_bytes", &memory.to_string())?;
         set(group, "memory.max", &memory.to_string())?;
+        // The limit is meant for all memory; what is swapped out would not count.
+        set(group, "memory.swappiness", "0")?;
         set(group, "memory.swap.max", "0")?;
         set(group, "memory.oom.group", "0")?;
         set(group, "cpu.cfs_period_us", &PERIOD_US.to_string())?;

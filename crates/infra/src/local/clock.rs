@@ -7,7 +7,7 @@
     reason = "waits for the kernel, which has no virtual time"
 )]
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -49,6 +49,11 @@ pub(super) fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -
         std::thread::sleep(step.min(deadline.left()));
         step = (step * 2).min(STEP_MAX);
     }
+}
+
+/// How long ago a file's time was; zero if it lies ahead.
+pub(super) fn age(at: SystemTime) -> Duration {
+    SystemTime::now().duration_since(at).unwrap_or_default()
 }
 
 /// Milliseconds since the host booted: comparable between processes of one boot.

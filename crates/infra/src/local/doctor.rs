@@ -252,5 +252,52 @@ fn files(config: &LocalConfig) -> Vec<Finding> {
 fn nearest(path: &Path) -> &Path {
     path.ancestors()
         .find(|p| p.is_dir())
-        .unwrap_or(Path::new("/"))
+        .unwrap_or_else(|| Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(dir: &Path, volume_mode: VolumeMode) -> LocalConfig {
+        LocalConfig {
+            state_dir: dir.join("state"),
+            tag: "t".to_owned(),
+            pool_dir: dir.join("pool"),
+            volume_mode,
+            cow_pool_gib: 7,
+            roots_dir: dir.join("roots"),
+            guest_binary: dir.join("coffer-guest"),
+            launcher: Vec::new(),
+            published_pool: None,
+            uid_base: 700_000,
+        }
+    }
+
+    #[test]
+    fn says_what_a_mode_costs_and_what_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = doctor(&config(dir.path(), VolumeMode::Cow));
+        let pool = &found[0];
+        assert_eq!(pool.level, Level::Advice);
+        assert!(
+            pool.what.contains("7 GiB") && pool.means.contains("four times"),
+            "{pool:?}"
+        );
+        let guest = found.iter().find(|f| f.what.starts_with("guest:")).unwrap();
+        assert_eq!(guest.level, Level::Problem);
+        assert!(guest.todo.contains("coffer-guest"), "{guest:?}");
+        let fast = &doctor(&config(dir.path(), VolumeMode::Fast))[0];
+        assert!(fast.means.contains("no snapshots"), "{fast:?}");
+        // Whatever is no good says what to do.
+        assert!(
+            found
+                .iter()
+                .all(|f| (f.level == Level::Good) == f.todo.is_empty())
+        );
+        assert!(
+            !dir.path().join("state").exists(),
+            "looking changes nothing"
+        );
+    }
 }

@@ -24,12 +24,13 @@ pub(super) struct Openings {
     pub(super) published: Vec<(String, u16, Vec<Cidr>)>,
 }
 
-/// Rules of a network's namespace: its members talk as themselves and cannot open anything towards
-/// the tracker; nothing is routed.
-pub(super) fn render_network() -> String {
-    format!(
+/// Rules of a network's namespace: its members talk as themselves (where the kernel has rules for
+/// bridged frames) and cannot open anything towards the tracker; nothing is routed.
+pub(super) fn render_network(has_bridge_rules: bool) -> String {
+    let members = format!(
         "table bridge coffer\n\
          add set bridge coffer members {{ type ifname . ether_addr . ipv4_addr; }}\n\
+         flush table bridge coffer\n\
          table bridge coffer {{\n\
          chain prerouting {{\n\
          type filter hook prerouting priority -300; policy drop;\n\
@@ -37,8 +38,10 @@ pub(super) fn render_network() -> String {
          ether type arp iifname . ether saddr . arp saddr ip @members \
          iifname . arp saddr ether . arp saddr ip @members accept\n\
          ether type ip iifname . ether saddr . ip saddr @members accept\n\
-         }}\n}}\n\
-         table inet coffer {{\n\
+         }}\n}}\n"
+    );
+    let own = format!(
+        "table inet coffer\ndelete table inet coffer\ntable inet coffer {{\n\
          chain input {{\n\
          type filter hook input priority 0; policy drop;\n\
          iif \"lo\" accept\n\
@@ -48,7 +51,12 @@ pub(super) fn render_network() -> String {
          type filter hook forward priority 0; policy drop;\n\
          iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" accept\n\
          }}\n}}\n"
-    )
+    );
+    if has_bridge_rules {
+        members + &own
+    } else {
+        own
+    }
 }
 
 /// Adds or removes (`verb` is `add` or `delete`) a member's identity on the network's bridge.

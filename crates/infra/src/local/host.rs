@@ -11,8 +11,8 @@ use super::cgroup::Groups;
 use super::failure::{io, rejected};
 use super::names::Names;
 use super::pool::Pool;
-use super::publish;
 use super::record::{EndpointRecord, Lock, NetworkRecord, Records, ServerRecord, VolumeRecord};
+use super::{network, publish};
 use crate::error::Result;
 
 /// LIMIT: highest user id given to a sandbox, below those that the kernel reserves.
@@ -31,6 +31,8 @@ pub(super) struct Host {
     pub(super) endpoints: Records<EndpointRecord>,
     /// Range of published addresses.
     pub(super) published_pool: Cidr,
+    /// Whether members of a network can be tied to their addresses.
+    pub(super) has_bridge_rules: bool,
     /// What this machine calls itself.
     pub(super) host_name: String,
 }
@@ -61,6 +63,7 @@ impl Host {
             servers: Records::open(&state)?,
             endpoints: Records::open(&state)?,
             published_pool: publish::choose_pool(&config)?,
+            has_bridge_rules: network::has_bridge_rules(),
             names,
             host_name,
             config,

@@ -34,6 +34,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use coffer_core::access::Cidr;
@@ -57,6 +58,8 @@ use host::Host;
 pub const AGENT_PORT: u16 = 7070;
 /// When to ask again for a template that is being made; unit: milliseconds.
 const TEMPLATE_POLL_MS: u64 = 200;
+/// How often the making of a template is interrupted until it gives up.
+const INTERRUPT_STEP: Duration = Duration::from_millis(20);
 
 /// What the local provider needs to know.
 #[derive(Debug, Clone)]
@@ -96,6 +99,8 @@ impl LocalProvider {
     pub async fn open(config: LocalConfig) -> Result<Self> {
         let host = blocking(move || {
             let host = Host::open(config)?;
+            host.servers.prune_tombstones();
+            host.volumes.prune_tombstones();
             volume::thaw_all(&host);
             if host.endpoints.list()?.iter().any(|e| e.published.is_some()) {
                 publish::guard(&host)?;
@@ -136,11 +141,20 @@ impl LocalProvider {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Waits for templates being made, and lets the host's route and a pool in a file go if `is_final`: for a Coffer
+    /// Ends the making of templates (it begins anew next time), and lets the host's route and a pool in a file go if `is_final`: for a Coffer
     /// that leaves the host, after its servers are gone.
     pub async fn close(&self, is_final: bool) -> Result<()> {
         let jobs: Vec<_> = self.jobs().drain().collect();
         for (root, job) in jobs {
+            while !job.is_finished() {
+                let name = root.clone();
+                self.on_host(move |host| {
+                    template::interrupt(host, &name);
+                    Ok(())
+                })
+                .await?;
+                tokio::time::sleep(INTERRUPT_STEP).await;
+            }
             if let Ok(Err(error)) = job.await {
                 tracing::warn!(%root, %error, "template not made");
             }
@@ -211,6 +225,10 @@ impl Provider for LocalProvider {
         } else if !self.host.groups.missing().is_empty() {
             let missing = self.host.groups.missing().join(", ");
             not_enforced.push(format!("{missing}: this host lacks these controllers"));
+        }
+        if !self.host.has_bridge_rules {
+            let why = "anti-spoofing in tenant networks: nft has no bridge family here";
+            not_enforced.push(why.to_owned());
         }
         Abilities {
             online_volume_growth: true,

@@ -55,6 +55,15 @@ pub(super) fn run_in<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Se
     on_thread(what, || enter(what, path).and_then(|()| work()))
 }
 
+/// Runs `work` in a new namespace that is gone afterwards.
+pub(super) fn run_apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let what = "make network namespace";
+    on_thread(what, || {
+        unshare(CloneFlags::CLONE_NEWNET).map_err(errno(what, "for a trial"))?;
+        work()
+    })
+}
+
 /// Makes a named namespace if it is not there; says whether it made it.
 pub(super) fn ensure(name: &str) -> Result<bool> {
     let what = "make network namespace";

@@ -33,6 +33,11 @@ const SETTINGS: [(&str, &str); 8] = [
     ("ipv4/conf/all/arp_announce", "2"),
 ];
 
+/// Whether the kernel has rules for bridged frames: tried in a namespace that ends at once.
+pub(super) fn has_bridge_rules() -> bool {
+    netns::run_apart(|| load_rules(&render_network(true))).is_ok()
+}
+
 /// Makes a network if it is not there.
 pub(super) fn ensure(host: &Host, spec: &NetworkSpec) -> Result<()> {
     let what = "ensure network";
@@ -114,8 +119,10 @@ pub(super) fn attach(
              link set {port} master {BRIDGE} up\n"
         ),
     )?;
-    let member = render_member("add", &port, &hardware, address);
-    netns::run_in(&ns_path(&outside), || load_rules(&member))?;
+    if host.has_bridge_rules {
+        let member = render_member("add", &port, &hardware, address);
+        netns::run_in(&ns_path(&outside), || load_rules(&member))?;
+    }
     ip_in(
         what,
         &inside,
@@ -185,7 +192,7 @@ fn raise(host: &Host, mut record: NetworkRecord) -> Result<()> {
     let path = ns_path(&name);
     let has_bridge = netns::run_in(&path, || {
         apply_settings()?;
-        load_rules(&render_network())?;
+        load_rules(&render_network(host.has_bridge_rules))?;
         Ok(has_link(BRIDGE))
     })?;
     let address = record.tracker_address;

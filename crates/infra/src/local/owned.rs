@@ -43,12 +43,9 @@ fn servers(host: &Host, namespaces: &[String]) -> Result<Vec<Owned>> {
         .iter()
         .filter_map(|n| host.names.parse_server_ns(n))
         .collect();
-    found.extend(host.groups.list().iter().filter_map(as_id));
-    found.extend(
-        names_in(&host.config.state_dir.join("sandboxes"))
-            .iter()
-            .filter_map(as_id),
-    );
+    found.extend(host.groups.list().iter().filter_map(|g| as_id(g)));
+    let dirs = names_in(&host.config.state_dir.join("sandboxes"));
+    found.extend(dirs.iter().filter_map(|name| as_id(name)));
     found.retain(|id| !known.iter().any(|s| s.id == *id));
     all.extend(
         found
@@ -85,7 +82,7 @@ fn published_links(host: &Host) -> Vec<Owned> {
         .collect()
 }
 
-fn as_id(name: &String) -> Option<ServerId> {
+fn as_id(name: &str) -> Option<ServerId> {
     name.parse().ok()
 }
 

@@ -22,10 +22,12 @@ use coffer_core::units::Incarnation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::clock::wait_until;
+use super::clock::{age, wait_until};
 use super::failure::{io, rejected, transient};
 use crate::error::Result;
 
+/// How long a deletion is remembered.
+const TOMBSTONE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Longest wait for another process or thread that changes the same object.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
 
@@ -209,6 +211,20 @@ impl<T: Kind> Records<T> {
             .buried(id)?
             .map_or(incarnation, |known| known.max(incarnation));
         write_json(&self.tombstones.join(id), &newest)
+    }
+
+    /// Forgets what was deleted so long ago that no call for it can still be under way.
+    pub(super) fn prune_tombstones(&self) {
+        let Ok(entries) = fs::read_dir(&self.tombstones) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let modified = entry.metadata().and_then(|m| m.modified());
+            if modified.is_ok_and(|at| age(at) > TOMBSTONE_AGE) {
+                // One that stays is tried again at the next start.
+                fs::remove_file(entry.path()).ok();
+            }
+        }
     }
 
     /// The newest incarnation that was deleted.

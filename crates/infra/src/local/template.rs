@@ -48,7 +48,7 @@ pub(super) fn make(host: &Host, root: &str) -> Result<bool> {
         return Ok(true);
     }
     let work = host.config.state_dir.join("making").join(root);
-    let groups = host.groups.ensure(&format!("template-{root}"), LIMITS)?;
+    let groups = host.groups.ensure(&group(root), LIMITS)?;
     let part = file.with_extension("part");
     clean(&groups, &part)?;
     fs::create_dir_all(&work).map_err(io(WHAT, work.display()))?;
@@ -64,6 +64,15 @@ pub(super) fn make(host: &Host, root: &str) -> Result<bool> {
         remove_file(&part)?;
     }
     result.map(|()| true)
+}
+
+/// Ends the making of a template, if it is under way.
+pub(super) fn interrupt(host: &Host, root: &str) {
+    cgroup::kill_all(&host.groups.of(&group(root)));
+}
+
+fn group(root: &str) -> String {
+    format!("template-{root}")
 }
 
 /// Ends and removes what a process that died while making it left behind.
@@ -159,7 +168,7 @@ fn publish(part: &Path, file: &Path) -> Result<()> {
     let written = File::open(part).and_then(|opened| {
         opened.sync_all()?;
         fs::rename(part, file)?;
-        File::open(file.parent().unwrap_or(Path::new("/")))?.sync_all()
+        File::open(file.parent().unwrap_or_else(|| Path::new("/")))?.sync_all()
     });
     written.map_err(io(WHAT, file.display()))
 }

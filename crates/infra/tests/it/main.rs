@@ -5,6 +5,12 @@
 //! it is the guest (`init`, `bootstrap`). `cargo test -p coffer-infra --test it -- WORD` runs the
 //! tests whose name holds WORD.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests use the host's own tools and clock"
+)]
+
 mod guest;
 mod limits;
 mod networks;
@@ -43,6 +49,10 @@ const TESTS: &[Test] = &[
         Box::pin(recovery::stubborn(w))
     }),
     ("killed_guest_is_noticed", |w| Box::pin(recovery::killed(w))),
+    ("many_at_once", |w| Box::pin(recovery::many(w))),
+    ("killed_coffer_leaves_nothing", |w| {
+        Box::pin(recovery::killed_coffer(w))
+    }),
     ("rebuilds_after_reboot", |w| Box::pin(recovery::reboot(w))),
     ("broken_roots_are_explained", |w| {
         Box::pin(recovery::broken_root(w))
@@ -58,6 +68,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["sandbox-launch", spec] => coffer_infra::local::launch::main(Path::new(spec)),
+        ["churn", dir, tag, mode, seed] => recovery::churn(dir, tag, mode, seed),
         ["init"] => guest::init(),
         ["bootstrap"] => guest::bootstrap(),
         _ => world::run(TESTS, &words),

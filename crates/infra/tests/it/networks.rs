@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use coffer_infra::link::GuestLink;
-use coffer_infra::provider::{EndpointSpec, NetworkSpec, Provider};
+use coffer_infra::provider::{EndpointSpec, NetworkSpec, Provider, ServerSpec};
 
 use crate::world::{World, eventually, ready, say, say_to};
 
@@ -89,9 +89,24 @@ pub(crate) async fn spoofing(w: &World) {
         .await
         .expect("its port is opened");
     let ns = format!("coffer-{}-i-{}", w.config.tag, bad.id.uuid().simple());
-    let network = format!("coffer-{}-n-{}", w.config.tag, net.id.uuid().simple());
     // The strongest case: the instance's own rules are gone.
     ip(&["netns", "exec", &ns, "nft", "flush", "ruleset"]);
+    let turn = |from: &str, to: &str| {
+        ip(&[
+            "-n",
+            &ns,
+            "addr",
+            "del",
+            &format!("{from}/24"),
+            "dev",
+            "eth0",
+        ]);
+        ip(&["-n", &ns, "addr", "add", &format!("{to}/24"), "dev", "eth0"]);
+    };
+    let dress = |hardware: &str| {
+        ip(&["-n", &ns, "link", "set", "eth0", "address", hardware]);
+    };
+    w.ask(good.id, "who").await;
     let reaches =
         async |target: &str| w.ask(bad.id, &format!("dial {target}")).await == "connected";
     assert!(reaches("10.9.1.11:5432").await, "as itself it is answered");
@@ -113,31 +128,20 @@ pub(crate) async fn spoofing(w: &World) {
         reaches("10.9.1.11:5432").await,
         "as itself it is answered again"
     );
-    ip(&[
-        "-n",
-        &ns,
-        "link",
-        "set",
-        "eth0",
-        "address",
-        "02:cf:0a:09:01:0b",
-    ]);
+    dress("02:cf:0a:09:01:0b");
     assert!(
         !reaches("10.9.1.11:5432").await,
         "under another hardware address it is not"
     );
-    ip(&[
-        "-n",
-        &ns,
-        "link",
-        "set",
-        "eth0",
-        "address",
-        "02:cf:0a:09:01:0c",
-    ]);
+    dress("02:cf:0a:09:01:0c");
     assert!(reaches("10.9.1.11:5432").await, "and as itself again");
-    // Claiming the neighbour's address changes nothing for the tracker.
-    ip(&["-n", &ns, "addr", "add", "10.9.1.11/24", "dev", "eth0"]);
+    claiming(w, &net, &good, &ns).await;
+}
+
+/// Claiming the neighbour's address changes nothing for the tracker.
+async fn claiming(w: &World, net: &NetworkSpec, good: &ServerSpec, ns: &str) {
+    let network = format!("coffer-{}-n-{}", w.config.tag, net.id.uuid().simple());
+    ip(&["-n", ns, "addr", "add", "10.9.1.11/24", "dev", "eth0"]);
     for _ in 0..5 {
         ip(&["-n", &network, "neigh", "flush", "all"]);
         let link = w.local().tracker_link(net.id, good.network_address);

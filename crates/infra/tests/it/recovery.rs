@@ -1,13 +1,16 @@
 //! Bad luck: guests that hang or die, a rebooted host, damaged roots, remains of a crash.
 
 use std::fs;
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 use coffer_core::id::ServerId;
 use coffer_infra::conformance::Bench;
 use coffer_infra::error::ProviderError;
-use coffer_infra::provider::{Origin, Owned, Provider, ServerSpec};
+use coffer_infra::local::VolumeMode;
+use coffer_infra::provider::{
+    EndpointSpec, NetworkSpec, Origin, Owned, Provider, ServerSpec, VolumeSpec,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -63,6 +66,132 @@ pub(crate) async fn killed(w: &World) {
     );
     w.ensure_server(&server).await;
     assert!(w.is_running(server.id).await);
+}
+
+/// Several are made at once, and removed at once: each is whole, and none takes another's.
+pub(crate) async fn many(w: &World) {
+    let net = w.network("10.9.12.0/24");
+    w.ensure_network(&net).await;
+    let servers: Vec<_> = (0..8)
+        .map(|n| {
+            let volume = w.volume(1);
+            let server = w.server(&net, &volume, 11 + n);
+            (volume, server)
+        })
+        .collect();
+    let mut made = tokio::task::JoinSet::new();
+    for (volume, server) in servers.clone() {
+        let provider = w.local();
+        made.spawn(async move {
+            ready(|| provider.ensure_volume(&volume))
+                .await
+                .expect("a volume");
+            ready(|| provider.ensure_server(&server))
+                .await
+                .expect("a server");
+        });
+    }
+    made.join_all().await;
+    let mut uids = Vec::new();
+    for (_, server) in &servers {
+        assert!(
+            w.ask(server.id, "who")
+                .await
+                .starts_with(&server.id.to_string())
+        );
+        uids.push(w.ask(server.id, "boot engine_uid").await);
+    }
+    uids.sort();
+    uids.dedup();
+    assert_eq!(uids.len(), servers.len(), "user ids are shared: {uids:?}");
+    let mut gone = tokio::task::JoinSet::new();
+    for (_, server) in servers {
+        let provider = w.local();
+        gone.spawn(async move {
+            ready(|| provider.delete_server(server.id, server.incarnation))
+                .await
+                .expect("gone");
+        });
+    }
+    gone.join_all().await;
+}
+
+/// A Coffer that makes, stops and removes servers is killed at one moment after another: what it
+/// left is taken up by the next, and removing all of it leaves nothing.
+pub(crate) async fn killed_coffer(w: &World) {
+    let own = std::env::current_exe().unwrap();
+    let dir = w.dir().display().to_string();
+    let mode = if w.has_snapshots() { "cow" } else { "fast" };
+    // The template is there, so that the moments fall into the making of servers.
+    w.ensure_volume(&w.volume(1)).await;
+    for (round, after_ms) in [15, 40, 65, 90, 115, 140, 165, 190, 240, 320]
+        .into_iter()
+        .enumerate()
+    {
+        let seed = 1000 + 100 * u64::try_from(round).unwrap();
+        let mut churning = Command::new(&own)
+            .args(["churn", &dir, &w.config.tag, mode, &seed.to_string()])
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        churning.kill().unwrap();
+        churning.wait().unwrap();
+        w.reopen().await;
+        let (net, volume, server, endpoint) = plan(w, seed);
+        w.ensure_network(&net).await;
+        w.ensure_volume(&volume).await;
+        w.ensure_server(&server).await;
+        let provider = w.local();
+        let made = ready(|| provider.ensure_endpoint(&endpoint))
+            .await
+            .expect("an endpoint");
+        assert!(
+            w.ask(server.id, "who")
+                .await
+                .starts_with(&server.id.to_string())
+        );
+        let address = made.published.expect("it is published");
+        eventually("it is reached", async || {
+            say_to(address, "who").await.is_ok()
+        })
+        .await;
+        w.clean().await;
+    }
+}
+
+/// The other process of [`killed_coffer`]: makes and unmakes until it is killed.
+pub(crate) fn churn(dir: &str, tag: &str, mode: &str, seed: &str) -> ExitCode {
+    let mode = if mode == "cow" {
+        VolumeMode::Cow
+    } else {
+        VolumeMode::Fast
+    };
+    let seed = seed.parse().expect("a number");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    runtime.block_on(async {
+        let w = World::join(dir, tag, mode, seed).await;
+        let (net, volume, server, endpoint) = plan(&w, seed);
+        let provider = w.local();
+        w.ensure_network(&net).await;
+        w.ensure_volume(&volume).await;
+        loop {
+            w.ensure_server(&server).await;
+            ready(|| provider.ensure_endpoint(&endpoint))
+                .await
+                .expect("an endpoint");
+            w.stop(server.id, 1_000).await;
+        }
+    })
+}
+
+/// The same objects in both processes: ids come from the seed.
+fn plan(w: &World, seed: u64) -> (NetworkSpec, VolumeSpec, ServerSpec, EndpointSpec) {
+    w.count_from(seed);
+    let net = w.network("10.9.13.0/24");
+    let volume = w.volume(1);
+    let server = w.server(&net, &volume, 11);
+    let endpoint = w.endpoint(&server, true);
+    (net, volume, server, endpoint)
 }
 
 /// All that a reboot takes (processes, namespaces, mounts, loops, groups, links, routes) is gone:

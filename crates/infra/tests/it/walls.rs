@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use coffer_core::id::ServerId;
+
 use crate::world::World;
 
 /// Every attempt is refused, and what is in sight is the sandbox's own.
@@ -20,8 +22,12 @@ pub(crate) async fn hostile(w: &World) {
         .filter(|(_, fate)| **fate != "refused")
         .collect();
     assert!(through.is_empty(), "not refused: {through:?}");
+    privileges(w, server.id).await;
+    sights(w, server.id).await;
+}
 
-    let status = w.ask(server.id, "show /proc/self/status").await;
+async fn privileges(w: &World, id: ServerId) {
+    let status = w.ask(id, "show /proc/self/status").await;
     let field = |name: &str| {
         let rest = status.split(name).nth(1).expect("the field is there");
         rest.split_whitespace()
@@ -35,22 +41,22 @@ pub(crate) async fn hostile(w: &World) {
     assert_eq!(field("CapBnd:"), "00000000000001eb");
     assert_eq!(field("CapEff:"), "00000000000001eb");
     assert_eq!(field("Pid:"), "1");
+}
 
+/// What is in sight is the sandbox's own.
+async fn sights(w: &World, id: ServerId) {
     assert_eq!(
-        w.ask(server.id, "list /dev").await,
+        w.ask(id, "list /dev").await,
         "fd full null random shm stderr stdin stdout tty urandom zero"
     );
-    assert_eq!(
-        w.ask(server.id, "list /usr/lib/coffer").await,
-        "coffer-guest"
-    );
-    assert_eq!(w.ask(server.id, "list /sys").await, "error");
-    let root = w.ask(server.id, "list /").await;
+    assert_eq!(w.ask(id, "list /usr/lib/coffer").await, "coffer-guest");
+    assert_eq!(w.ask(id, "list /sys").await, "error");
+    let root = w.ask(id, "list /").await;
     assert_eq!(
         root,
         "bin data dev etc lib lib64 opt proc root run tmp usr var"
     );
-    let mounts = w.ask(server.id, "show /proc/self/mounts").await;
+    let mounts = w.ask(id, "show /proc/self/mounts").await;
     for line in mounts.split(" 0 0 ") {
         let fields: Vec<&str> = line.split(' ').collect();
         if let [_, at, _, options, ..] = fields.as_slice() {
@@ -64,16 +70,16 @@ pub(crate) async fn hostile(w: &World) {
     }
     assert!(!mounts.contains("cgroup"), "{mounts}");
     assert!(
-        w.ask(server.id, "show /etc/passwd")
+        w.ask(id, "show /etc/passwd")
             .await
             .contains("coffer-agent:x:700")
     );
-    let groups = w.ask(server.id, "show /proc/self/cgroup").await;
+    let groups = w.ask(id, "show /proc/self/cgroup").await;
     assert!(
         !groups.contains("coffer-"),
         "the host's groups are not named inside: {groups}"
     );
-    let links = w.ask(server.id, "show /proc/net/dev").await;
+    let links = w.ask(id, "show /proc/net/dev").await;
     assert!(links.contains("eth0") && links.contains("lo"), "{links}");
     assert_eq!(
         links.matches(':').count(),

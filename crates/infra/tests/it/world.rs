@@ -96,18 +96,7 @@ impl World {
         let own = std::env::current_exe().expect("this program has a path");
         make_root(&dir.path().join("roots").join(ROOT), &own, "1");
         let tag = format!("t{:04x}", std::process::id() & 0xffff);
-        let config = LocalConfig {
-            state_dir: dir.path().join("state"),
-            tag,
-            pool_dir: dir.path().join("pool"),
-            volume_mode: mode,
-            cow_pool_gib: 12,
-            roots_dir: dir.path().join("roots"),
-            guest_binary: own.clone(),
-            launcher: vec![own.display().to_string(), "sandbox-launch".to_owned()],
-            published_pool: None,
-            uid_base: 700_000,
-        };
+        let config = config(dir.path(), &tag, mode);
         let provider = LocalProvider::open(config.clone())
             .await
             .expect("the provider opens");
@@ -120,8 +109,30 @@ impl World {
         }
     }
 
+    /// A world on a directory that another process made, with ids that depend on the seed only.
+    pub(crate) async fn join(dir: &str, tag: &str, mode: VolumeMode, seed: u64) -> Self {
+        let config = config(Path::new(dir), tag, mode);
+        let opened = LocalProvider::open(config.clone())
+            .await
+            .expect("the provider opens");
+        let provider = RwLock::new(Arc::new(opened));
+        // A directory of its own that stays empty: the shared one is not ours to remove.
+        let dir = TempDir::with_prefix("coffer-infra-").expect("a directory is made");
+        Self {
+            dir,
+            config,
+            provider,
+            ids: AtomicU64::new(seed),
+        }
+    }
+
     pub(crate) fn local(&self) -> Arc<LocalProvider> {
         Arc::clone(&self.provider.read().unwrap())
+    }
+
+    /// The next ids begin here.
+    pub(crate) fn count_from(&self, seed: u64) {
+        self.ids.store(seed, Ordering::Relaxed);
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -403,7 +414,7 @@ impl Bench for World {
     }
 
     fn boot(&self, server: ServerId, address: IpAddr) -> String {
-        let bind = [format!("127.0.0.1:7070"), format!("{address}:7070")];
+        let bind = ["127.0.0.1:7070".to_owned(), format!("{address}:7070")];
         serde_json::json!({ "server_id": server.to_string(), "bind": bind }).to_string()
     }
 
@@ -413,6 +424,23 @@ impl Bench for World {
 
     async fn speak(&self, server: ServerId, line: &str) -> Option<String> {
         Some(self.ask(server, line).await)
+    }
+}
+
+/// A provider's configuration below `dir`; this program is its launcher and its guest.
+pub(crate) fn config(dir: &Path, tag: &str, volume_mode: VolumeMode) -> LocalConfig {
+    let own = std::env::current_exe().expect("this program has a path");
+    LocalConfig {
+        state_dir: dir.join("state"),
+        tag: tag.to_owned(),
+        pool_dir: dir.join("pool"),
+        volume_mode,
+        cow_pool_gib: 12,
+        roots_dir: dir.join("roots"),
+        guest_binary: own.clone(),
+        launcher: vec![own.display().to_string(), "sandbox-launch".to_owned()],
+        published_pool: None,
+        uid_base: 700_000,
     }
 }
 

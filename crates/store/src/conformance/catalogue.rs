@@ -59,7 +59,10 @@ pub(crate) async fn flavors_types_and_zones_are_kept(fixture: &Fixture) {
         created_at: at(0),
     };
     store.insert_zone(&zone).await.unwrap();
-    assert_eq!(store.list_zones().await.unwrap(), [zone.clone()]);
+    assert_eq!(
+        store.list_zones().await.unwrap(),
+        std::slice::from_ref(&zone)
+    );
     assert_eq!(
         store.find_zone("az01.cell01.qhzwy").await.unwrap(),
         Some(zone.clone())

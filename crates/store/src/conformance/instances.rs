@@ -67,8 +67,8 @@ pub(crate) async fn creation_writes_everything(fixture: &Fixture) {
     let graph = store.get_instance_graph(instance_id).await.unwrap();
     assert_eq!(graph.instance, new.instance);
     assert_eq!(graph.set, Some(new.set.clone()));
-    assert_eq!(graph.servers, [new.server.clone()]);
-    assert_eq!(graph.volumes, [new.volume.clone()]);
+    assert_eq!(graph.servers, std::slice::from_ref(&new.server));
+    assert_eq!(graph.volumes, std::slice::from_ref(&new.volume));
     assert_eq!(graph.links, [new.link.clone().unwrap()]);
     assert_eq!(graph.network, Some(world.network.clone()));
     assert_eq!(

@@ -13,7 +13,7 @@ use crate::fixture::Fixture;
 pub(crate) async fn secrets_name_their_keys(fixture: &Fixture) {
     let store = fixture.store();
     let world = World::new(store, "one").await;
-    let instance_id = Some(world.create(store, "db").await.instance.id);
+    let instance_id = world.create(store, "db").await.instance.id;
     let key = ProjectKey {
         id: id(ProjectKeyId::from_uuid),
         tenant_id: tenant_id("one"),
@@ -24,7 +24,7 @@ pub(crate) async fn secrets_name_their_keys(fixture: &Fixture) {
         id: id(SecretId::from_uuid),
         key_id: key.id,
         tenant_id: tenant_id("one"),
-        instance_id,
+        instance_id: Some(instance_id),
         purpose: "root-password".to_owned(),
         ciphertext: vec![0, 1, 255],
         created_at: at(0),
@@ -49,7 +49,7 @@ pub(crate) async fn secrets_name_their_keys(fixture: &Fixture) {
     };
     store.put_secret(&newer).await.unwrap();
     let found = store
-        .find_instance_secret(instance_id.unwrap(), "root-password")
+        .find_instance_secret(instance_id, "root-password")
         .await
         .unwrap();
     assert_eq!(found, Some(newer.clone()));

@@ -98,7 +98,12 @@ pub(crate) async fn names_are_taken_once(fixture: &Fixture) {
 
 pub(crate) async fn one_default_network(fixture: &Fixture) {
     let results = storm(&fixture.stores, |store, n| async move {
-        let candidate = network("one", "default", &format!("10.{n}.0.0/16"), true);
+        let candidate = network(
+            "one",
+            &format!("default {n}"),
+            &format!("10.{n}.0.0/16"),
+            true,
+        );
         store.ensure_default_network(&candidate).await.unwrap()
     })
     .await;
@@ -369,11 +374,8 @@ pub(crate) async fn one_commit_per_version(fixture: &Fixture) {
     .await;
     assert_eq!(winners(&results, stale), 1);
     let stored = fixture.store().find_task(one.id).await.unwrap().unwrap();
-    let winner = results.iter().position(Result::is_ok).unwrap();
-    assert_eq!(
-        (stored.version, stored.output),
-        (one.version + 1, Some(winner.to_string()))
-    );
+    let winner = results.into_iter().find_map(Result::ok);
+    assert_eq!((stored.version, stored.output), (one.version + 1, winner));
 }
 
 pub(crate) async fn one_role_holder(fixture: &Fixture) {

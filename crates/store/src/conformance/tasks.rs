@@ -293,9 +293,9 @@ pub(crate) async fn commits_wake(fixture: &Fixture) {
     let mut near = store.subscribe();
     let mut far = fixture.stores[1].subscribe();
     // The first wait returns at once: it makes sure that nothing from before is missed.
-    tokio::time::timeout(BOUND, async { tokio::join!(near.wait(), far.wait()) })
-        .await
-        .unwrap();
+    for wakeups in [&mut near, &mut far] {
+        tokio::time::timeout(BOUND, wakeups.wait()).await.unwrap();
+    }
     store.insert_task(&task("one", None)).await.unwrap();
     tokio::time::timeout(BOUND, near.wait())
         .await

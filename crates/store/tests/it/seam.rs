@@ -86,14 +86,31 @@ async fn altered_history_is_refused_on_postgres() {
 }
 
 #[tokio::test]
-async fn readers_of_a_file_cannot_write_and_writes_are_synced() {
-    let directory = tempfile::tempdir().unwrap();
-    let url = StoreUrl::SqliteFile(directory.path().join("coffer.db"));
-    let store = Store::open(&url, StoreOptions::default()).await.unwrap();
-    store.put_setting("a", "1").await.unwrap();
-    let wal = directory.path().join("coffer.db-wal");
+async fn processes_that_start_together_migrate_once() {
+    let url = crate::postgres::new_database().await;
+    let mut starts = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        let url = url.clone();
+        starts.spawn(async move {
+            let options = StoreOptions {
+                connections: 2,
+                ..StoreOptions::default()
+            };
+            let store = Store::open(&url, options).await.unwrap();
+            store.put_setting(&n.to_string(), "started").await.unwrap();
+            store.close().await;
+        });
+    }
+    assert_eq!(starts.join_all().await.len(), 8);
+}
+
+#[tokio::test]
+async fn a_store_prints_no_password() {
+    let fixture = Fixture::postgres().await;
+    let shown = format!("{:?} {:?}", fixture.store(), fixture.store().subscribe());
+    assert!(shown.contains("Postgres"), "{shown}");
     assert!(
-        std::fs::metadata(wal).unwrap().len() > 0,
-        "the journal is a write-ahead log"
+        !shown.contains("host") && !shown.contains("password"),
+        "{shown}"
     );
 }

@@ -30,7 +30,7 @@ async fn list(State(app): State<AppState>, context: RequestContext) -> Result<Re
 fn absolute(quotas: &[Quota]) -> AbsoluteLimit {
     let of = |resource: Resource| {
         let quota = quotas.iter().find(|quota| quota.resource == resource);
-        quota.map_or(resource.default_limit(), |quota| quota.limit)
+        quota.map_or_else(|| resource.default_limit(), |quota| quota.limit)
     };
     AbsoluteLimit {
         verb: "ABSOLUTE".to_owned(),

@@ -49,14 +49,22 @@ impl Drop for Open {
 impl Client {
     async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(self.server_id.clone()).unwrap();
-        TlsConnector::from(Arc::clone(&self.config)).connect(name, (self.dial)().await?).await
+        TlsConnector::from(Arc::clone(&self.config))
+            .connect(name, (self.dial)().await?)
+            .await
     }
 
     /// Sends a request and gives the answer's head.
-    pub(crate) async fn open(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Open, String> {
+    pub(crate) async fn open(
+        &self,
+        method: &str,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Open, String> {
         let stream = self.connect().await.map_err(|error| error.to_string())?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
         let driver = process::start(async move {
             connection.await.ok();
         });
@@ -66,15 +74,31 @@ impl Client {
             .header("host", &self.server_id)
             .body(Full::new(Bytes::from(body)))
             .unwrap();
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(Open { response, driver })
     }
 
     /// A request to its end.
-    pub(crate) async fn request(&self, method: &str, path: &str, body: Vec<u8>) -> (StatusCode, Bytes) {
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: Vec<u8>,
+    ) -> (StatusCode, Bytes) {
         let mut open = self.open(method, path, body).await.expect("an answer");
         let status = open.response.status();
-        (status, open.response.body_mut().collect().await.expect("a body").to_bytes())
+        (
+            status,
+            open.response
+                .body_mut()
+                .collect()
+                .await
+                .expect("a body")
+                .to_bytes(),
+        )
     }
 
     /// A request that has to succeed.
@@ -89,7 +113,9 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> T {
-        let (status, bytes) = self.request(method, path, serde_json::to_vec(body).unwrap()).await;
+        let (status, bytes) = self
+            .request(method, path, serde_json::to_vec(body).unwrap())
+            .await;
         let text = String::from_utf8_lossy(&bytes);
         assert!(status.is_success(), "{method} {path}: {status} {text}");
         serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
@@ -102,7 +128,9 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> (StatusCode, Refusal) {
-        let (status, bytes) = self.request(method, path, serde_json::to_vec(body).unwrap()).await;
+        let (status, bytes) = self
+            .request(method, path, serde_json::to_vec(body).unwrap())
+            .await;
         assert!(!status.is_success(), "{method} {path} was not refused");
         (status, serde_json::from_slice(&bytes).expect("a refusal"))
     }
@@ -140,6 +168,9 @@ impl Client {
 
     /// Polls until the engine is healthy.
     pub(crate) async fn until_healthy(&self) -> Status {
-        self.until("a healthy engine", |status| status.health == EngineHealth::Healthy).await
+        self.until("a healthy engine", |status| {
+            status.health == EngineHealth::Healthy
+        })
+        .await
     }
 }

@@ -50,7 +50,9 @@ impl Link {
     /// The control side is a member of the instance's network.
     pub(crate) async fn member() -> Self {
         let (one, two) = (namespace("member1").await, namespace("member2").await);
-        let veth = ["ip", "-n", &one, "link", "add", "v0", "type", "veth", "peer", "name", "v0"];
+        let veth = [
+            "ip", "-n", &one, "link", "add", "v0", "type", "veth", "peer", "name", "v0",
+        ];
         process::succeed(&[&veth[..], &["netns", &two]].concat()).await;
         for (name, address) in [(&one, "10.9.0.12/24"), (&two, "10.9.0.2/24")] {
             process::succeed(&["ip", "-n", name, "addr", "add", address, "dev", "v0"]).await;
@@ -107,7 +109,10 @@ async fn inside<T: Send + 'static>(
     on_thread(namespace, move || {
         sender.send(make()).ok();
     });
-    receiver.await.expect("the thread answers").expect("make a socket in the namespace")
+    receiver
+        .await
+        .expect("the thread answers")
+        .expect("make a socket in the namespace")
 }
 
 /// A thread that enters the namespace and dies: threads of a pool must not be moved.

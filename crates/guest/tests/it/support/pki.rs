@@ -27,15 +27,25 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
     }
 
     /// Signs a request; the names replace those in it.
-    pub(crate) fn sign(&self, request_pem: &str, names: &[&str], usage: ExtendedKeyUsagePurpose) -> String {
+    pub(crate) fn sign(
+        &self,
+        request_pem: &str,
+        names: &[&str],
+        usage: ExtendedKeyUsagePurpose,
+    ) -> String {
         let mut request = CertificateSigningRequestParams::from_pem(request_pem).unwrap();
         request.params.extended_key_usages = vec![usage];
-        request.params.subject_alt_names =
-            names.iter().map(|name| SanType::DnsName((*name).try_into().unwrap())).collect();
+        request.params.subject_alt_names = names
+            .iter()
+            .map(|name| SanType::DnsName((*name).try_into().unwrap()))
+            .collect();
         request.signed_by(&self.issuer).unwrap().pem()
     }
 
@@ -90,10 +100,12 @@ impl ServerCertVerifier for TakeAny {
     }
 }
 
-fn builder() -> tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_rustls::rustls::WantsVerifier>
-{
+fn builder()
+-> tokio_rustls::rustls::ConfigBuilder<ClientConfig, tokio_rustls::rustls::WantsVerifier> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap()
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
 }
 
 /// A client that takes any server: before enrolment.
@@ -101,20 +113,35 @@ pub(crate) fn trusting(ca: &Ca) -> Arc<ClientConfig> {
     let (certificate, key) = ca.client();
     let any = Arc::new(TakeAny(Arc::new(aws_lc_rs::default_provider())));
     let config = builder().dangerous().with_custom_certificate_verifier(any);
-    Arc::new(config.with_client_auth_cert(vec![certificate], key).unwrap())
+    Arc::new(
+        config
+            .with_client_auth_cert(vec![certificate], key)
+            .unwrap(),
+    )
 }
 
 /// A client without certificate.
 pub(crate) fn anonymous() -> Arc<ClientConfig> {
     let any = Arc::new(TakeAny(Arc::new(aws_lc_rs::default_provider())));
-    Arc::new(builder().dangerous().with_custom_certificate_verifier(any).with_no_client_auth())
+    Arc::new(
+        builder()
+            .dangerous()
+            .with_custom_certificate_verifier(any)
+            .with_no_client_auth(),
+    )
 }
 
 /// A client that takes only servers of this CA.
 pub(crate) fn verifying(ca: &Ca) -> Arc<ClientConfig> {
     let (certificate, key) = ca.client();
     let mut roots = tokio_rustls::rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap())
+        .unwrap();
     let config = builder().with_root_certificates(roots);
-    Arc::new(config.with_client_auth_cert(vec![certificate], key).unwrap())
+    Arc::new(
+        config
+            .with_client_auth_cert(vec![certificate], key)
+            .unwrap(),
+    )
 }

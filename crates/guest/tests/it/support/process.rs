@@ -6,7 +6,10 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 /// A command that dies with the test.
-#[expect(clippy::disallowed_methods, reason = "this module is the tests' only spawner")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is the tests' only spawner"
+)]
 pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(program);
     command.kill_on_drop(true);
@@ -17,7 +20,10 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> tokio::process::C
 pub(crate) async fn output(words: &[&str]) -> Output {
     let mut command = command(words[0]);
     command.args(&words[1..]).stdin(Stdio::null());
-    command.output().await.unwrap_or_else(|error| panic!("{}: {error}", words[0]))
+    command
+        .output()
+        .await
+        .unwrap_or_else(|error| panic!("{}: {error}", words[0]))
 }
 
 /// Runs a command that has to succeed; its standard output.
@@ -29,16 +35,24 @@ pub(crate) async fn succeed(words: &[&str]) -> String {
 }
 
 /// Runs a command where nothing can be waited for otherwise; a failure is shown.
-#[expect(clippy::disallowed_methods, reason = "this module is the tests' only spawner")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is the tests' only spawner"
+)]
 pub(crate) fn run(words: &[&str]) {
-    let status = std::process::Command::new(words[0]).args(&words[1..]).status();
+    let status = std::process::Command::new(words[0])
+        .args(&words[1..])
+        .status();
     if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
         eprintln!("{words:?}: {status:?}");
     }
 }
 
 /// Starts a task of the test's.
-#[expect(clippy::disallowed_methods, reason = "this module is the tests' only spawner")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is the tests' only spawner"
+)]
 pub(crate) fn start<T: Send + 'static>(
     task: impl Future<Output = T> + Send + 'static,
 ) -> tokio::task::JoinHandle<T> {
@@ -58,11 +72,16 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl 
 
 /// These tests change users and mounts.
 pub(crate) fn require_root() {
-    assert!(nix::unistd::geteuid().is_root(), "this test needs root: run it as root");
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test needs root: run it as root"
+    );
 }
 
 /// The engine root of version 17, if this machine has it.
 pub(crate) fn engine_root() -> Option<&'static Path> {
     let root = Path::new("/var/cache/coffer-dev/pg17");
-    root.join("usr/lib/postgresql/17/bin/postgres").exists().then_some(root)
+    root.join("usr/lib/postgresql/17/bin/postgres")
+        .exists()
+        .then_some(root)
 }

@@ -5,13 +5,25 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::built;
 use crate::process::Program;
 
-/// Path of each, and the words after `coffer` that print it.
+/// Path of each, and the words after `cargo run` that print it.
 const GENERATED: &[(&str, &[&str])] = &[
-    ("docs/config.md", &["config-docs"]),
-    ("docs/api/openapi.json", &["openapi"]),
+    (
+        "docs/config.md",
+        &["--package", "coffer-control", "--example", "config-docs"],
+    ),
+    (
+        "docs/api/openapi.json",
+        &[
+            "--package",
+            "coffer-server",
+            "--bin",
+            "coffer",
+            "--",
+            "openapi",
+        ],
+    ),
 ];
 
 /// Writes those that changed.
@@ -47,12 +59,9 @@ pub fn check(root: &Path) -> Result<()> {
 
 /// What each should hold.
 fn current(root: &Path) -> Result<Vec<(&'static str, String)>> {
-    Program::new("cargo", &["build", "--quiet", "--package", "coffer-server"])
-        .in_dir(root)
-        .run()?;
-    let coffer = built()?.join("coffer");
     let print = |(name, words): &(&'static str, &[&str])| {
-        let mut text = Program::new(&coffer, words).output()?;
+        let words: Vec<&str> = ["run", "--quiet"].iter().chain(*words).copied().collect();
+        let mut text = Program::new("cargo", &words).in_dir(root).output()?;
         if !text.ends_with('\n') {
             text.push('\n');
         }

@@ -24,6 +24,8 @@ const STATE_DIR: &str = "/var/lib/coffer";
 const LISTEN: &str = "127.0.0.1:8779";
 /// A small pool for the Coffer that does not stay.
 const SMALL: &[&str] = &["--set", "local.cow_pool_gib=8"];
+/// Free space with which the default size of the pool fits; unit: GiB.
+const POOL_ROOM_GIB: u64 = 40;
 /// Longest time until the API answers.
 const START_MAX: Duration = Duration::from_secs(60);
 /// Longest time until a stopped Coffer is gone.
@@ -65,7 +67,12 @@ fn run_and_stay(coffer: &Path) -> Result<()> {
     if host.answers() {
         println!("coffer runs already");
     } else {
-        host.start(LISTEN, &[])?;
+        let pool = pool_for(state)?;
+        let more: Vec<&str> = pool
+            .iter()
+            .flat_map(|pool| ["--set", pool.as_str()])
+            .collect();
+        host.start(LISTEN, &more)?;
     }
     let database = host.create()?;
     let answer = database.ask(&host)?;
@@ -75,6 +82,27 @@ fn run_and_stay(coffer: &Path) -> Result<()> {
     );
     println!("{}", database.describe(&host, answer.trim()));
     Ok(())
+}
+
+/// The size of a new pool file where the default would not fit: half of what is free.
+fn pool_for(state: &Path) -> Result<Option<String>> {
+    let place = state
+        .parent()
+        .context("find where the state directory lies")?;
+    let arguments = [
+        "--output=avail".as_ref(),
+        "-B1G".as_ref(),
+        place.as_os_str(),
+    ];
+    let text = Program::new("df", &arguments).output()?;
+    let free: u64 = text
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .trim()
+        .parse()
+        .context("read df")?;
+    Ok((free < POOL_ROOM_GIB).then(|| format!("local.cow_pool_gib={}", (free / 2).max(1))))
 }
 
 /// The same with a Coffer of its own, and afterwards nothing is left of it.

@@ -36,7 +36,9 @@ type Ring = (&'static str, fn(&Run<'_>) -> Result<Count>);
 /// All rings, in their order: the quick and the cheap first.
 const RINGS: &[Ring] = &[
     ("setup", setup_ring),
-    ("fmt", |c| cargo(c, &["fmt", "--all", "--check"])),
+    ("fmt", |c| {
+        cargo(c, &["fmt", "--all", "--check", "--", "--color", "never"])
+    }),
     ("tidy", tidy_ring),
     ("clippy", |c| {
         cargo(
@@ -86,8 +88,7 @@ pub fn run(root: &Path, wanted: &[&str]) -> Result<ExitCode> {
         let log = built()?.join("rings").join(format!("{name}.log"));
         let context = Run { root, log };
         let watch = Stopwatch::start();
-        let before = leftovers::now();
-        let result = ring(&context).and_then(|count| left_nothing(&before).map(|()| count));
+        let result = ring(&context);
         let minutes = watch.elapsed().as_secs_f64() / 60.0;
         let counted = result
             .as_ref()
@@ -155,7 +156,9 @@ fn roots_ring(context: &Run<'_>) -> Result<Count> {
 }
 
 fn quickstart_ring(context: &Run<'_>) -> Result<Count> {
+    let before = leftovers::now();
     quickstart::run(context.root, true)?;
+    left_nothing(&before)?;
     Ok(Count {
         passed: 1,
         failed: 0,
@@ -171,6 +174,7 @@ fn cargo(context: &Run<'_>, words: &[&str]) -> Result<Count> {
 
 /// Runs a test runner with the real clients at hand, and counts what it says.
 fn tests(context: &Run<'_>, words: &[&str]) -> Result<Count> {
+    let before = leftovers::now();
     let clients = setup::clients()?;
     let program = Program::new("cargo", words)
         .in_dir(context.root)
@@ -180,6 +184,7 @@ fn tests(context: &Run<'_>, words: &[&str]) -> Result<Count> {
     if count.passed == 0 {
         bail!("no test ran; see {}", context.log.display());
     }
+    left_nothing(&before)?;
     Ok(count)
 }
 

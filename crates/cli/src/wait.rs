@@ -66,7 +66,8 @@ async fn watch(
 /// Whether the wait is over, and how.
 fn verdict(explanation: &Value, goal: Goal) -> Option<Result<()>> {
     let word = |key: &str| explanation[key].as_str().unwrap_or_default();
-    let is_worked_on = explanation["task"].is_object();
+    let state = explanation.pointer("/task/state").and_then(Value::as_str);
+    let is_worked_on = matches!(state, Some("ready" | "running"));
     match (word("status"), goal) {
         ("ACTIVE", Goal::Healthy) if word("operating_status") == "HEALTHY" => Some(Ok(())),
         ("ERROR" | "FAILED", _) if !is_worked_on => Some(Err(Failure::failed(word("summary")))),
@@ -111,8 +112,10 @@ mod tests {
             .unwrap_err();
         assert_eq!(failure.message, "it failed");
         let mut undoing = at("ERROR", "");
-        undoing["task"] = json!({"step": "undo_volume"});
+        undoing["task"] = json!({"step": "undo_volume", "state": "running"});
         assert_eq!(verdict(&undoing, Goal::Healthy), None);
+        undoing["task"]["state"] = json!("failed");
+        assert!(verdict(&undoing, Goal::Healthy).is_some());
     }
 
     #[test]

@@ -95,16 +95,20 @@ async fn start_workers(
         let unique = new_uuid(&*base.clock, &*base.entropy).simple().to_string();
         format!("{}-{unique}", std::process::id())
     };
+    let is_alone = roles.is_exclusive && config.state.store_url.is_none();
     if roles.task_manager {
         let worker = Arc::new(Worker::new(services.clone(), name()));
-        supervisor.start("task manager", worker.run(supervisor.clone()));
+        // With the lock on the state directory and SQLite in it, nobody else can be at work.
+        let inherited =
+            if is_alone { worker.take_over_all().await? } else { Vec::new() };
+        supervisor.start("task manager", worker.run(supervisor.clone(), inherited));
         let reconciler = Reconciler::new(services.clone());
         supervisor.start("reconciler", reconciler.run(supervisor.clone()));
         let watch = catalogue::watch(base.clone(), roots_dir, supervisor.clone());
         supervisor.start("engine roots", watch);
     }
     if roles.conductor {
-        let conductor = Arc::new(Conductor::new(services, name()));
+        let conductor = Arc::new(Conductor::new(services, name(), is_alone));
         supervisor.start("conductor", conductor.run(supervisor.clone()));
     }
     Ok(())

@@ -78,7 +78,7 @@ macro_rules! select {
     };
 }
 
-/// A page of instances as one text, which costs a third of a page of rows of thirty columns: the
+/// A page of instances as one text, which costs half of a page of rows of thirty columns: the
 /// drivers copy every value, and SQLite's wakes its caller for every row. An empty text stands for
 /// NULL. Outer joins only, so that no planner begins with anything but the page of instances.
 macro_rules! select_views {

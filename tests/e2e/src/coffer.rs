@@ -113,7 +113,7 @@ impl Coffer {
         let child = Command::new(path("coffer")?)
             .args([self.role.as_str(), "--state-dir"])
             .arg(self.dir.path())
-            .args(["--listen", &listen])
+            .args(["--listen", &listen, "--set", "api.rate_limit_per_minute=1000000"])
             .args(&self.extra)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -22,6 +22,9 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
     }
 }
 
+/// Longest place in a message; unit: characters.
+const PLACE_CHARS_MAX: usize = 200;
+
 /// The segments of the path, decoded once.
 #[derive(Debug, Clone)]
 pub(super) struct Segments<T>(pub(super) T);
@@ -156,7 +159,12 @@ fn place(path: &serde_path_to_error::Path) -> String {
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
-    coffer_core::name::shown(&place)
+    // Keys may be a client's own text.
+    place
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(PLACE_CHARS_MAX)
+        .collect()
 }
 
 /// The parser's words without its line and column, which mean nothing to a client, and with

@@ -3,6 +3,8 @@
 //! The scheme of links is always `https` and the marker of a next page is quoted twice: clients
 //! decode it once and paste it back unescaped, and depend on both.
 
+use std::borrow::Cow;
+
 use axum::extract::{FromRequestParts, OriginalUri, Query};
 use coffer_wire::rest::v1::common::{Link, Reference};
 use http::request::Parts;
@@ -38,14 +40,9 @@ impl<'a> Links<'a> {
     /// `self` and `bookmark` of an object.
     pub(super) fn of(&self, kind: &str, id: &str) -> Vec<Link> {
         let (host, project) = (self.host, self.project);
-        let link = |rel: &str, href| Link {
-            rel: rel.to_owned(),
-            href,
-        };
-        vec![
-            link("self", format!("https://{host}/v1.0/{project}/{kind}/{id}")),
-            link("bookmark", format!("https://{host}/{kind}/{id}")),
-        ]
+        let own = ["https://", host, "/v1.0/", project, "/", kind, "/", id].concat();
+        let bookmark = ["https://", host, "/", kind, "/", id].concat();
+        vec![link("self", own), link("bookmark", bookmark)]
     }
 
     /// An object by its id.
@@ -64,10 +61,14 @@ impl<'a> Links<'a> {
             href.push_str(&format!("&{}={}", quote(key), quote(value)));
         }
         href.push_str(&format!("&marker={marker}"));
-        Some(vec![Link {
-            rel: "next".to_owned(),
-            href,
-        }])
+        Some(vec![link("next", href)])
+    }
+}
+
+fn link(rel: &'static str, href: String) -> Link {
+    Link {
+        rel: Cow::Borrowed(rel),
+        href,
     }
 }
 

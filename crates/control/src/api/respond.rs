@@ -5,12 +5,16 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+/// Room that most bodies fit in, so that they are not copied while they grow.
+const BODY_BYTES: usize = 2 * 1_024;
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A JSON body.
 pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(bytes) => with_body(status, Body::from(bytes)),
+    let mut bytes = Vec::with_capacity(BODY_BYTES);
+    match serde_json::to_writer(&mut bytes, body) {
+        Ok(()) => with_body(status, Body::from(bytes)),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -9,7 +9,6 @@ use coffer_store::instance::{BeginTask, InstanceFilter, InstanceView, SpecChange
 
 use super::{AppState, RequestContext};
 use crate::error::{Error, Kind, Result};
-use crate::workflow::Workflow;
 use crate::workflow::delete_instance::{self, DeleteInstanceInput};
 use crate::workflow::restart_instance::{self, RestartInstanceInput};
 use crate::workflow::update_access::{self, UpdateAccessInput};
@@ -71,7 +70,7 @@ pub async fn rename(
     Ok(())
 }
 
-/// Restarts the engine; from a failed instance too, as a way to mend it.
+/// Restarts the engine of an instance that nothing else is done with.
 pub async fn restart(app: &AppState, context: &RequestContext, view: &InstanceView) -> Result<()> {
     let instance = &view.instance;
     let new = context.new_task(app, &instance.tenant_id, instance.id)?;
@@ -186,16 +185,14 @@ pub async fn delete(app: &AppState, context: &RequestContext, view: &InstanceVie
     }
 }
 
-/// Tells what works on the instance to stop and undo. Nothing runs outside a task, so there is no
-/// status to overwrite; a delete is not stopped.
+/// Makes what works on the instance look again at once. Nothing runs outside a task, so that there
+/// is no status to overwrite: a task ends by what it waits for, by its deadline, or by a delete.
 pub async fn reset_status(app: &AppState, view: &InstanceView) -> Result<()> {
     let Some(task) = app.store.find_active_task(view.instance.id).await? else {
         return Ok(());
     };
-    if task.workflow != delete_instance::DeleteInstance::NAME {
-        app.store
-            .insert_signal(task.id, Signal::Cancel, app.clock.now())
-            .await?;
-    }
+    app.store
+        .insert_signal(task.id, Signal::Wake, app.clock.now())
+        .await?;
     Ok(())
 }

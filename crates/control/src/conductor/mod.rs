@@ -30,12 +30,14 @@ const ROLE: &str = "conductor";
 pub struct Conductor {
     services: Services,
     name: String,
+    is_alone: bool,
 }
 
 impl Conductor {
-    /// A conductor; `name` is unique among all on the store, over restarts too.
-    pub fn new(services: Services, name: String) -> Self {
-        Self { services, name }
+    /// A conductor; `name` is unique among all on the store, over restarts too. One that knows
+    /// itself alone on the store takes the role from a dead predecessor at once.
+    pub fn new(services: Services, name: String, is_alone: bool) -> Self {
+        Self { services, name, is_alone }
     }
 
     /// Plays the role whenever nobody else does, until told to stop.
@@ -45,6 +47,7 @@ impl Conductor {
         while !token.is_cancelled() {
             match self.try_hold(&mut watched).await {
                 true => self.conduct(&supervisor, &token).await,
+                false if self.is_alone => self.pause(&token, limits::CONDUCTOR_PACE).await,
                 false => self.pause(&token, limits::ROLE_RENEWAL).await,
             }
         }
@@ -65,7 +68,9 @@ impl Conductor {
         let now = self.services.clock.monotonic();
         let lost = watched
             .as_ref()
-            .filter(|(_, _, since)| now.saturating_sub(*since) >= limits::LEASE)
+            .filter(|(_, _, since)| {
+                self.is_alone || now.saturating_sub(*since) >= limits::LEASE
+            })
             .map(|(owner, counter, _)| (owner.as_str(), *counter));
         match self.services.store.try_hold(ROLE, &self.name, lost).await {
             Ok(Hold::Held) => true,

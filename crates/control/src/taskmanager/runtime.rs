@@ -60,17 +60,20 @@ impl Worker {
     }
 
     /// Runs tasks until told to stop; then lets those in hand come to their next commit.
-    pub async fn run(self: Arc<Self>, supervisor: Supervisor) {
+    ///
+    /// `inherited` are tasks taken over before.
+    pub async fn run(self: Arc<Self>, supervisor: Supervisor, mut inherited: Vec<Task>) {
         let token = supervisor.token();
         let slots = Arc::new(Semaphore::new(limits::TASKS_AT_ONCE));
         let mut wakeups = self.services.store.subscribe();
         while !token.is_cancelled() {
             let free = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
             let claimed = if free == 0 { Ok(Vec::new()) } else { self.claim(free).await };
-            let claimed = claimed.unwrap_or_else(|error| {
+            let mut claimed = claimed.unwrap_or_else(|error| {
                 tracing::error!(%error, "claim tasks");
                 Vec::new()
             });
+            claimed.append(&mut inherited);
             for task in claimed {
                 let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
                 let worker = Arc::clone(&self);
@@ -113,6 +116,18 @@ impl Worker {
         for one in lost {
             tracing::warn!(task_id = %one.id, owner = %one.owner, "take over from a lost worker");
             tasks.extend(store.steal_task(one.id, one.version, one.lease, &self.name).await?);
+        }
+        Ok(tasks)
+    }
+
+    /// Takes over at once whatever another worker held: only for a process that knows itself
+    /// alone on the store, because it holds the state directory's lock.
+    pub async fn take_over_all(&self) -> Result<Vec<Task>, RunError> {
+        let mut tasks = Vec::new();
+        for one in self.services.store.list_running().await? {
+            let stolen =
+                self.services.store.steal_task(one.id, one.version, one.lease, &self.name).await?;
+            tasks.extend(stolen);
         }
         Ok(tasks)
     }

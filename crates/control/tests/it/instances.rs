@@ -433,7 +433,7 @@ async fn actions_take_one_known_key() {
         .unwrap();
     assert_eq!(
         world.store.list_signals(task.id).await.unwrap(),
-        [Signal::Cancel]
+        [Signal::Wake]
     );
 }
 

@@ -13,7 +13,8 @@ use crate::runtime::{EngineHost, Program, ProgramOutput};
 /// Statements in Coffer's own database; single-user mode takes one a line.
 const OWN_SCHEMA: &str = "\
 REVOKE ALL ON DATABASE coffer FROM PUBLIC;
-CREATE TABLE IF NOT EXISTS public.probe (id int PRIMARY KEY, beats bigint NOT NULL, at timestamptz NOT NULL) WITH (fillfactor = 10);
+CREATE TABLE IF NOT EXISTS public.probe \
+(id int PRIMARY KEY, beats bigint NOT NULL, at timestamptz NOT NULL) WITH (fillfactor = 10);
 INSERT INTO public.probe VALUES (1, 0, now()) ON CONFLICT DO NOTHING;
 CHECKPOINT;
 ";

@@ -25,7 +25,7 @@ const LOG_LONG_HEADER: u8 = 0x02;
 const LOG_IDENTIFIER_OFFSET: usize = 24;
 const LOG_HEADER_BYTES: usize = 40;
 
-/// What [`write`] found or did.
+/// What [`write()`] found or did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Identity {
     /// The cluster has this identity.

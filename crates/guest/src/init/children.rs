@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use crate::boot;
 use crate::error::{GuestError, Result};
 use crate::init::protocol::ProgramSpec;
-use crate::init::spawn::{self, Job, Started, Stdio};
+use crate::init::spawn::{self, Launch, Started, Stdio};
 use crate::limits::{ENGINE_OUTPUT_BYTES, PROGRAM_OUTPUT_BYTES};
 
 /// The end of what a process wrote.
@@ -142,7 +142,7 @@ fn start(
     output: File,
 ) -> Result<Started> {
     refuse_outside_root(&program.path)?;
-    spawn::start(Job {
+    spawn::start(Launch {
         paths: vec![program.path],
         args: program.args,
         env: program.env,

@@ -33,7 +33,7 @@ pub(super) struct Stdio {
 
 /// What to execute, and as whom.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
+pub(super) struct Launch<'a> {
     /// Tried in order: the next if one cannot be executed.
     pub(super) paths: Vec<String>,
     pub(super) args: Vec<String>,
@@ -55,8 +55,8 @@ pub(super) struct Started {
 }
 
 /// Starts a process; returns when its program is executed or could not be.
-pub(super) fn start(job: Job<'_>) -> Result<Started> {
-    let what = format!("start {}", job.paths.join(" or "));
+pub(super) fn start(launch: Launch<'_>) -> Result<Started> {
+    let what = format!("start {}", launch.paths.join(" or "));
     let (mut report, child_report) = pipe(&what)?;
     // SAFETY: init has one thread; the child only runs `become_program`, which ends in execution
     // or `_exit`.
@@ -64,7 +64,7 @@ pub(super) fn start(job: Job<'_>) -> Result<Started> {
         ForkResult::Child => {
             drop(report);
             let mut child_report = child_report;
-            let error = become_program(job, &mut child_report);
+            let error = become_program(launch, &mut child_report);
             // Nobody is left to tell if this cannot be written.
             child_report.write_all(format!("!{error}").as_bytes()).ok();
             // SAFETY: ends the child without running the parent's exit handlers.
@@ -103,15 +103,15 @@ pub(super) fn pipe(what: &str) -> Result<(File, File)> {
 }
 
 /// Turns the child into the program; returns only what went wrong.
-fn become_program(job: Job<'_>, report: &mut File) -> String {
-    match try_become(job, report) {
+fn become_program(launch: Launch<'_>, report: &mut File) -> String {
+    match try_become(launch, report) {
         Ok(never) => match never {},
         Err(why) => why,
     }
 }
 
 fn try_become(
-    job: Job<'_>,
+    launch: Launch<'_>,
     report: &mut File,
 ) -> std::result::Result<std::convert::Infallible, String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
@@ -121,13 +121,13 @@ fn try_become(
         .map_err(step("report"))?;
     nix::unistd::setsid().map_err(|e| step("begin a session")(e.into()))?;
     reset_signals().map_err(step("reset signals"))?;
-    set_descriptors(&job).map_err(step("set descriptors"))?;
+    set_descriptors(&launch).map_err(step("set descriptors"))?;
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0)
         .map_err(|e| step("forbid core files")(e.into()))?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     std::env::set_current_dir("/").map_err(step("leave the directory"))?;
-    give_up_rights(&job).map_err(step("give up rights"))?;
-    let error = execute(&job);
+    give_up_rights(&launch).map_err(step("give up rights"))?;
+    let error = execute(&launch);
     Err(format!("execute: {error}"))
 }
 
@@ -150,19 +150,19 @@ fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
-fn set_descriptors(job: &Job<'_>) -> io::Result<()> {
+fn set_descriptors(launch: &Launch<'_>) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    let stdin = job
+    let stdin = launch
         .stdio
         .stdin
         .as_ref()
         .map_or_else(|| null.as_raw_fd(), AsRawFd::as_raw_fd);
     copy_descriptor(stdin, 0)?;
-    if let Some(output) = &job.stdio.output {
+    if let Some(output) = &launch.stdio.output {
         copy_descriptor(output.as_raw_fd(), 1)?;
         copy_descriptor(output.as_raw_fd(), 2)?;
     }
-    let first_closed = match &job.inherited {
+    let first_closed = match &launch.inherited {
         Some(inherited) => {
             copy_descriptor(inherited.as_raw_fd(), 3)?;
             4
@@ -199,21 +199,21 @@ fn copy_descriptor(from: RawFd, to: RawFd) -> io::Result<()> {
 
 /// No new privileges, no capabilities, another user. What the provider has already done is done
 /// again where that is possible.
-fn give_up_rights(job: &Job<'_>) -> io::Result<()> {
+fn give_up_rights(launch: &Launch<'_>) -> io::Result<()> {
     nix::sys::prctl::set_no_new_privs()?;
     for capability in 0..=63_u64 {
         // SAFETY: lowers this process's own rights. Without CAP_SETPCAP it is refused, and the
         // set stays as small as the provider made it; without privileges to gain it is harmless.
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
     }
-    if let Some(layout) = job.confine {
+    if let Some(layout) = launch.confine {
         match confine::confine(layout) {
             Ok(true) => {}
             Ok(false) => log::warn(format_args!("this kernel has no landlock")),
             Err(error) => return Err(io::Error::other(error)),
         }
     }
-    let (uid, gid) = (Uid::from_raw(job.uid), Gid::from_raw(job.uid));
+    let (uid, gid) = (Uid::from_raw(launch.uid), Gid::from_raw(launch.uid));
     nix::unistd::setgroups(&[])?;
     nix::unistd::setresgid(gid, gid, gid)?;
     nix::unistd::setresuid(uid, uid, uid)?;
@@ -258,28 +258,23 @@ fn clear_capabilities() -> io::Result<()> {
     }
 }
 
-fn execute(job: &Job<'_>) -> io::Error {
+fn execute(launch: &Launch<'_>) -> io::Error {
     let text = |text: &str| CString::new(text).map_err(|_| io::Error::other("a NUL in it"));
-    let env: io::Result<Vec<CString>> = job
+    let env: io::Result<Vec<CString>> = launch
         .env
         .iter()
         .map(|(name, value)| text(&format!("{name}={value}")))
         .collect();
-    let args: io::Result<Vec<CString>> = job
-        .paths
-        .iter()
-        .take(1)
-        .chain(&job.args)
-        .map(|arg| text(arg))
-        .collect();
+    let args: io::Result<Vec<CString>> = launch.args.iter().map(|arg| text(arg)).collect();
     let (env, args) = match (env, args) {
         (Ok(env), Ok(args)) => (env, args),
         (Err(error), _) | (_, Err(error)) => return error,
     };
     let mut last = io::Error::other("no path");
-    for path in &job.paths {
+    for path in &launch.paths {
         let Ok(path) = text(path) else { continue };
-        match nix::unistd::execve(&path, &args, &env) {
+        let words: Vec<&CString> = std::iter::once(&path).chain(&args).collect();
+        match nix::unistd::execve(&path, &words, &env) {
             Ok(never) => match never {},
             Err(errno) => last = errno.into(),
         }

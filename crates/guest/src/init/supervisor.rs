@@ -19,7 +19,7 @@ use crate::init::children::{self, Engine, Run};
 use crate::init::line::Lines;
 use crate::init::prepare;
 use crate::init::protocol::{Ask, Process, Request, Tell};
-use crate::init::spawn::{self, Job, Stdio};
+use crate::init::spawn::{self, Launch, Stdio};
 use crate::limits;
 use crate::log;
 
@@ -111,7 +111,7 @@ impl Supervisor {
             args.push("--bootstrap".to_owned());
         }
         let trusted = self.replaced_failures < limits::AGENT_REPLACED_FAILURES_MAX;
-        let started = spawn::start(Job {
+        let started = spawn::start(Launch {
             paths: children::agent_paths(&self.boot, trusted),
             args,
             // One arena: the agent's few threads have little to allocate.

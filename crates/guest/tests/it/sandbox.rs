@@ -138,7 +138,7 @@ impl Sandbox {
         format!(
             "set -e; b={base}; r=$b/root; mkdir -p $r $b/layer $b/work; \
              mount -t tmpfs tmpfs $b/layer; mkdir $b/layer/up $b/layer/work; \
-             mount -t overlay overlay -o lowerdir={root},upperdir=$b/layer/up,workdir=$b/layer/work \
+             mount -t overlay -o lowerdir={root},upperdir=$b/layer/up,workdir=$b/layer/work o \
              $r; mkdir -p $r/data $r/usr/lib/coffer; \
              mount --bind $b/usr-lib-coffer $r/usr/lib/coffer; cp $b/passwd $r/etc/passwd; \
              mount -o remount,ro $r; mount --bind $b/data $r/data; \

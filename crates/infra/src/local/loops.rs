@@ -67,7 +67,6 @@ pub(super) fn mount_pool(file: &Path, at: &Path) -> Result<()> {
 
 fn mount_file(file: &Path, at: &Path, flags: MsFlags) -> Result<()> {
     let backing = lock_patiently(file)?;
-    let bytes = backing.metadata().map_err(io(WHAT, file.display()))?.len();
     let (device, path) = attach(&backing)?;
     let options = Some("nouuid,discard");
     mount(Some(path.as_str()), at, Some("xfs"), flags, options).map_err(|e| {
@@ -76,9 +75,53 @@ fn mount_file(file: &Path, at: &Path, flags: MsFlags) -> Result<()> {
             format!("{}: {}: see the kernel's log", file.display(), e.desc()),
         )
     })?;
-    // The mount holds the device, and the device the file with its lock.
-    drop((device, backing));
-    grow(at, bytes)
+    // The file may have grown since the device was made. From here on whoever grows it finds the
+    // mount; the mount holds the device, and the device the file with its lock.
+    sys::refresh_loop_size(&device).map_err(errno(WHAT, path))?;
+    let bytes = backing.metadata().map_err(io(WHAT, file.display()))?.len();
+    let dir = File::open(at).map_err(io(WHAT, at.display()))?;
+    sys::grow_xfs(&dir, bytes).map_err(errno(WHAT, at.display()))
+}
+
+/// A mounted volume, as seen from outside of the sandbox that has it.
+#[derive(Debug)]
+pub(super) struct Mounted {
+    dir: File,
+    device: File,
+}
+
+impl Mounted {
+    /// The volume of this file if it is what is mounted at `at`, which may name anything else: a
+    /// sandbox that is still being set up shows the host's directories.
+    pub(super) fn find(file: &Path, at: &Path) -> Result<Option<Self>> {
+        let Some(device) = device_of(file)? else {
+            return Ok(None);
+        };
+        let Ok(dir) = File::open(at) else {
+            return Ok(None);
+        };
+        let (Ok(seen), Ok(known)) = (dir.metadata(), device.metadata()) else {
+            return Ok(None);
+        };
+        Ok((seen.dev() == known.rdev()).then_some(Self { dir, device }))
+    }
+
+    /// Makes the device and the file system as large as the file has become.
+    pub(super) fn grow(&self, bytes: u64) -> Result<()> {
+        let what = "grow volume";
+        sys::refresh_loop_size(&self.device).map_err(errno(what, "loop device"))?;
+        sys::grow_xfs(&self.dir, bytes).map_err(errno(what, "file system"))
+    }
+
+    /// Holds writes back and makes what is on disk consistent.
+    pub(super) fn freeze(&self) -> Result<()> {
+        sys::freeze(&self.dir).map_err(errno("hold writes back", "file system"))
+    }
+
+    /// Lets writes go on, if they were held back.
+    pub(super) fn thaw(&self) -> Result<()> {
+        sys::thaw(&self.dir).map_err(errno("let writes go on", "file system"))
+    }
 }
 
 /// Whether a volume's file is attached or being attached.
@@ -100,21 +143,6 @@ pub(super) fn wait_released(file: &Path) -> Result<bool> {
         }
     });
     failure.map_or(Ok(is_over), Err)
-}
-
-/// Grows a mounted file system to its file's size; `at` is any directory of it.
-pub(super) fn grow(at: &Path, bytes: u64) -> Result<()> {
-    let what = "grow volume";
-    let dir = File::open(at).map_err(io(what, at.display()))?;
-    sys::grow_xfs(&dir, bytes).map_err(errno(what, at.display()))
-}
-
-/// Tells the loop device of a volume's file that the file has grown.
-pub(super) fn refresh(file: &Path) -> Result<()> {
-    let what = "grow volume";
-    let device = device_of(file)?
-        .ok_or_else(|| transient(what, format!("no loop device has {}", file.display())))?;
-    sys::refresh_loop_size(&device).map_err(errno(what, file.display()))
 }
 
 /// The loop device that has a file. Found by inode: its path is told as the sandbox saw it.

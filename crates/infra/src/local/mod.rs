@@ -141,8 +141,9 @@ impl LocalProvider {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Ends the making of templates (it begins anew next time), and lets the host's route and a pool in a file go if `is_final`: for a Coffer
-    /// that leaves the host, after its servers are gone.
+    /// Ends the making of templates (it begins anew next time), and lets the host's route and a
+    /// pool in a file go if `is_final`: for a Coffer that leaves the host, after its servers are
+    /// gone.
     pub async fn close(&self, is_final: bool) -> Result<()> {
         let jobs: Vec<_> = self.jobs().drain().collect();
         for (root, job) in jobs {

@@ -250,7 +250,8 @@ pub(super) fn guard(host: &Host) -> Result<()> {
     ))
 }
 
-/// Takes the guard away; for a Coffer that leaves the host.
+/// Takes the guard away; for a Coffer that leaves the host. Until then it stays, also while nothing
+/// is published: a client may still try an address that it knows.
 pub(super) fn unguard(host: &Host) {
     // It is not there if nothing was ever published.
     ip(&format!("route del unreachable {}\n", host.published_pool)).ok();

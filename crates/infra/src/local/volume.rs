@@ -5,7 +5,7 @@
 //! volumes together never exceed what the pool has: a pool that fills up under its volumes would
 //! give every tenant write errors.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -14,11 +14,12 @@ use std::time::Duration;
 use coffer_core::id::VolumeId;
 use coffer_core::units::Incarnation;
 
-use super::failure::{conflict, errno, io, rejected, transient};
+use super::failure::{conflict, io, rejected, transient};
 use super::host::Host;
 use super::jail::DATA_DIR;
+use super::loops::{self, Mounted};
+use super::pool;
 use super::record::{Launched, Lock, VolumeRecord, remove_file};
-use super::{loops, pool, sys};
 use crate::error::{ProviderError, Result};
 use crate::provider::{Origin, VolumeRef, VolumeSpec};
 
@@ -97,9 +98,9 @@ pub(super) fn delete(host: &Host, id: VolumeId, incarnation: Incarnation) -> Res
 /// Thaws what a Coffer that died in the middle of a snapshot left frozen.
 pub(super) fn thaw_all(host: &Host) {
     for server in host.servers.list().unwrap_or_default() {
-        if let Some(dir) = mounted_dir(host, server.volume_id) {
-            // It was not frozen, or its server has just ended.
-            File::open(dir).map(|d| sys::thaw(&d)).ok();
+        if let Ok(Some(volume)) = mounted(host, server.volume_id) {
+            // Its server may have just ended, and the file system with it.
+            volume.thaw().ok();
         }
     }
 }
@@ -246,7 +247,11 @@ fn grow(host: &Host, mut record: VolumeRecord, spec: &VolumeSpec) -> Result<()> 
         record.size_bytes = bytes;
         reserve(host, &record)?;
     }
+    let mounted = mounted(host, spec.id)?;
     if now.len() < record.size_bytes {
+        if mounted.is_none() && loops::is_in_use(&file)? {
+            return Err(transient(what, "its server is just starting"));
+        }
         let opened = OpenOptions::new()
             .write(true)
             .open(&file)
@@ -257,16 +262,16 @@ fn grow(host: &Host, mut record: VolumeRecord, spec: &VolumeSpec) -> Result<()> 
     }
     // Where it is not mounted the next mount grows the file system; where it is, a call that died
     // half way is made good by doing it again, which costs nothing when it is done.
-    if let Some(dir) = mounted_dir(host, spec.id) {
-        loops::refresh(&file)?;
-        loops::grow(&dir, record.size_bytes)?;
-    }
-    Ok(())
+    mounted.map_or(Ok(()), |volume| volume.grow(record.size_bytes))
 }
 
-/// The mounted data directory of a volume, seen through the sandbox that has it.
-fn mounted_dir(host: &Host, id: VolumeId) -> Option<PathBuf> {
-    user(host, id).map(|by| PathBuf::from(format!("/proc/{}/root{DATA_DIR}", by.pid)))
+/// A volume that is mounted, seen through the sandbox that has it.
+fn mounted(host: &Host, id: VolumeId) -> Result<Option<Mounted>> {
+    let Some(by) = user(host, id) else {
+        return Ok(None);
+    };
+    let at = PathBuf::from(format!("/proc/{}/root{DATA_DIR}", by.pid));
+    Mounted::find(&file_of(host, id), &at)
 }
 
 /// The running sandbox that has a volume.
@@ -283,13 +288,13 @@ pub(super) fn user(host: &Host, id: VolumeId) -> Option<Launched> {
 fn freeze_and_clone(host: &Host, source: VolumeId, part: &Path) -> Result<u64> {
     let what = "snapshot volume";
     let file = file_of(host, source);
-    let mounted = mounted_dir(host, source);
+    let mounted = mounted(host, source)?;
     let (pool, from, to) = (host.pool.clone(), file.clone(), part.to_owned());
     let (sender, receiver) = channel();
     thread::spawn(move || {
         // The receiver is gone when the bound passed; the thaw matters, not the answer.
         sender
-            .send(clone_frozen(&pool, mounted.as_deref(), &from, &to))
+            .send(clone_frozen(&pool, mounted.as_ref(), &from, &to))
             .ok();
     });
     let answer = receiver.recv_timeout(SNAPSHOT_LIMIT);
@@ -297,15 +302,19 @@ fn freeze_and_clone(host: &Host, source: VolumeId, part: &Path) -> Result<u64> {
     Ok(pool::allocated(&file))
 }
 
-fn clone_frozen(pool: &pool::Pool, mounted: Option<&Path>, from: &Path, to: &Path) -> Result<()> {
-    let what = "snapshot volume";
-    let Some(dir) = mounted else {
+fn clone_frozen(
+    pool: &pool::Pool,
+    mounted: Option<&Mounted>,
+    from: &Path,
+    to: &Path,
+) -> Result<()> {
+    // One that is just being mounted is cloned as it is: as after a crash, its log makes it good.
+    let Some(volume) = mounted else {
         return pool.copy(from, to);
     };
-    let dir = File::open(dir).map_err(io(what, dir.display()))?;
-    sys::freeze(&dir).map_err(errno(what, "hold writes back"))?;
+    volume.freeze()?;
     let cloned = pool.copy(from, to);
-    sys::thaw(&dir).map_err(errno(what, "let writes go on"))?;
+    volume.thaw()?;
     cloned
 }
 

@@ -117,7 +117,7 @@ impl World {
             .expect("the provider opens");
         let provider = RwLock::new(Arc::new(opened));
         // A directory of its own that stays empty: the shared one is not ours to remove.
-        let dir = TempDir::with_prefix("coffer-infra-").expect("a directory is made");
+        let dir = TempDir::new_in(dir).expect("a directory is made");
         Self {
             dir,
             config,
@@ -333,6 +333,21 @@ impl World {
     async fn end(self) {
         let provider = self.local();
         provider.close(true).await.expect("the pool is let go");
+        let routes = Command::new("ip")
+            .arg("route")
+            .output()
+            .expect("ip runs")
+            .stdout;
+        let pool = provider.published_pool().to_string();
+        assert!(
+            !String::from_utf8_lossy(&routes).contains(&pool),
+            "{pool} is still routed"
+        );
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts are listed");
+        assert!(
+            !mounts.contains(&self.dir.path().display().to_string()),
+            "{mounts}"
+        );
     }
 
     /// Times of the provider's main calls, printed.

@@ -141,7 +141,9 @@ fn an_engine_that_died_while_coffer_was_away_is_noticed() -> Result<()> {
     db.await_answer()?;
     coffer.await_active(&db.id)?;
     ensure!(db.psql("TABLE t")?.ok()?.trim() == "1");
-    let events = coffer.coffer(&["instance", "events", &db.id])?.ok()?;
-    ensure!(events.contains("recovered"), "{events}");
-    Ok(())
+    wait_until(Duration::from_secs(30), || {
+        let events = coffer.coffer(&["instance", "events", &db.id])?.ok()?;
+        Ok(events.contains("recovered").then_some(()))
+    })
+    .context("the history says that it was recovered")
 }

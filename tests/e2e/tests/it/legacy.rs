@@ -13,13 +13,10 @@ fn trove_create_with_every_word() -> Result<()> {
         .ok()?;
     let datastores = coffer.coffer(&["--json", "datastore", "list"])?.json()?;
     let all = datastores.as_array().context("no datastores")?;
-    let version = all
-        .iter()
-        .flat_map(|d| d["versions"].as_array().into_iter().flatten())
-        .find(|v| v["name"] == "17")
-        .and_then(|v| v["id"].as_str())
-        .context("no version 17")?;
-    let datastore = all[0]["id"].as_str().context("no datastore id")?;
+    let version = all.iter().find(|v| v["version"] == "17").context("no version 17")?;
+    let version = version["id"].as_str().context("no id")?;
+    let shown = coffer.openstack(&["datastore", "show", "postgresql", "-f", "json"])?.json()?;
+    let datastore = shown["id"].as_str().context("no datastore id")?;
     let networks = coffer.coffer(&["--json", "network", "list"])?.json()?;
     let network = networks[0]["id"].as_str().context("no network")?;
     let nic = format!("net-id={network}");

@@ -96,6 +96,12 @@ fn two_task_managers_on_postgresql_and_one_is_killed() -> Result<()> {
     wait_until(Duration::from_secs(30), || {
         let listed = coffer.coffer(&["datastore", "list"])?.out;
         Ok(listed.contains("17").then_some(()))
+    })
+    .with_context(|| {
+        let log = |role: &str| {
+            std::fs::read_to_string(coffer.dir().join(format!("{role}.log"))).unwrap_or_default()
+        };
+        format!("{}{}", log("task-manager"), log("conductor"))
     })?;
     let mut ids = Vec::new();
     for n in 0..4 {

@@ -45,7 +45,7 @@ fn version_one(app: &AppState, headers: &HeaderMap) -> ApiVersion {
         status: "CURRENT".to_owned(),
         updated: "2012-08-01T00:00:00Z".to_owned(),
         links: vec![Link {
-            rel: "self".to_owned(),
+            rel: "self".into(),
             href,
         }],
     }

@@ -1,9 +1,11 @@
 //! Instances as Trove's clients read them.
 
+use std::borrow::Cow;
+
 use coffer_core::instance::Lifecycle;
 use coffer_store::instance::InstanceView;
 use coffer_wire::rest::v1::instance::{
-    AccessField, Address, Instance, InstanceDatastore, InstanceFault, InstanceVolume, Management,
+    AccessField, Address, Instance, InstanceDatastore, InstanceFault, InstanceVolume,
 };
 
 use crate::api::links::Links;
@@ -34,8 +36,8 @@ pub(in crate::api) fn instance(
         links: links.of("instances", &id),
         id,
         name: spec.name.as_str().to_owned(),
-        status: status.as_str().to_owned(),
-        operating_status: operating_status.to_string(),
+        status: Cow::Borrowed(status.as_str()),
+        operating_status: Cow::Borrowed(operating_status.0.unwrap_or_default()),
         flavor: links.reference("flavors", spec.flavor_id.as_str()),
         datastore: InstanceDatastore {
             datastore: view.datastore_name.clone(),
@@ -54,20 +56,22 @@ pub(in crate::api) fn instance(
         updated: is_full.then(|| instance.updated_at.trove()),
         service_status_updated: is_full.then(|| instance.health_at.trove()),
         fault: if is_full { fault(view, is_admin) } else { None },
-        management: None,
+        deleted: None,
+        deleted_at: None,
+        task_description: None,
+        service_status: None,
+        server: None,
     }
 }
 
 /// An instance with what the management routes add.
 pub(in crate::api) fn managed(view: &InstanceView, links: &Links, detail: Detail) -> Instance {
     let mut shown = instance(view, links, detail, true);
-    shown.management = Some(Management {
-        deleted: false,
-        deleted_at: None,
-        task_description: task_description(view.instance.lifecycle).to_owned(),
-        service_status: shown.operating_status.clone(),
-        server: None,
-    });
+    shown.deleted = Some(false);
+    shown.deleted_at = Some(None);
+    shown.task_description = Some(task_description(view.instance.lifecycle).into());
+    shown.service_status = Some(shown.operating_status.clone());
+    shown.server = Some(None);
     shown
 }
 
@@ -109,13 +113,13 @@ fn addresses(view: &InstanceView) -> Option<Vec<Address>> {
     }
     let published = view.published.map(|published| Address {
         address: published.address.to_string(),
-        kind: "public".to_owned(),
+        kind: "public".into(),
         network: None,
         port: Some(published.port),
     });
     let private = view.network_address.map(|address| Address {
         address: address.to_string(),
-        kind: "private".to_owned(),
+        kind: "private".into(),
         network: Some(view.instance.spec.network_id.to_string()),
         port: Some(view.port),
     });

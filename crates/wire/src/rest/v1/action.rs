@@ -22,7 +22,7 @@ pub struct ActionRequest {
     /// Remove a lost primary.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub eject_replica_source: Option<Value>,
-    /// Forget a task that hangs.
+    /// Look again at once at what a task waits for; for admins.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub reset_status: Option<Value>,
 }

@@ -1,5 +1,7 @@
 //! Parts that several resources share.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -7,7 +9,7 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Link {
     /// `self`, `bookmark` or `next`.
-    pub rel: String,
+    pub rel: Cow<'static, str>,
     /// Absolute URL.
     pub href: String,
 }

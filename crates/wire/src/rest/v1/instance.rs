@@ -1,5 +1,7 @@
 //! Instances: what a request asks, and the views that clients read.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -233,9 +235,9 @@ pub struct Instance {
     /// Its name.
     pub name: String,
     /// What Coffer does with it: Trove's word.
-    pub status: String,
+    pub status: Cow<'static, str>,
     /// What its engine does; empty while a task runs.
-    pub operating_status: String,
+    pub operating_status: Cow<'static, str>,
     /// Where it is.
     pub links: Vec<Link>,
     /// Its flavor.
@@ -269,24 +271,23 @@ pub struct Instance {
     /// Why it is in ERROR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<InstanceFault>,
-    /// What only the management views add.
-    #[serde(flatten)]
-    pub management: Option<Management>,
-}
-
-/// What the management views add.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Management {
-    /// Whether it is gone.
-    pub deleted: bool,
-    /// When it went.
-    pub deleted_at: Option<String>,
+    /// Whether it is gone; this and what follows on the management routes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<bool>,
+    /// When it went, or null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub deleted_at: Option<Option<String>>,
     /// What is being done with it.
-    pub task_description: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_description: Option<Cow<'static, str>>,
     /// What its engine does.
-    pub service_status: String,
-    /// Its server, when one is known.
-    pub server: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_status: Option<Cow<'static, str>>,
+    /// Its server, or null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub server: Option<Option<Value>>,
 }
 
 /// Datastore of an instance.
@@ -322,7 +323,7 @@ pub struct Address {
     pub address: String,
     /// `private` or `public`.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// Network of a private address, by id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,

@@ -57,20 +57,34 @@ pub async fn ensure(
         None => {
             let made = Authority::generate(&format!("Coffer {name}"), now)?;
             let sealed = secrets.seal_own(&setting, &made.key_pem);
-            let stored = Stored { cert_pem: made.cert_pem, sealed_key: hex(&sealed) };
+            let stored = Stored {
+                cert_pem: made.cert_pem,
+                sealed_key: hex(&sealed),
+            };
             store.put_setting_once(&setting, &encode(&stored)).await?
         }
     };
-    let damaged = || AuthorityError::Damaged { name: name.to_owned() };
+    let damaged = || AuthorityError::Damaged {
+        name: name.to_owned(),
+    };
     let stored: Stored = serde_json::from_str(&text).map_err(|_| damaged())?;
     let sealed = unhex(&stored.sealed_key).ok_or_else(damaged)?;
     let key_pem: Secret = secrets.open_own(&setting, &sealed)?;
-    Ok(Authority { cert_pem: stored.cert_pem, key_pem })
+    Ok(Authority {
+        cert_pem: stored.cert_pem,
+        key_pem,
+    })
 }
 
 /// The authority of guests' links.
 pub async fn link(services: &Services) -> Result<Authority, AuthorityError> {
-    ensure(&services.store, &services.secrets, LINK, services.clock.now()).await
+    ensure(
+        &services.store,
+        &services.secrets,
+        LINK,
+        services.clock.now(),
+    )
+    .await
 }
 
 /// The authority of a project's engines.
@@ -79,12 +93,18 @@ pub async fn project(
     tenant_id: &TenantId,
 ) -> Result<Authority, AuthorityError> {
     let name = format!("project {tenant_id}");
-    ensure(&services.store, &services.secrets, &name, services.clock.now()).await
+    ensure(
+        &services.store,
+        &services.secrets,
+        &name,
+        services.clock.now(),
+    )
+    .await
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     digits

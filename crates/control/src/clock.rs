@@ -42,9 +42,14 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// The machine's clock; its monotonic time starts now.
-    #[expect(clippy::disallowed_methods, reason = "this module is where time enters")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this module is where time enters"
+    )]
     pub fn new() -> Self {
-        Self { start: std::time::Instant::now() }
+        Self {
+            start: std::time::Instant::now(),
+        }
     }
 }
 
@@ -56,7 +61,10 @@ impl Default for SystemClock {
 
 #[async_trait]
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this module is where time enters")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this module is where time enters"
+    )]
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)

@@ -56,7 +56,10 @@ impl Kind {
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
-#[expect(clippy::error_impl_error, reason = "outside it is read as control::Error")]
+#[expect(
+    clippy::error_impl_error,
+    reason = "outside it is read as control::Error"
+)]
 pub struct Error {
     /// What kind.
     pub kind: Kind,

@@ -59,9 +59,9 @@ impl SecretBox {
     /// The project key inside its wrapped form.
     pub fn open_data_key(&self, purpose: &str, wrapped: &[u8]) -> Result<DataKey, SecretError> {
         let bytes = open_with(&self.master, purpose, wrapped)?;
-        let key = bytes
-            .try_into()
-            .map_err(|_| SecretError::Unreadable { purpose: purpose.to_owned() })?;
+        let key = bytes.try_into().map_err(|_| SecretError::Unreadable {
+            purpose: purpose.to_owned(),
+        })?;
         Ok(DataKey(key))
     }
 
@@ -75,7 +75,9 @@ impl SecretBox {
         let bytes = open_with(&key.0, purpose, sealed)?;
         String::from_utf8(bytes)
             .map(Secret::new)
-            .map_err(|_| SecretError::Unreadable { purpose: purpose.to_owned() })
+            .map_err(|_| SecretError::Unreadable {
+                purpose: purpose.to_owned(),
+            })
     }
 
     /// Seals text under the master key itself: keys of Coffer's own authorities.
@@ -104,7 +106,9 @@ impl SecretBox {
 }
 
 fn open_with(key: &[u8; 32], purpose: &str, sealed: &[u8]) -> Result<Vec<u8>, SecretError> {
-    let unreadable = || SecretError::Unreadable { purpose: purpose.to_owned() };
+    let unreadable = || SecretError::Unreadable {
+        purpose: purpose.to_owned(),
+    };
     let (nonce, body) = sealed.split_at_checked(NONCE_LEN).ok_or_else(unreadable)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| unreadable())?;
     let mut body = body.to_vec();

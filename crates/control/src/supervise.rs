@@ -56,7 +56,9 @@ impl Supervisor {
     pub async fn stop(&self, limit: Duration) -> bool {
         self.token.cancel();
         self.tracker.close();
-        tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
+        tokio::time::timeout(limit, self.tracker.wait())
+            .await
+            .is_ok()
     }
 }
 

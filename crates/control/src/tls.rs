@@ -33,7 +33,10 @@ pub struct TlsError {
 pub type Result<T> = std::result::Result<T, TlsError>;
 
 fn failed<E: ToString>(what: &'static str) -> impl Fn(E) -> TlsError {
-    move |e| TlsError { what, why: e.to_string() }
+    move |e| TlsError {
+        what,
+        why: e.to_string(),
+    }
 }
 
 /// A certificate authority of ours.
@@ -71,7 +74,10 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let cert = params.self_signed(&key).map_err(failed("sign authority"))?;
-        Ok(Self { cert_pem: cert.pem(), key_pem: Secret::new(key.serialize_pem()) })
+        Ok(Self {
+            cert_pem: cert.pem(),
+            key_pem: Secret::new(key.serialize_pem()),
+        })
     }
 
     /// A leaf with a key of its own.
@@ -84,7 +90,10 @@ impl Authority {
     ) -> Result<Identity> {
         let key = KeyPair::generate().map_err(failed("generate leaf key"))?;
         let cert_pem = self.sign(&key, name, alt, usage, now)?;
-        Ok(Identity { cert_pem, key_pem: Secret::new(key.serialize_pem()) })
+        Ok(Identity {
+            cert_pem,
+            key_pem: Secret::new(key.serialize_pem()),
+        })
     }
 
     /// A leaf for the key in a certificate request. Of the request only the key is taken: what
@@ -121,7 +130,9 @@ impl Authority {
             Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
         }];
         params.use_authority_key_identifier_extension = true;
-        let cert = params.signed_by(key, &issuer).map_err(failed("sign leaf"))?;
+        let cert = params
+            .signed_by(key, &issuer)
+            .map_err(failed("sign leaf"))?;
         Ok(cert.pem())
     }
 }
@@ -141,7 +152,9 @@ impl AltNames {
             let name = name.as_str().try_into().map_err(failed("read DNS name"))?;
             Ok(SanType::DnsName(name))
         });
-        names.chain(self.addresses.iter().map(|&ip| Ok(SanType::IpAddress(ip)))).collect()
+        names
+            .chain(self.addresses.iter().map(|&ip| Ok(SanType::IpAddress(ip))))
+            .collect()
     }
 }
 
@@ -196,7 +209,10 @@ pub fn server_config(identity: &Identity) -> Result<rustls::ServerConfig> {
         .with_safe_default_protocol_versions()
         .map_err(failed("configure TLS"))?
         .with_no_client_auth()
-        .with_single_cert(certificates(&identity.cert_pem)?, private_key(&identity.key_pem)?)
+        .with_single_cert(
+            certificates(&identity.cert_pem)?,
+            private_key(&identity.key_pem)?,
+        )
         .map_err(failed("configure TLS"))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
@@ -213,8 +229,13 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let asked = CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
         let csr = asked.serialize_request(&key).unwrap().pem().unwrap();
-        let alt = AltNames { names: vec!["good.example".to_owned()], addresses: vec![] };
-        let pem = authority.sign_request(&csr, "good", &alt, Usage::Server, now).unwrap();
+        let alt = AltNames {
+            names: vec!["good.example".to_owned()],
+            addresses: vec![],
+        };
+        let pem = authority
+            .sign_request(&csr, "good", &alt, Usage::Server, now)
+            .unwrap();
         let cert = certificates(&pem).unwrap().remove(0);
         let leaf = webpki::EndEntityCert::try_from(&cert).unwrap();
         let names: Vec<_> = leaf.valid_dns_names().collect();

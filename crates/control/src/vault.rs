@@ -96,21 +96,33 @@ impl Vault<'_> {
         commands: &[Operation],
     ) -> Result<SecretId, VaultError> {
         let plain = Secret::new(encode(&commands));
-        let sealed = self.seal(tenant_id, Some(instance_id), "commands", &plain).await?;
+        let sealed = self
+            .seal(tenant_id, Some(instance_id), "commands", &plain)
+            .await?;
         self.store.put_secret(&sealed).await?;
         Ok(sealed.id)
     }
 
     /// The plain text of a stored secret.
     pub async fn open(&self, id: SecretId) -> Result<Secret, VaultError> {
-        let row = self.store.find_secret(id).await?.ok_or(VaultError::Missing)?;
+        let row = self
+            .store
+            .find_secret(id)
+            .await?
+            .ok_or(VaultError::Missing)?;
         let key = self
             .store
             .find_project_key_by_id(row.key_id)
             .await?
             .ok_or(VaultError::Missing)?;
-        let key = self.secrets.open_data_key(&key_purpose(&key.tenant_id), &key.wrapped)?;
-        Ok(self.secrets.open(&key, &format!("{} {}", row.purpose, row.id), &row.ciphertext)?)
+        let key = self
+            .secrets
+            .open_data_key(&key_purpose(&key.tenant_id), &key.wrapped)?;
+        Ok(self.secrets.open(
+            &key,
+            &format!("{} {}", row.purpose, row.id),
+            &row.ciphertext,
+        )?)
     }
 }
 
@@ -131,12 +143,18 @@ pub(crate) async fn open_commands(
     services: &Services,
     id: SecretId,
 ) -> Result<Vec<Operation>, StepError> {
-    let plain = services.vault().open(id).await.map_err(|error| match error {
-        VaultError::Store(_) => StepError::Store { why: error.to_string() },
-        VaultError::Secret(_) | VaultError::Missing => {
-            StepError::fatal("the stored commands cannot be read", error)
-        }
-    })?;
+    let plain = services
+        .vault()
+        .open(id)
+        .await
+        .map_err(|error| match error {
+            VaultError::Store(_) => StepError::Store {
+                why: error.to_string(),
+            },
+            VaultError::Secret(_) | VaultError::Missing => {
+                StepError::fatal("the stored commands cannot be read", error)
+            }
+        })?;
     serde_json::from_str(plain.expose())
         .map_err(|e| StepError::fatal("the stored commands cannot be read", e))
 }

@@ -19,9 +19,14 @@ impl Cidr {
     pub fn new(address: IpAddr, prefix: u8) -> Result<Self> {
         let width = if address.is_ipv4() { 32 } else { 128 };
         if prefix > width {
-            return Err(Error::Cidr { value: format!("{address}/{prefix}") });
+            return Err(Error::Cidr {
+                value: format!("{address}/{prefix}"),
+            });
         }
-        Ok(Self { address: masked(address, prefix), prefix })
+        Ok(Self {
+            address: masked(address, prefix),
+            prefix,
+        })
     }
 
     /// The first address of the range.
@@ -116,7 +121,15 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Cidr>().unwrap().to_string(), shown);
         }
-        for bad in ["", "10.0.0", "10.0.0.0/33", "300.1.1.1", "10.0.0.0/", "::/129", "a/8"] {
+        for bad in [
+            "",
+            "10.0.0",
+            "10.0.0.0/33",
+            "300.1.1.1",
+            "10.0.0.0/",
+            "::/129",
+            "a/8",
+        ] {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");
         }
     }

@@ -1,9 +1,11 @@
 //! What the pure rules refuse, in words that may be shown to whoever asked.
 
-use thiserror::Error;
-
 /// A rule of the domain was broken by the input.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(
+    clippy::error_impl_error,
+    reason = "each layer's error is named by its crate"
+)]
 pub enum Error {
     /// Not the text of an id.
     #[error("{kind} id is not valid")]

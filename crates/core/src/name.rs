@@ -28,7 +28,11 @@ impl Name {
         } else {
             return Ok(Self(text.to_owned()));
         };
-        Err(Error::Name { field, value: shown(text), rule })
+        Err(Error::Name {
+            field,
+            value: shown(text),
+            rule,
+        })
     }
 
     /// The name as text.

@@ -17,7 +17,11 @@ impl VolumeSize {
     pub fn gib(value: i64) -> Result<Self> {
         match u32::try_from(value) {
             Ok(gib) if (1..=VOLUME_GIB_MAX).contains(&gib) => Ok(Self(gib)),
-            _ => Err(Error::Range { field: "volume size", value, rule: "1 to 65536 GiB" }),
+            _ => Err(Error::Range {
+                field: "volume size",
+                value,
+                rule: "1 to 65536 GiB",
+            }),
         }
     }
 

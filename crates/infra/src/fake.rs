@@ -85,7 +85,10 @@ pub struct FakeProvider {
 impl FakeProvider {
     /// An empty fake.
     pub fn new(faults: Arc<dyn FaultSource>) -> Self {
-        Self { state: Mutex::default(), faults }
+        Self {
+            state: Mutex::default(),
+            faults,
+        }
     }
 
     /// The server, if it is there.
@@ -110,7 +113,10 @@ impl FakeProvider {
         call: &'static str,
         deed: impl FnOnce(&mut State) -> Result<Progress<T>>,
     ) -> Result<Progress<T>> {
-        let lost = |why: &str| ProviderError::Transient { what: call, why: why.to_owned() };
+        let lost = |why: &str| ProviderError::Transient {
+            what: call,
+            why: why.to_owned(),
+        };
         match self.faults.strike(call) {
             Fault::None => deed(&mut self.state()),
             Fault::Fails => Err(lost("it failed")),
@@ -122,18 +128,23 @@ impl FakeProvider {
                 reason: format!("{call} takes its time"),
                 poll_after_ms: 200,
             }),
-            Fault::Conflict => {
-                Err(ProviderError::Conflict { what: call, why: "something else".to_owned() })
-            }
-            Fault::Rejected => {
-                Err(ProviderError::Rejected { what: call, why: "it is not allowed".to_owned() })
-            }
+            Fault::Conflict => Err(ProviderError::Conflict {
+                what: call,
+                why: "something else".to_owned(),
+            }),
+            Fault::Rejected => Err(ProviderError::Rejected {
+                what: call,
+                why: "it is not allowed".to_owned(),
+            }),
         }
     }
 }
 
 fn stale(what: &'static str) -> ProviderError {
-    ProviderError::Conflict { what, why: "this incarnation was deleted".to_owned() }
+    ProviderError::Conflict {
+        what,
+        why: "this incarnation was deleted".to_owned(),
+    }
 }
 
 fn missing<T>(what: &'static str) -> Result<T> {
@@ -150,11 +161,17 @@ fn server_ref(spec: &ServerSpec) -> ServerRef {
 }
 
 fn volume_ref(id: VolumeId) -> Progress<VolumeRef> {
-    Progress::Ready(VolumeRef { provider_ref: format!("fake-{id}") })
+    Progress::Ready(VolumeRef {
+        provider_ref: format!("fake-{id}"),
+    })
 }
 
 fn put_volume(state: &mut State, spec: &VolumeSpec) -> Result<Progress<VolumeRef>> {
-    if state.deleted_volumes.get(&spec.id).is_some_and(|gone| *gone >= spec.incarnation) {
+    if state
+        .deleted_volumes
+        .get(&spec.id)
+        .is_some_and(|gone| *gone >= spec.incarnation)
+    {
         return Err(stale("volume"));
     }
     let known = state.volumes.entry(spec.id).or_insert_with(|| spec.clone());
@@ -163,7 +180,11 @@ fn put_volume(state: &mut State, spec: &VolumeSpec) -> Result<Progress<VolumeRef
 }
 
 fn put_server(state: &mut State, spec: &ServerSpec) -> Result<Progress<ServerRef>> {
-    if state.deleted_servers.get(&spec.id).is_some_and(|gone| *gone >= spec.incarnation) {
+    if state
+        .deleted_servers
+        .get(&spec.id)
+        .is_some_and(|gone| *gone >= spec.incarnation)
+    {
         return Err(stale("server"));
     }
     if !state.networks.contains_key(&spec.network_id) {
@@ -188,7 +209,10 @@ fn put_endpoint(state: &mut State, spec: &EndpointSpec) -> Result<Progress<Endpo
     if !state.networks.contains_key(&spec.network_id) {
         return missing("network");
     }
-    let known = state.endpoints.get(&spec.id).and_then(|(_, published)| *published);
+    let known = state
+        .endpoints
+        .get(&spec.id)
+        .and_then(|(_, published)| *published);
     let published = spec.is_published.then(|| {
         known.or(spec.published).unwrap_or_else(|| {
             state.next_address += 1;
@@ -232,7 +256,10 @@ impl Provider for FakeProvider {
             let is_used = state.servers.values().any(|s| s.spec.network_id == id);
             if is_used {
                 let why = "it has members".to_owned();
-                return Err(ProviderError::Conflict { what: "delete network", why });
+                return Err(ProviderError::Conflict {
+                    what: "delete network",
+                    why,
+                });
             }
             state.networks.remove(&id);
             Ok(Progress::Ready(()))
@@ -265,11 +292,22 @@ impl Provider for FakeProvider {
 
     async fn delete_volume(&self, id: VolumeId, incarnation: Incarnation) -> Result<Progress<()>> {
         self.call("delete_volume", |state| {
-            if state.servers.values().any(|s| s.spec.volume_id == id && s.is_running) {
+            if state
+                .servers
+                .values()
+                .any(|s| s.spec.volume_id == id && s.is_running)
+            {
                 let why = "a running server uses it".to_owned();
-                return Err(ProviderError::Conflict { what: "delete volume", why });
+                return Err(ProviderError::Conflict {
+                    what: "delete volume",
+                    why,
+                });
             }
-            if state.volumes.get(&id).is_none_or(|v| v.incarnation <= incarnation) {
+            if state
+                .volumes
+                .get(&id)
+                .is_none_or(|v| v.incarnation <= incarnation)
+            {
                 state.volumes.remove(&id);
                 let gone = state.deleted_volumes.entry(id).or_default();
                 *gone = (*gone).max(incarnation);
@@ -298,7 +336,11 @@ impl Provider for FakeProvider {
 
     async fn delete_server(&self, id: ServerId, incarnation: Incarnation) -> Result<Progress<()>> {
         self.call("delete_server", |state| {
-            if state.servers.get(&id).is_none_or(|s| s.spec.incarnation <= incarnation) {
+            if state
+                .servers
+                .get(&id)
+                .is_none_or(|s| s.spec.incarnation <= incarnation)
+            {
                 state.servers.remove(&id);
                 let gone = state.deleted_servers.entry(id).or_default();
                 *gone = (*gone).max(incarnation);
@@ -340,10 +382,19 @@ impl Provider for FakeProvider {
     async fn list_owned(&self) -> Result<Vec<Owned>> {
         let state = self.state();
         let networks = state.networks.keys().map(|id| Owned::Network(*id));
-        let volumes = state.volumes.values().map(|v| Owned::Volume(v.id, v.incarnation));
-        let servers =
-            state.servers.values().map(|s| Owned::Server(s.spec.id, s.spec.incarnation));
+        let volumes = state
+            .volumes
+            .values()
+            .map(|v| Owned::Volume(v.id, v.incarnation));
+        let servers = state
+            .servers
+            .values()
+            .map(|s| Owned::Server(s.spec.id, s.spec.incarnation));
         let endpoints = state.endpoints.keys().map(|id| Owned::Endpoint(*id));
-        Ok(networks.chain(volumes).chain(servers).chain(endpoints).collect())
+        Ok(networks
+            .chain(volumes)
+            .chain(servers)
+            .chain(endpoints)
+            .collect())
     }
 }

@@ -34,12 +34,18 @@ impl GuestLink {
     pub async fn dial(&self) -> Result<TcpStream> {
         match self {
             Self::Netns { path, address } => crate::local::netns::connect_in(path, *address).await,
-            Self::Direct { address } => TcpStream::connect(address)
-                .await
-                .map_err(|e| ProviderError::Transient { what: "dial guest", why: e.to_string() }),
-            Self::None => {
-                Err(ProviderError::Bug { what: "dial guest", why: "no link form".to_owned() })
+            Self::Direct { address } => {
+                TcpStream::connect(address)
+                    .await
+                    .map_err(|e| ProviderError::Transient {
+                        what: "dial guest",
+                        why: e.to_string(),
+                    })
             }
+            Self::None => Err(ProviderError::Bug {
+                what: "dial guest",
+                why: "no link form".to_owned(),
+            }),
         }
     }
 }

@@ -31,11 +31,19 @@ pub(crate) struct Base {
 pub(crate) async fn base(config: &Config, state: &StateDir) -> anyhow::Result<Base> {
     let entropy = Arc::new(SystemEntropy);
     let secrets = SecretBox::new(state.master_key()?, entropy.clone());
-    let url: StoreUrl = config.store_url().parse().context("read the key state.store_url")?;
+    let url: StoreUrl = config
+        .store_url()
+        .parse()
+        .context("read the key state.store_url")?;
     let store = Store::open(&url, StoreOptions::default())
         .await
         .with_context(|| format!("open the store {url}"))?;
-    Ok(Base { store, secrets, clock: Arc::new(SystemClock::new()), entropy })
+    Ok(Base {
+        store,
+        secrets,
+        clock: Arc::new(SystemClock::new()),
+        entropy,
+    })
 }
 
 /// What the local provider is told.
@@ -75,10 +83,11 @@ pub(crate) async fn services(
     config: &Config,
     state: &StateDir,
     supervisor: &Supervisor,
-) -> anyhow::Result<Services> {
+) -> anyhow::Result<(Services, Arc<LocalProvider>)> {
     let provider = LocalProvider::open(local_config(config, state)?)
         .await
         .context("open the local provider")?;
+    let provider = Arc::new(provider);
     let now = base.clock.now();
     let link = authority::ensure(&base.store, &base.secrets, authority::LINK, now)
         .await
@@ -87,15 +96,16 @@ pub(crate) async fn services(
         .issue("coffer", &AltNames::default(), Usage::Client, now)
         .context("make the certificate for links")?;
     let guests = LinkGuests::new(supervisor.clone(), own, link.cert_pem);
-    Ok(Services {
+    let services = Services {
         store: base.store.clone(),
-        provider: Arc::new(provider),
+        provider: provider.clone(),
         guests: Arc::new(guests),
         clock: base.clock.clone(),
         entropy: base.entropy.clone(),
         secrets: base.secrets.clone(),
         chaos: None,
-    })
+    };
+    Ok((services, provider))
 }
 
 /// The API's state.

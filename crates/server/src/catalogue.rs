@@ -67,8 +67,10 @@ async fn ensure_datastore(base: &Base, engine: &str) -> anyhow::Result<Datastore
 
 async fn ensure_version(base: &Base, recipe: &Recipe) -> anyhow::Result<DatastoreVersion> {
     let datastore = ensure_datastore(base, &recipe.engine).await?;
-    let known =
-        base.store.find_datastore_version_by_name(datastore.id, &recipe.version).await?;
+    let known = base
+        .store
+        .find_datastore_version_by_name(datastore.id, &recipe.version)
+        .await?;
     if let Some(known) = known {
         return Ok(known);
     }
@@ -103,13 +105,20 @@ async fn use_root(
         base.store.insert_root(&root).await?;
     }
     if !version.is_active {
-        let usable = DatastoreVersion { is_active: true, ..version.clone() };
+        let usable = DatastoreVersion {
+            is_active: true,
+            ..version.clone()
+        };
         base.store.upsert_datastore_version(&usable).await?;
     }
-    base.store.set_version_root(version.id, Some(&root.checksum)).await?;
+    base.store
+        .set_version_root(version.id, Some(&root.checksum))
+        .await?;
     let datastore = base.store.find_datastore(version.datastore_id).await?;
     if datastore.is_some_and(|d| d.default_version_id.is_none()) {
-        base.store.set_default_version(version.datastore_id, version.id).await?;
+        base.store
+            .set_default_version(version.datastore_id, version.id)
+            .await?;
     }
     tracing::info!(image = %root.image, root = %root.checksum, "engine root in use");
     Ok(())

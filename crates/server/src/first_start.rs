@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use coffer_cli::credentials::Credentials;
-use coffer_control::clock::{Clock, random_text};
 use coffer_control::clock::new_uuid;
+use coffer_control::clock::{Clock, random_text};
 use coffer_core::flavor::Flavor;
 use coffer_core::id::{TenantId, UserId};
 use coffer_core::name::Name;
@@ -90,7 +90,9 @@ async fn account(
         .await
         .map_err(|e| anyhow::anyhow!("hash the first password: {e}"))?;
     // The file first: an account whose password nobody knows is of no use.
-    credentials(door, name, &password).write(&file).map_err(|e| anyhow::anyhow!(e.message))?;
+    credentials(door, name, &password)
+        .write(&file)
+        .map_err(|e| anyhow::anyhow!(e.message))?;
     insert_account(base, name, roles, hash).await
 }
 

@@ -44,7 +44,9 @@ pub(crate) async fn ca(ca: &Ca) -> anyhow::Result<ExitCode> {
                 Ok(id) => base.store.find_tenant(&id).await?,
                 Err(_) => None,
             };
-            let tenant = by_name.or(by_id).with_context(|| format!("no project '{project}'"))?;
+            let tenant = by_name
+                .or(by_id)
+                .with_context(|| format!("no project '{project}'"))?;
             format!("project {}", tenant.id)
         }
     };
@@ -68,7 +70,11 @@ pub(crate) async fn doctor(place: &Place, options: &Options) -> anyhow::Result<E
         findings.iter().for_each(print_finding);
     }
     let is_broken = findings.iter().any(|f| f.level == Level::Problem);
-    Ok(if is_broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if is_broken {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 const fn level(finding: &Finding) -> &'static str {
@@ -149,7 +155,11 @@ fn list(roots: &Roots, options: &Options) -> anyhow::Result<()> {
     for root in listed {
         let short = root.checksum.get(..12).unwrap_or(&root.checksum);
         match root.manifest {
-            Ok(m) => println!("{short}  {:20} {:>5} MB", m.recipe.name, m.size_bytes / 1_000_000),
+            Ok(m) => println!(
+                "{short}  {:20} {:>5} MB",
+                m.recipe.name,
+                m.size_bytes / 1_000_000
+            ),
             Err(e) => println!("{short}  {e}"),
         }
     }

@@ -6,7 +6,9 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging as configured.
 pub(crate) fn start(config: &Config) {
     let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first one's settings.
     let started = match config.log.format {
         LogFormat::Json => builder.json().try_init(),

@@ -42,7 +42,10 @@ fn runtime(args: &Args) -> tokio::runtime::Runtime {
         Command::Verb(_) => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
-    builder.enable_all().build().expect("the system gives threads and descriptors at start")
+    builder
+        .enable_all()
+        .build()
+        .expect("the system gives threads and descriptors at start")
 }
 
 async fn run(args: Args) -> anyhow::Result<ExitCode> {

@@ -14,6 +14,7 @@ use coffer_control::taskmanager::Worker;
 use coffer_control::taskmanager::periodic::reconcile::Reconciler;
 use coffer_control::tls::{self, AltNames, Usage};
 use coffer_control::{api, authority};
+use coffer_infra::local::LocalProvider;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Place;
@@ -37,14 +38,30 @@ pub(crate) struct Roles {
 }
 
 impl Roles {
-    pub(crate) const ALL: Self =
-        Self { api: true, task_manager: true, conductor: true, is_exclusive: true };
-    pub(crate) const API: Self =
-        Self { api: true, task_manager: false, conductor: false, is_exclusive: false };
-    pub(crate) const TASK_MANAGER: Self =
-        Self { api: false, task_manager: true, conductor: false, is_exclusive: false };
-    pub(crate) const CONDUCTOR: Self =
-        Self { api: false, task_manager: false, conductor: true, is_exclusive: false };
+    pub(crate) const ALL: Self = Self {
+        api: true,
+        task_manager: true,
+        conductor: true,
+        is_exclusive: true,
+    };
+    pub(crate) const API: Self = Self {
+        api: true,
+        task_manager: false,
+        conductor: false,
+        is_exclusive: false,
+    };
+    pub(crate) const TASK_MANAGER: Self = Self {
+        api: false,
+        task_manager: true,
+        conductor: false,
+        is_exclusive: false,
+    };
+    pub(crate) const CONDUCTOR: Self = Self {
+        api: false,
+        task_manager: false,
+        conductor: true,
+        is_exclusive: false,
+    };
 }
 
 /// Runs the roles until SIGTERM or SIGINT. Instances go on serving after it.
@@ -54,9 +71,10 @@ pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode>
     let state = StateDir::open(&config.state.dir, roles.is_exclusive)?;
     let base = assemble::base(&config, &state).await?;
     let supervisor = Supervisor::new();
-    if roles.task_manager || roles.conductor {
-        start_workers(&base, &config, &state, roles, &supervisor).await?;
-    }
+    let provider = match roles.task_manager || roles.conductor {
+        true => Some(start_workers(&base, &config, &state, roles, &supervisor).await?),
+        false => None,
+    };
     if roles.api {
         start_api(&base, &config, &state, &supervisor).await?;
     }
@@ -65,6 +83,11 @@ pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode>
     let is_drained = supervisor.stop(DRAIN).await;
     if !is_drained {
         tracing::warn!("not all work came to an end in time; it goes on at the next start");
+    }
+    if let Some(provider) = provider {
+        // With no server left, nothing has to stay on the host either.
+        let is_final = roles.is_exclusive && base.store.list_servers().await?.is_empty();
+        provider.close(is_final).await.context("leave the host")?;
     }
     base.store.close().await;
     Ok(ExitCode::SUCCESS)
@@ -87,8 +110,8 @@ async fn start_workers(
     state: &StateDir,
     roles: Roles,
     supervisor: &Supervisor,
-) -> anyhow::Result<()> {
-    let services = assemble::services(base, config, state, supervisor).await?;
+) -> anyhow::Result<Arc<LocalProvider>> {
+    let (services, provider) = assemble::services(base, config, state, supervisor).await?;
     let roots_dir = assemble::roots_dir(config);
     catalogue::register(base, &roots_dir).await?;
     let name = || {
@@ -99,8 +122,11 @@ async fn start_workers(
     if roles.task_manager {
         let worker = Arc::new(Worker::new(services.clone(), name()));
         // With the lock on the state directory and SQLite in it, nobody else can be at work.
-        let inherited =
-            if is_alone { worker.take_over_all().await? } else { Vec::new() };
+        let inherited = if is_alone {
+            worker.take_over_all().await?
+        } else {
+            Vec::new()
+        };
         supervisor.start("task manager", worker.run(supervisor.clone(), inherited));
         let reconciler = Reconciler::new(services.clone());
         supervisor.start("reconciler", reconciler.run(supervisor.clone()));
@@ -111,7 +137,7 @@ async fn start_workers(
         let conductor = Arc::new(Conductor::new(services, name(), is_alone));
         supervisor.start("conductor", conductor.run(supervisor.clone()));
     }
-    Ok(())
+    Ok(provider)
 }
 
 async fn start_api(
@@ -133,7 +159,11 @@ async fn start_api(
     let scheme = if tls.is_some() { "https" } else { "http" };
     let server = Server::bind(config.api.listen, tls).await?;
     let address = server.address()?;
-    let url = config.api.public_endpoint.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
+    let url = config
+        .api
+        .public_endpoint
+        .clone()
+        .unwrap_or_else(|| format!("{scheme}://{address}"));
     let door = Door {
         url: url.clone(),
         ca_file: (scheme == "https").then_some(ca_file),

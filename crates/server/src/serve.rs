@@ -38,7 +38,10 @@ impl Server {
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("listen on {address}: is another Coffer there? give another api.listen")
         })?;
-        Ok(Self { listener, tls: tls.map(|config| TlsAcceptor::from(Arc::new(config))) })
+        Ok(Self {
+            listener,
+            tls: tls.map(|config| TlsAcceptor::from(Arc::new(config))),
+        })
     }
 
     /// Where it listens.
@@ -51,7 +54,9 @@ impl Server {
         let token = supervisor.token();
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                return;
+            };
             let accepted = tokio::select! {
                 () = token.cancelled() => return,
                 accepted = self.listener.accept() => accepted,
@@ -87,13 +92,11 @@ async fn connection(
     }
     match tls {
         None => serve(stream, peer, router, token).await,
-        Some(acceptor) => {
-            match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => serve(stream, peer, router, token).await,
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake"),
-                Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-            }
-        }
+        Some(acceptor) => match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => serve(stream, peer, router, token).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        },
     }
 }
 

@@ -28,7 +28,10 @@ impl StateDir {
             .create(path)
             .with_context(|| format!("make state directory {}", path.display()))?;
         let lock = is_exclusive.then(|| lock(path)).transpose()?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// A path inside.
@@ -58,7 +61,10 @@ impl StateDir {
         let bytes = once(&self.join("tag"), || {
             let random = SystemEntropy.bytes16();
             let digits = b"abcdefghijklmnopqrstuvwxyz234567";
-            random[..5].iter().map(|b| digits[usize::from(b % 32)]).collect()
+            random[..5]
+                .iter()
+                .map(|b| digits[usize::from(b % 32)])
+                .collect()
         })?;
         String::from_utf8(bytes).context("the file 'tag' in the state directory is damaged")
     }
@@ -68,7 +74,8 @@ impl StateDir {
 fn once(path: &Path, make: impl FnOnce() -> Vec<u8>) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
     if !path.exists() {
-        let next = path.with_extension("new");
+        // Several processes may start on one state directory at the same moment.
+        let next = path.with_extension(format!("new-{}", std::process::id()));
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -76,7 +83,9 @@ fn once(path: &Path, make: impl FnOnce() -> Vec<u8>) -> anyhow::Result<Vec<u8>> 
             .mode(0o600)
             .open(&next)
             .with_context(|| format!("write {shown}"))?;
-        file.write_all(&make()).and_then(|()| file.sync_all()).context("write state")?;
+        file.write_all(&make())
+            .and_then(|()| file.sync_all())
+            .context("write state")?;
         // A link does not replace a file that another process made meanwhile.
         let linked = fs::hard_link(&next, path);
         fs::remove_file(&next).with_context(|| format!("write {shown}"))?;
@@ -106,7 +115,11 @@ fn lock(path: &Path) -> anyhow::Result<File> {
             bail!(
                 "{} is in use by {}: stop that Coffer first, or give another --state-dir",
                 path.display(),
-                if holder.trim().is_empty() { "another process" } else { holder.trim() }
+                if holder.trim().is_empty() {
+                    "another process"
+                } else {
+                    holder.trim()
+                }
             );
         }
         Err(fs::TryLockError::Error(error)) => return Err(error).context("lock state directory"),

@@ -44,7 +44,8 @@ macro_rules! suite {
 
 suite! {
     identity:
-        tenants_are_kept, users_are_kept, roles_are_held_in_projects, tokens_carry_what_they_stand_for,
+        tenants_are_kept, users_are_kept, roles_are_held_in_projects,
+        tokens_carry_what_they_stand_for,
         projects_with_instances_stay;
     catalogue:
         flavors_types_and_zones_are_kept, datastores_and_versions_are_kept, roots_are_kept,

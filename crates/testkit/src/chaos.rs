@@ -113,7 +113,11 @@ pub struct Faults {
 impl Faults {
     /// Exact faults only.
     pub fn exact(strikes: Vec<Strike>) -> Self {
-        let inner = Inner { strikes, budget: u32::MAX, ..Inner::default() };
+        let inner = Inner {
+            strikes,
+            budget: u32::MAX,
+            ..Inner::default()
+        };
         Self::with(inner, Arc::new(Seeded::new(0)))
     }
 
@@ -126,11 +130,23 @@ impl Faults {
                 chances.insert(*kind, 1 + random.below(12));
             }
         }
-        Self::with(Inner { random: chances, budget, ..Inner::default() }, random)
+        Self::with(
+            Inner {
+                random: chances,
+                budget,
+                ..Inner::default()
+            },
+            random,
+        )
     }
 
     fn with(inner: Inner, random: Arc<Seeded>) -> Self {
-        Self { inner: Mutex::new(inner), random, paused: Notify::new(), resume: Notify::new() }
+        Self {
+            inner: Mutex::new(inner),
+            random,
+            paused: Notify::new(),
+            resume: Notify::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -188,9 +204,10 @@ impl Faults {
         if stands_still && inner.is_paused {
             return false;
         }
-        let exact = inner.strikes.iter_mut().find(|s| {
-            s.kind == kind && s.workflow == workflow && s.step == step && s.times > 0
-        });
+        let exact = inner
+            .strikes
+            .iter_mut()
+            .find(|s| s.kind == kind && s.workflow == workflow && s.step == step && s.times > 0);
         let mut strikes = false;
         if let Some(strike) = exact {
             if strike.times != u32::MAX {
@@ -198,13 +215,19 @@ impl Faults {
             }
             strikes = true;
         } else if inner.budget > 0
-            && inner.random.get(&kind).is_some_and(|chance| self.random.percent(*chance))
+            && inner
+                .random
+                .get(&kind)
+                .is_some_and(|chance| self.random.percent(*chance))
         {
             inner.budget -= 1;
             strikes = true;
         }
         if strikes {
-            *inner.fired.entry((kind, format!("{workflow}/{step}"))).or_default() += 1;
+            *inner
+                .fired
+                .entry((kind, format!("{workflow}/{step}")))
+                .or_default() += 1;
         }
         strikes
     }

@@ -60,7 +60,13 @@ impl SimGuests {
             .and_then(|csr| csr.pem())
             .expect("a request of an own key can always be made");
         let fingerprint = "ab".repeat(32);
-        Self { provider, clock, faults, request: (csr, fingerprint), kept: Mutex::default() }
+        Self {
+            provider,
+            clock,
+            faults,
+            request: (csr, fingerprint),
+            kept: Mutex::default(),
+        }
     }
 
     /// What the guest on this volume keeps.
@@ -79,7 +85,9 @@ impl SimGuests {
         call: &'static str,
         deed: impl FnOnce(&mut Kept, Duration) -> Result<T>,
     ) -> Result<T> {
-        let lost = |why: &str| GuestError::Unreachable { why: why.to_owned() };
+        let lost = |why: &str| GuestError::Unreachable {
+            why: why.to_owned(),
+        };
         let fault = self.faults.strike(call);
         if !matches!(fault, Fault::None | Fault::LostReply) {
             return Err(lost("the link is down"));
@@ -98,12 +106,19 @@ impl SimGuests {
             kept.sequence += 1;
         }
         let answer = deed(kept, now)?;
-        if fault == Fault::LostReply { Err(lost("the reply was lost")) } else { Ok(answer) }
+        if fault == Fault::LostReply {
+            Err(lost("the reply was lost"))
+        } else {
+            Ok(answer)
+        }
     }
 }
 
 fn refused<T>(reason: &str) -> Result<T> {
-    Err(GuestError::Refused { reason: reason.to_owned(), message: reason.to_owned() })
+    Err(GuestError::Refused {
+        reason: reason.to_owned(),
+        message: reason.to_owned(),
+    })
 }
 
 fn is_up(kept: &Kept, now: Duration) -> bool {
@@ -114,7 +129,8 @@ fn apply(kept: &mut Kept, operation: &Operation) {
     kept.counter += 1;
     match operation {
         Operation::CreateDatabases { databases } => {
-            kept.databases.extend(databases.iter().map(|d| d.name.clone()));
+            kept.databases
+                .extend(databases.iter().map(|d| d.name.clone()));
         }
         Operation::DropDatabase { name } => {
             kept.databases.remove(name);
@@ -128,8 +144,13 @@ fn apply(kept: &mut Kept, operation: &Operation) {
         Operation::DropUser { name, .. } => {
             kept.users.remove(name);
         }
-        Operation::Grant { name, databases, .. } => {
-            kept.users.entry(name.clone()).or_default().extend(databases.iter().cloned());
+        Operation::Grant {
+            name, databases, ..
+        } => {
+            kept.users
+                .entry(name.clone())
+                .or_default()
+                .extend(databases.iter().cloned());
         }
         Operation::Revoke { name, database, .. } => {
             if let Some(granted) = kept.users.get_mut(name) {
@@ -164,7 +185,11 @@ impl Guests for SimGuests {
 
     async fn put_spec(&self, guest: &GuestAddress, spec: &Spec) -> Result<SpecAccepted> {
         self.call(guest, "put_spec", |kept, now| {
-            let held = kept.spec.as_ref().map(|s| (s.generation, s.version)).unwrap_or_default();
+            let held = kept
+                .spec
+                .as_ref()
+                .map(|s| (s.generation, s.version))
+                .unwrap_or_default();
             if (spec.generation, spec.version) < held {
                 return refused("older-generation");
             }
@@ -173,7 +198,10 @@ impl Guests for SimGuests {
             }
             kept.spec = Some(spec.clone());
             kept.sequence += 1;
-            Ok(SpecAccepted { generation: spec.generation, version: spec.version })
+            Ok(SpecAccepted {
+                generation: spec.generation,
+                version: spec.version,
+            })
         })
     }
 
@@ -188,7 +216,11 @@ impl Guests for SimGuests {
                 spec_version: version,
                 applied_version: if up { version } else { 0 },
                 role: Role::Primary,
-                health: if up { EngineHealth::Healthy } else { EngineHealth::Starting },
+                health: if up {
+                    EngineHealth::Healthy
+                } else {
+                    EngineHealth::Starting
+                },
                 message: String::new(),
                 engine_starts: kept.starts,
                 engine_process: None,
@@ -208,16 +240,22 @@ impl Guests for SimGuests {
                 return Ok(state.clone());
             }
             let fencing = &command.fencing;
-            let newest = kept.task_versions.entry(fencing.task_id.clone()).or_default();
+            let newest = kept
+                .task_versions
+                .entry(fencing.task_id.clone())
+                .or_default();
             if fencing.task_version < *newest {
                 return refused("older-task-version");
             }
             *newest = fencing.task_version;
             if !is_up(kept, now) {
-                return Err(GuestError::Unreachable { why: "the engine starts".to_owned() });
+                return Err(GuestError::Unreachable {
+                    why: "the engine starts".to_owned(),
+                });
             }
             apply(kept, &command.operation);
-            kept.applied.push((command.id.clone(), command.operation.name()));
+            kept.applied
+                .push((command.id.clone(), command.operation.name()));
             kept.commands.insert(command.id.clone(), CommandState::Done);
             Ok(CommandState::Done)
         })
@@ -229,9 +267,11 @@ impl Guests for SimGuests {
         id: &str,
         _wait: Duration,
     ) -> Result<CommandState> {
-        self.call(guest, "poll_command", |kept, _| match kept.commands.get(id) {
-            Some(state) => Ok(state.clone()),
-            None => refused("unknown"),
+        self.call(guest, "poll_command", |kept, _| {
+            match kept.commands.get(id) {
+                Some(state) => Ok(state.clone()),
+                None => refused("unknown"),
+            }
         })
     }
 
@@ -242,8 +282,11 @@ impl Guests for SimGuests {
         _limit: u32,
     ) -> Result<InventoryPage> {
         self.call(guest, "inventory", |kept, _| {
-            let database =
-                |name: &String| Database { name: name.clone(), character_set: None, collate: None };
+            let database = |name: &String| Database {
+                name: name.clone(),
+                character_set: None,
+                collate: None,
+            };
             let user = |(name, granted): (&String, &BTreeSet<String>)| User {
                 name: name.clone(),
                 host: "%".to_owned(),

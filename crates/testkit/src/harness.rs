@@ -1,11 +1,11 @@
 //! What tenants ask of a simulated world, and what must hold when it has settled.
 
+use coffer_control::workflow::NewTask;
 use coffer_control::workflow::create_instance::{self, CreateInstanceInput};
 use coffer_control::workflow::delete_instance::{self, DeleteInstanceInput};
 use coffer_control::workflow::restart_instance::{self, RestartInstanceInput};
 use coffer_control::workflow::run_commands::{self, RunCommandsInput};
 use coffer_control::workflow::update_access::{self, UpdateAccessInput};
-use coffer_control::workflow::NewTask;
 use coffer_core::access::Access;
 use coffer_core::datastore::{Datastore, DatastoreVersion, EngineRoot};
 use coffer_core::flavor::Flavor;
@@ -59,7 +59,10 @@ pub(crate) async fn furnish(world: &World) {
         is_default: true,
         created_at: now,
     };
-    store.insert_network(&network).await.expect("insert network");
+    store
+        .insert_network(&network)
+        .await
+        .expect("insert network");
     let flavor = Flavor {
         id: "1".parse().expect("a flavor id"),
         name: name("small"),
@@ -76,7 +79,10 @@ pub(crate) async fn furnish(world: &World) {
         default_version_id: None,
         created_at: now,
     };
-    store.upsert_datastore(&datastore).await.expect("insert datastore");
+    store
+        .upsert_datastore(&datastore)
+        .await
+        .expect("insert datastore");
     let root = EngineRoot {
         checksum: ROOT.to_owned(),
         image: "postgresql-17".to_owned(),
@@ -95,7 +101,10 @@ pub(crate) async fn furnish(world: &World) {
         root: Some(ROOT.to_owned()),
         created_at: now,
     };
-    store.upsert_datastore_version(&version).await.expect("insert version");
+    store
+        .upsert_datastore_version(&version)
+        .await
+        .expect("insert version");
 }
 
 impl World {
@@ -153,7 +162,11 @@ impl World {
         let set_id = SetId::from_uuid(self.uuid());
         let server_id = ServerId::from_uuid(self.uuid());
         let size = VolumeSize::gib(1).expect("one GiB");
-        let input = CreateInstanceInput { instance_id: id, set_id, commands_secret };
+        let input = CreateInstanceInput {
+            instance_id: id,
+            set_id,
+            commands_secret,
+        };
         NewInstance {
             instance: Instance {
                 id,
@@ -185,8 +198,14 @@ impl World {
             link: None,
             task: create_instance::task(self.new_task(id), &input),
             charges: vec![
-                Amount { resource: Resource::Instances, amount: 1 },
-                Amount { resource: Resource::Volumes, amount: 1 },
+                Amount {
+                    resource: Resource::Instances,
+                    amount: 1,
+                },
+                Amount {
+                    resource: Resource::Volumes,
+                    amount: 1,
+                },
             ],
             event: None,
         }
@@ -201,7 +220,10 @@ impl World {
             datastore_version_id: datastore_version_id(),
             network_id: self.network_id,
             zone: None,
-            access: Access { is_public: true, allowed_cidrs: Vec::new() },
+            access: Access {
+                is_public: true,
+                allowed_cidrs: Vec::new(),
+            },
         }
     }
 
@@ -241,14 +263,24 @@ impl World {
     }
 
     async fn set_id(&self, id: InstanceId) -> Result<Option<SetId>, String> {
-        let instance = self.services.store.find_instance(id).await.map_err(|e| e.to_string())?;
+        let instance = self
+            .services
+            .store
+            .find_instance(id)
+            .await
+            .map_err(|e| e.to_string())?;
         Ok(instance.map(|i| i.set_id))
     }
 
     /// The tenant asks for the instance's end.
     pub async fn ask_delete(&self, id: InstanceId) -> Result<(), String> {
-        let Some(set_id) = self.set_id(id).await? else { return Ok(()) };
-        let input = DeleteInstanceInput { instance_id: id, set_id };
+        let Some(set_id) = self.set_id(id).await? else {
+            return Ok(());
+        };
+        let input = DeleteInstanceInput {
+            instance_id: id,
+            set_id,
+        };
         let task = delete_instance::task(self.new_task(id), &input);
         let now = self.services.clock.now();
         match self.services.store.begin_delete(id, &task, None, now).await {
@@ -272,37 +304,63 @@ impl World {
             change: SpecChange::default(),
             now: self.services.clock.now(),
         };
-        self.services.store.begin_task(&begin).await.map_err(|e| e.to_string())
+        self.services
+            .store
+            .begin_task(&begin)
+            .await
+            .map_err(|e| e.to_string())
     }
 
     /// The tenant asks for a restart.
     pub async fn ask_restart(&self, id: InstanceId) -> Result<(), String> {
-        let Some(set_id) = self.set_id(id).await? else { return Ok(()) };
-        let input = RestartInstanceInput { instance_id: id, set_id };
+        let Some(set_id) = self.set_id(id).await? else {
+            return Ok(());
+        };
+        let input = RestartInstanceInput {
+            instance_id: id,
+            set_id,
+        };
         let task = restart_instance::task(self.new_task(id), &input);
         self.begin(id, Lifecycle::Restarting, task).await
     }
 
     /// The tenant asks for another access.
     pub async fn ask_access(&self, id: InstanceId) -> Result<(), String> {
-        let Some(set_id) = self.set_id(id).await? else { return Ok(()) };
-        let input = UpdateAccessInput { instance_id: id, set_id };
+        let Some(set_id) = self.set_id(id).await? else {
+            return Ok(());
+        };
+        let input = UpdateAccessInput {
+            instance_id: id,
+            set_id,
+        };
         let task = update_access::task(self.new_task(id), &input);
         self.begin(id, Lifecycle::Updating, task).await
     }
 
     /// The tenant asks for root.
     pub async fn ask_root(&self, id: InstanceId) -> Result<(), String> {
-        let Some(set_id) = self.set_id(id).await? else { return Ok(()) };
-        let commands = [Operation::EnableRoot { password: "pw".to_owned() }];
+        let Some(set_id) = self.set_id(id).await? else {
+            return Ok(());
+        };
+        let commands = [Operation::EnableRoot {
+            password: "pw".to_owned(),
+        }];
         let vault = self.services.vault();
         let commands_secret = vault
             .store_commands(&self.tenant_id, id, &commands)
             .await
             .map_err(|e| e.to_string())?;
-        let input = RunCommandsInput { instance_id: id, set_id, commands_secret };
+        let input = RunCommandsInput {
+            instance_id: id,
+            set_id,
+            commands_secret,
+        };
         let task = run_commands::task(self.new_task(id), &input);
-        self.services.store.insert_task(&task).await.map_err(|e| e.to_string())
+        self.services
+            .store
+            .insert_task(&task)
+            .await
+            .map_err(|e| e.to_string())
     }
 
     /// What must hold when everything has settled: nothing stuck, nothing leaked, nothing held.
@@ -334,7 +392,10 @@ impl World {
             }
             let instance = store.find_instance(id).await.map_err(|e| e.to_string())?;
             let rests = instance.is_none_or(|i| {
-                matches!(i.lifecycle, Lifecycle::Active | Lifecycle::Failed | Lifecycle::Deleted)
+                matches!(
+                    i.lifecycle,
+                    Lifecycle::Active | Lifecycle::Failed | Lifecycle::Deleted
+                )
             });
             if !rests {
                 return Err(format!("instance {id} is not at rest"));
@@ -347,8 +408,15 @@ impl World {
     async fn check_provider(&self) -> Result<(), String> {
         let store = &self.services.store;
         let fail = |e: coffer_store::StoreError| e.to_string();
-        let owned = self.provider.list_owned().await.map_err(|e| e.to_string())?;
-        let owned: Vec<_> = owned.into_iter().filter(|o| !matches!(o, Owned::Network(_))).collect();
+        let owned = self
+            .provider
+            .list_owned()
+            .await
+            .map_err(|e| e.to_string())?;
+        let owned: Vec<_> = owned
+            .into_iter()
+            .filter(|o| !matches!(o, Owned::Network(_)))
+            .collect();
         let mut said = Vec::new();
         for server in store.list_servers().await.map_err(fail)? {
             said.push(Owned::Server(server.id, server.incarnation));
@@ -397,12 +465,20 @@ impl World {
     async fn check_guests(&self) -> Result<(), String> {
         let store = &self.services.store;
         for id in self.instances() {
-            let Ok(Some(instance)) = store.find_instance(id).await else { continue };
+            let Ok(Some(instance)) = store.find_instance(id).await else {
+                continue;
+            };
             if instance.lifecycle != Lifecycle::Active {
                 continue;
             }
-            let graph = store.get_instance_graph(id).await.map_err(|e| e.to_string())?;
-            let volume = graph.volumes.first().ok_or("an instance in service has no volume")?;
+            let graph = store
+                .get_instance_graph(id)
+                .await
+                .map_err(|e| e.to_string())?;
+            let volume = graph
+                .volumes
+                .first()
+                .ok_or("an instance in service has no volume")?;
             let applied = self.guests.kept(volume.id).applied;
             let mut ids: Vec<_> = applied.iter().map(|(id, _)| id).collect();
             ids.sort();
@@ -414,7 +490,10 @@ impl World {
             if !has("create-databases") || !has("create-users") {
                 return Err(format!("databases or users are missing: {applied:?}"));
             }
-            let databases = store.list_databases(id, None, 10).await.map_err(|e| e.to_string())?;
+            let databases = store
+                .list_databases(id, None, 10)
+                .await
+                .map_err(|e| e.to_string())?;
             if databases.is_empty() {
                 return Err("the store does not know the instance's databases".to_owned());
             }

@@ -73,7 +73,9 @@ pub struct Seeded {
 impl Seeded {
     /// The generator of this seed.
     pub const fn new(seed: u64) -> Self {
-        Self { state: Mutex::new(seed) }
+        Self {
+            state: Mutex::new(seed),
+        }
     }
 
     /// The next number.

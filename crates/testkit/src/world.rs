@@ -1,8 +1,8 @@
 //! A whole control plane in one process: real store, real workflows and runtime, fake provider,
 //! guests in memory. Tasks are run to their end in virtual time.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use coffer_control::clock::{Clock, Entropy, new_uuid};
@@ -52,9 +52,16 @@ impl World {
         let entropy = Arc::new(Seeded::new(seed));
         let faults = Arc::new(faults);
         let provider = Arc::new(FakeProvider::new(faults.clone()));
-        let guests =
-            Arc::new(SimGuests::new(provider.clone(), clock.clone(), faults.clone()));
-        let options = StoreOptions { durability: Durability::Off, readers: 1, connections: 1 };
+        let guests = Arc::new(SimGuests::new(
+            provider.clone(),
+            clock.clone(),
+            faults.clone(),
+        ));
+        let options = StoreOptions {
+            durability: Durability::Off,
+            readers: 1,
+            connections: 1,
+        };
         let store = Store::open(&StoreUrl::SqliteMemory, options)
             .await
             .expect("a database in memory opens");
@@ -138,12 +145,25 @@ impl World {
             return Err(format!("stuck: {left:#?}"));
         }
         let now = self.services.clock.now();
-        let due = self.services.store.next_due().await.map_err(|e| e.to_string())?;
-        let running = self.services.store.list_running().await.map_err(|e| e.to_string())?;
+        let due = self
+            .services
+            .store
+            .next_due()
+            .await
+            .map_err(|e| e.to_string())?;
+        let running = self
+            .services
+            .store
+            .list_running()
+            .await
+            .map_err(|e| e.to_string())?;
         // A dead worker's lease has to be seen twice; with none to be seen, nothing is missed.
         let longest = if running.is_empty() { 60_000 } else { 5_000 };
-        let ms = due.map_or(longest, |due| due.millis_since(now)).clamp(1, longest);
-        self.clock.advance(Duration::from_millis(u64::try_from(ms).unwrap_or(1)));
+        let ms = due
+            .map_or(longest, |due| due.millis_since(now))
+            .clamp(1, longest);
+        self.clock
+            .advance(Duration::from_millis(u64::try_from(ms).unwrap_or(1)));
         Ok(true)
     }
 
@@ -160,12 +180,18 @@ impl World {
 
     /// Notes that this instance was asked for.
     pub(crate) fn note_asked(&self, id: InstanceId) {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        self.asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(id);
     }
 
     /// Every instance that was ever asked for, deleted ones too.
     pub fn instances(&self) -> Vec<InstanceId> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Runs one task. Answers whether the worker's process died.

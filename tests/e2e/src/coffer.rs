@@ -38,17 +38,34 @@ impl Database {
 
     /// The same with other connection words.
     pub fn psql_with(&self, words: &str, sql: &str) -> Result<Ended> {
-        let line =
-            format!("host={} port=5432 dbname=app user=joe connect_timeout=5 {words}", self.address);
-        Program::new("psql", ["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", &line, "-c", sql])
-            .env("PGPASSWORD", &self.password)
-            .run()
+        let line = format!(
+            "host={} port=5432 dbname=app user=joe connect_timeout=5 {words}",
+            self.address
+        );
+        Program::new(
+            "psql",
+            [
+                "-X",
+                "-A",
+                "-t",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                &line,
+                "-c",
+                sql,
+            ],
+        )
+        .env("PGPASSWORD", &self.password)
+        .run()
     }
 
     /// Waits until it answers.
     pub fn await_answer(&self) -> Result<()> {
-        wait_until(INSTANCE_MAX, || Ok((self.psql("SELECT 1")?.code == 0).then_some(())))
-            .with_context(|| format!("{self:?} does not answer: {:?}", self.psql("SELECT 1")))
+        wait_until(INSTANCE_MAX, || {
+            Ok((self.psql("SELECT 1")?.code == 0).then_some(()))
+        })
+        .with_context(|| format!("{self:?} does not answer: {:?}", self.psql("SELECT 1")))
     }
 }
 
@@ -83,10 +100,18 @@ impl Coffer {
 
     /// Starts one role of it (`up` is all of them).
     pub fn start_role(role: &str, extra: &[&str]) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("coffer-e2e-").tempdir_in("/var/tmp")?;
+        let dir = tempfile::Builder::new()
+            .prefix("coffer-e2e-")
+            .tempdir_in("/var/tmp")?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let extra = extra.iter().map(|&w| w.to_owned()).collect();
-        let mut coffer = Self { dir, port, child: None, role: role.to_owned(), extra };
+        let mut coffer = Self {
+            dir,
+            port,
+            child: None,
+            role: role.to_owned(),
+            extra,
+        };
         coffer.up()?;
         Ok(coffer)
     }
@@ -106,14 +131,25 @@ impl Coffer {
         started.with_context(|| format!("start coffer\n{}", self.log()))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the Coffer under test outlives one call")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the Coffer under test outlives one call"
+    )]
     fn spawn(&mut self) -> Result<()> {
-        let log = File::options().create(true).append(true).open(self.log_path())?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
         let listen = format!("127.0.0.1:{}", self.port);
         let child = Command::new(path("coffer")?)
             .args([self.role.as_str(), "--state-dir"])
             .arg(self.dir.path())
-            .args(["--listen", &listen, "--set", "api.rate_limit_per_minute=1000000"])
+            .args([
+                "--listen",
+                &listen,
+                "--set",
+                "api.rate_limit_per_minute=1000000",
+            ])
             .args(&self.extra)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -164,8 +200,12 @@ impl Coffer {
 
     /// Stops it as an operator would.
     pub fn stop(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        Program::new("kill", ["-TERM", &child.id().to_string()]).run()?.ok()?;
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        Program::new("kill", ["-TERM", &child.id().to_string()])
+            .run()?
+            .ok()?;
         wait_until(Duration::from_secs(30), || Ok(child.try_wait()?)).map(drop)
     }
 
@@ -189,7 +229,9 @@ impl Coffer {
     /// Runs `coffer` as the administrator.
     pub fn admin(&self, args: &[&str]) -> Result<Ended> {
         let file = self.credentials("admin").display().to_string();
-        let words = ["--credentials", &file].into_iter().chain(args.iter().copied());
+        let words = ["--credentials", &file]
+            .into_iter()
+            .chain(args.iter().copied());
         Program::new(&path("coffer")?, words).run()
     }
 
@@ -197,8 +239,9 @@ impl Coffer {
     pub fn client(&self, program: &str, args: &[&str]) -> Result<Ended> {
         let mut run = Program::new(&format!("{VENV}/{program}"), args.iter().copied());
         for line in self.coffer(&["env"])?.ok()?.lines() {
-            if let Some((name, value)) =
-                line.strip_prefix("export ").and_then(|rest| rest.split_once('='))
+            if let Some((name, value)) = line
+                .strip_prefix("export ")
+                .and_then(|rest| rest.split_once('='))
             {
                 run = run.env(name, value.trim_matches('\''));
             }
@@ -214,15 +257,33 @@ impl Coffer {
     /// Creates a published PostgreSQL with a database and a user, and waits until it serves.
     pub fn create(&self, name: &str) -> Result<Database> {
         let args = [
-            "--json", "instance", "create", name, "--flavor", "small", "--size", "1", "--public",
-            "--database", "app", "--user", "joe", "--wait",
+            "--json",
+            "instance",
+            "create",
+            name,
+            "--flavor",
+            "small",
+            "--size",
+            "1",
+            "--public",
+            "--database",
+            "app",
+            "--user",
+            "joe",
+            "--wait",
         ];
         let made = self.coffer(&args)?;
-        let made = made.json().with_context(|| format!("create {name}\n{}", self.log()))?;
+        let made = made
+            .json()
+            .with_context(|| format!("create {name}\n{}", self.log()))?;
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
         let id = text(&made["id"]).context("the answer has no id")?;
         let password = text(&made["passwords"]["joe"]).context("no password")?;
-        Ok(Database { address: self.address(&id)?, id, password })
+        Ok(Database {
+            address: self.address(&id)?,
+            id,
+            password,
+        })
     }
 
     /// An instance as the API shows it; `None` when there is none.
@@ -239,7 +300,10 @@ impl Coffer {
     pub fn address(&self, id: &str) -> Result<String> {
         let instance = self.show(id)?.context("the instance is gone")?;
         let all = instance["addresses"].as_array().context("no addresses")?;
-        let public = all.iter().find(|a| a["type"] == "public").context("not published")?;
+        let public = all
+            .iter()
+            .find(|a| a["type"] == "public")
+            .context("not published")?;
         Ok(public["address"].as_str().context("no address")?.to_owned())
     }
 
@@ -252,12 +316,18 @@ impl Coffer {
     /// Waits until the instance is in service.
     pub fn await_active(&self, id: &str) -> Result<()> {
         let ended = wait_until(INSTANCE_MAX, || {
-            let Some(shown) = self.show(id)? else { bail!("instance {id} is gone") };
+            let Some(shown) = self.show(id)? else {
+                bail!("instance {id} is gone")
+            };
             let is_up = shown["status"] == "ACTIVE" && shown["operating_status"] == "HEALTHY";
             Ok(is_up.then_some(()))
         });
         ended.with_context(|| {
-            format!("instance {id} is not in service: {:?}\n{}", self.show(id), self.log())
+            format!(
+                "instance {id} is not in service: {:?}\n{}",
+                self.show(id),
+                self.log()
+            )
         })
     }
 
@@ -285,7 +355,16 @@ fn tear_down(coffer: &mut Coffer) -> Result<()> {
     if coffer.tag().is_err() {
         return Ok(());
     }
-    wipe_host(coffer)
+    wipe_host(coffer)?;
+    // The guard of the pool of published addresses belongs to the Coffer, not to a server.
+    let pool = coffer.dir.path().join("local/published-pool.json");
+    let pool = fs::read_to_string(pool).unwrap_or_default();
+    Program::new(
+        "ip",
+        ["route", "del", "unreachable", pool.trim().trim_matches('"')],
+    )
+    .run()
+    .map(drop)
 }
 
 /// Takes away what a reboot of the host would: processes, namespaces, cgroups, mounts, loops.
@@ -293,7 +372,10 @@ pub fn wipe_host(coffer: &Coffer) -> Result<()> {
     wipe_servers(&coffer.tag()?)?;
     let dir = coffer.dir.path().display().to_string();
     let mounts = fs::read_to_string("/proc/mounts")?;
-    let ours = mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|m| m.contains(&dir));
+    let ours = mounts
+        .lines()
+        .filter_map(|l| l.split(' ').nth(1))
+        .filter(|m| m.contains(&dir));
     for mount in ours.collect::<Vec<_>>().into_iter().rev() {
         Program::new("umount", ["-l", mount]).run()?;
     }
@@ -319,7 +401,14 @@ fn wipe_servers(tag: &str) -> Result<()> {
             Program::new("ip", ["netns", "del", &name]).run()?;
         }
     }
-    let line = ["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &format!("*coffer-{tag}*")];
+    let line = [
+        "/sys/fs/cgroup",
+        "-depth",
+        "-type",
+        "d",
+        "-path",
+        &format!("*coffer-{tag}*"),
+    ];
     for group in Program::new("find", line).run()?.out.lines() {
         Program::new("rmdir", [group]).run()?;
     }

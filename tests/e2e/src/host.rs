@@ -55,7 +55,13 @@ pub fn traces(tag: &str, state_dir: &Path) -> Result<BTreeSet<String>> {
 /// Groups of servers below the ones that carry the tag.
 fn cgroups(tag: &str) -> Result<Vec<String>> {
     let name = format!("coffer-{tag}");
-    let line = ["/sys/fs/cgroup", "-type", "d", "-path", &format!("*/{name}/*")];
+    let line = [
+        "/sys/fs/cgroup",
+        "-type",
+        "d",
+        "-path",
+        &format!("*/{name}/*"),
+    ];
     let out = Program::new("find", line).run()?.out;
     Ok(out.lines().map(str::to_owned).collect())
 }
@@ -65,7 +71,9 @@ fn cgroups(tag: &str) -> Result<Vec<String>> {
 pub fn sandbox_processes(tag: &str) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
-        let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         if groups.contains(&format!("coffer-{tag}/")) {
             found.push(pid);

@@ -23,14 +23,22 @@ pub struct Ended {
 
 impl fmt::Debug for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "$ {}\n[{}]\n{}{}", self.line, self.code, self.out, self.err)
+        write!(
+            f,
+            "$ {}\n[{}]\n{}{}",
+            self.line, self.code, self.out, self.err
+        )
     }
 }
 
 impl Ended {
     /// Its output, if it ended well.
     pub fn ok(self) -> Result<String> {
-        if self.code == 0 { Ok(self.out) } else { bail!("{self:?}") }
+        if self.code == 0 {
+            Ok(self.out)
+        } else {
+            bail!("{self:?}")
+        }
     }
 
     /// Its output as JSON, if it ended well.
@@ -50,13 +58,20 @@ pub struct Program {
 
 impl Program {
     /// A program with its arguments.
-    #[expect(clippy::disallowed_methods, reason = "this module is where tests spawn processes")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this module is where tests spawn processes"
+    )]
     pub fn new<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Self {
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).args(args);
         let mut words = vec![program.to_owned()];
         words.extend(command.get_args().map(|a| a.to_string_lossy().into_owned()));
-        Self { command, line: words.join(" "), limit: Duration::from_secs(120) }
+        Self {
+            command,
+            line: words.join(" "),
+            limit: Duration::from_secs(120),
+        }
     }
 
     /// With this variable in its environment.
@@ -92,7 +107,12 @@ impl Program {
         }
         let code = status?.code().unwrap_or(-1);
         let text = |t: std::thread::JoinHandle<String>| t.join().unwrap_or_default();
-        Ok(Ended { line: self.line, code, out: text(out), err: text(err) })
+        Ok(Ended {
+            line: self.line,
+            code,
+            out: text(out),
+            err: text(err),
+        })
     }
 }
 
@@ -108,7 +128,10 @@ fn drain<R: Read + Send + 'static>(stream: Option<R>) -> std::thread::JoinHandle
 }
 
 /// Asks until there is an answer, at most for `limit`.
-#[expect(clippy::disallowed_methods, reason = "tests of real processes wait in real time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests of real processes wait in real time"
+)]
 pub fn wait_until<T>(limit: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
     loop {
@@ -123,7 +146,10 @@ pub fn wait_until<T>(limit: Duration, mut ask: impl FnMut() -> Result<Option<T>>
 }
 
 /// How long `work` took, and what came of it.
-#[expect(clippy::disallowed_methods, reason = "tests of real processes measure real time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests of real processes measure real time"
+)]
 pub fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let start = Instant::now();
     let answer = work();
@@ -131,7 +157,10 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
 }
 
 /// Waits a random moment below `limit`, drawn from the kernel.
-#[expect(clippy::disallowed_methods, reason = "a kill has to come at a random moment")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a kill has to come at a random moment"
+)]
 pub fn random_pause(limit: Duration) -> Result<Duration> {
     let mut bytes = [0; 4];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;

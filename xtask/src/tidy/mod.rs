@@ -46,7 +46,10 @@ pub struct Source {
 impl Source {
     /// Whether it holds tests only.
     pub fn is_test(&self) -> bool {
-        self.path.contains("/tests/") || self.path.starts_with("tests/")
+        // A conformance suite is a test that lies beside what it tests, for others to run.
+        self.path.contains("/tests/")
+            || self.path.starts_with("tests/")
+            || self.path.contains("/conformance")
     }
 }
 

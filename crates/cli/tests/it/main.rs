@@ -1,6 +1,8 @@
 //! The verbs against an HTTP server that answers as written down here: what is asked of it, what
 //! is followed, and how each ends. The real API is met in the end-to-end tests.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic on purpose")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

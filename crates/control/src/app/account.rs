@@ -6,6 +6,7 @@ use coffer_core::secret::Secret;
 use coffer_core::tenant::{RoleAssignment, User};
 
 use super::{AppState, project};
+use crate::auth::Session;
 use crate::error::{Error, Kind, Result};
 use crate::limits;
 
@@ -83,8 +84,9 @@ pub async fn get(app: &AppState, text: &str) -> Result<User> {
 }
 
 /// Changes a user. A new password, and closing, end its tokens.
-pub async fn update(app: &AppState, text: &str, change: Change) -> Result<User> {
+pub async fn update(app: &AppState, asker: &Session, text: &str, change: Change) -> Result<User> {
     let mut user = get(app, text).await?;
+    project::keep_the_asker(change.is_enabled == Some(false) && asker.user_id == user.id)?;
     let ends_tokens = change.password.is_some() || change.is_enabled == Some(false);
     if let Some(password) = &change.password {
         check_password(password)?;
@@ -104,8 +106,9 @@ pub async fn update(app: &AppState, text: &str, change: Change) -> Result<User> 
 }
 
 /// Deletes a user with its tokens and roles.
-pub async fn delete(app: &AppState, text: &str) -> Result<()> {
+pub async fn delete(app: &AppState, asker: &Session, text: &str) -> Result<()> {
     let user = get(app, text).await?;
+    project::keep_the_asker(asker.user_id == user.id)?;
     app.store.delete_user(&user.id).await?;
     app.tokens.forget();
     Ok(())
@@ -167,10 +170,21 @@ pub async fn assign(app: &AppState, user: &str, project: &str, role: &str) -> Re
 }
 
 /// Takes a role away.
-pub async fn revoke(app: &AppState, user: &str, project: &str, role: &str) -> Result<()> {
-    app.store
-        .revoke_role(&assignment(app, user, project, role).await?)
-        .await?;
+pub async fn revoke(
+    app: &AppState,
+    asker: &Session,
+    user: &str,
+    project: &str,
+    role: &str,
+) -> Result<()> {
+    let assignment = assignment(app, user, project, role).await?;
+    let is_own = asker
+        .tenant
+        .as_ref()
+        .is_some_and(|own| own.id == assignment.tenant_id)
+        && asker.user_id == assignment.user_id;
+    project::keep_the_asker(is_own && role == "admin")?;
+    app.store.revoke_role(&assignment).await?;
     app.tokens.forget();
     Ok(())
 }

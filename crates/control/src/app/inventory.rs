@@ -211,7 +211,10 @@ pub async fn create_users(
     let engine = ready(view, Ability::User)?;
     let users: Vec<_> = users
         .iter()
-        .map(|user| WantedUser { host: known_host(engine, user.host.as_ref()), ..user.clone() })
+        .map(|user| WantedUser {
+            host: known_host(engine, user.host.as_ref()),
+            ..user.clone()
+        })
         .collect();
     let command = commands::create_users(engine, &users)?;
     for one in &users {
@@ -257,7 +260,10 @@ pub async fn set_passwords(
     let mut changes = Vec::new();
     for (user, password) in users {
         let host = known_host(engine, user.host.as_ref());
-        let user = &UserName { name: user.name.clone(), host };
+        let user = &UserName {
+            name: user.name.clone(),
+            host,
+        };
         check_user(engine, &user.name, user.host.as_deref())?;
         engine.check_password(password.expose())?;
         get_user(app, view, user).await?;

@@ -6,6 +6,7 @@ use coffer_core::quota::{Quota, Resource};
 use coffer_core::tenant::Tenant;
 
 use super::AppState;
+use crate::auth::Session;
 use crate::error::{Error, Kind, Result};
 
 /// A change of a project; what is `None` stays.
@@ -52,9 +53,26 @@ pub async fn find_by_name(app: &AppState, name: &str) -> Result<Option<Tenant>> 
     Ok(app.store.find_tenant_by_name(name).await?)
 }
 
+/// Refuses what would lock the asker out: with the last admin gone, nobody lets anybody in.
+pub fn keep_the_asker(locks_out: bool) -> Result<()> {
+    match locks_out {
+        false => Ok(()),
+        true => Err(Error::new(
+            Kind::Conflict,
+            "locks-out",
+            "this would end your own access: let another admin do it",
+        )),
+    }
+}
+
+fn is_own(asker: &Session, tenant: &Tenant) -> bool {
+    asker.tenant.as_ref().is_some_and(|own| own.id == tenant.id)
+}
+
 /// Changes a project; a closed one's tokens work no more.
-pub async fn update(app: &AppState, text: &str, change: Change) -> Result<Tenant> {
+pub async fn update(app: &AppState, asker: &Session, text: &str, change: Change) -> Result<Tenant> {
     let mut tenant = get(app, text).await?;
+    keep_the_asker(change.is_enabled == Some(false) && is_own(asker, &tenant))?;
     tenant.name = change.name.unwrap_or(tenant.name);
     tenant.description = change.description.unwrap_or(tenant.description);
     tenant.is_enabled = change.is_enabled.unwrap_or(tenant.is_enabled);
@@ -64,8 +82,9 @@ pub async fn update(app: &AppState, text: &str, change: Change) -> Result<Tenant
 }
 
 /// Deletes a project that has no instances.
-pub async fn delete(app: &AppState, text: &str) -> Result<()> {
+pub async fn delete(app: &AppState, asker: &Session, text: &str) -> Result<()> {
     let tenant = get(app, text).await?;
+    keep_the_asker(is_own(asker, &tenant))?;
     app.store.delete_tenant(&tenant.id).await?;
     app.tokens.forget();
     Ok(())

@@ -16,14 +16,15 @@ pub async fn read(guests: &dyn Guests, guest: &GuestAddress) -> Result<StoredInv
             return Ok(inventory);
         }
     }
-    Err(GuestError::Protocol { why: "the inventory changes faster than it is read".to_owned() })
+    Err(GuestError::Protocol {
+        why: "the inventory changes faster than it is read".to_owned(),
+    })
 }
 
-async fn read_once(
-    guests: &dyn Guests,
-    guest: &GuestAddress,
-) -> Result<Option<StoredInventory>> {
-    let mut page = guests.inventory(guest, None, limits::INVENTORY_PAGE).await?;
+async fn read_once(guests: &dyn Guests, guest: &GuestAddress) -> Result<Option<StoredInventory>> {
+    let mut page = guests
+        .inventory(guest, None, limits::INVENTORY_PAGE)
+        .await?;
     let counter = page.counter;
     let mut all = StoredInventory {
         counter,
@@ -34,21 +35,28 @@ async fn read_once(
     for _ in 0..limits::INVENTORY_PAGES_MAX {
         let next = page.next.clone();
         add(&mut all, page);
-        let Some(after) = next else { return Ok(Some(all)) };
-        page = guests.inventory(guest, Some(&after), limits::INVENTORY_PAGE).await?;
+        let Some(after) = next else {
+            return Ok(Some(all));
+        };
+        page = guests
+            .inventory(guest, Some(&after), limits::INVENTORY_PAGE)
+            .await?;
         if page.counter != counter {
             return Ok(None);
         }
     }
-    Err(GuestError::Protocol { why: "the inventory has too many pages".to_owned() })
+    Err(GuestError::Protocol {
+        why: "the inventory has too many pages".to_owned(),
+    })
 }
 
 fn add(all: &mut StoredInventory, page: InventoryPage) {
-    all.databases.extend(page.databases.into_iter().map(|d| StoredDatabase {
-        name: d.name,
-        character_set: d.character_set.unwrap_or_default(),
-        collate: d.collate.unwrap_or_default(),
-    }));
+    all.databases
+        .extend(page.databases.into_iter().map(|d| StoredDatabase {
+            name: d.name,
+            character_set: d.character_set.unwrap_or_default(),
+            collate: d.collate.unwrap_or_default(),
+        }));
     all.users.extend(page.users.into_iter().map(|u| StoredUser {
         name: u.name,
         host: u.host,

@@ -37,7 +37,11 @@ impl Conductor {
     /// A conductor; `name` is unique among all on the store, over restarts too. One that knows
     /// itself alone on the store takes the role from a dead predecessor at once.
     pub fn new(services: Services, name: String, is_alone: bool) -> Self {
-        Self { services, name, is_alone }
+        Self {
+            services,
+            name,
+            is_alone,
+        }
     }
 
     /// Plays the role whenever nobody else does, until told to stop.
@@ -68,14 +72,14 @@ impl Conductor {
         let now = self.services.clock.monotonic();
         let lost = watched
             .as_ref()
-            .filter(|(_, _, since)| {
-                self.is_alone || now.saturating_sub(*since) >= limits::LEASE
-            })
+            .filter(|(_, _, since)| self.is_alone || now.saturating_sub(*since) >= limits::LEASE)
             .map(|(owner, counter, _)| (owner.as_str(), *counter));
         match self.services.store.try_hold(ROLE, &self.name, lost).await {
             Ok(Hold::Held) => true,
             Ok(Hold::Other { owner, counter }) => {
-                let moved = watched.as_ref().is_none_or(|(o, c, _)| (o, *c) != (&owner, counter));
+                let moved = watched
+                    .as_ref()
+                    .is_none_or(|(o, c, _)| (o, *c) != (&owner, counter));
                 if moved {
                     *watched = Some((owner, counter, now));
                 }

@@ -60,7 +60,10 @@ impl Poll {
     }
 
     async fn once(&mut self) {
-        let call = self.services.guests.status(&self.guest, self.after, limits::LONG_POLL);
+        let call = self
+            .services
+            .guests
+            .status(&self.guest, self.after, limits::LONG_POLL);
         let answer = tokio::select! {
             answer = call => answer,
             () = self.services.clock.sleep(limits::LONG_POLL + limits::CALL_MAX) => {
@@ -79,7 +82,11 @@ impl Poll {
         let is_restarted = status.agent_start != self.agent_start;
         self.agent_start = status.agent_start;
         // A restarted agent counts from the beginning again.
-        self.after = if is_restarted && status.sequence < self.after { 0 } else { status.sequence };
+        self.after = if is_restarted && status.sequence < self.after {
+            0
+        } else {
+            status.sequence
+        };
         self.tell(health(status.health), &status).await;
         if self.inventory != Some(status.inventory_counter)
             && status.health == EngineHealth::Healthy
@@ -124,7 +131,11 @@ impl Poll {
         let now = self.services.clock.monotonic();
         let since = *self.silent_since.get_or_insert(now);
         let silence = now.saturating_sub(since);
-        let state = self.services.provider.observe_server(self.guest.server_id).await;
+        let state = self
+            .services
+            .provider
+            .observe_server(self.guest.server_id)
+            .await;
         let is_gone = matches!(state, Ok(ServerState::Stopped | ServerState::Absent));
         if (is_gone || silence >= limits::SILENCE_MAX) && !self.is_lost {
             tracing::warn!(
@@ -136,12 +147,23 @@ impl Poll {
         if is_gone {
             recovery::ask(&self.services, &self.link, "its server was not running").await;
         }
-        let pause = if silence < Duration::from_secs(1) { 20 } else { 500 };
-        self.services.clock.sleep(Duration::from_millis(pause)).await;
+        let pause = if silence < Duration::from_secs(1) {
+            20
+        } else {
+            500
+        };
+        self.services
+            .clock
+            .sleep(Duration::from_millis(pause))
+            .await;
     }
 
     async fn tell_lost(&self) {
-        let known = self.services.store.find_instance(self.link.instance_id).await;
+        let known = self
+            .services
+            .store
+            .find_instance(self.link.instance_id)
+            .await;
         let Ok(Some(instance)) = known else { return };
         if instance.lifecycle == Lifecycle::Deleting {
             return;

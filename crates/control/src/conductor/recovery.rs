@@ -18,13 +18,11 @@ pub(super) async fn ask(services: &Services, link: &LiveLink, cause: &str) {
 }
 
 /// Writes the recovery's task. Answers whether one was written.
-pub async fn request(
-    services: &Services,
-    id: InstanceId,
-    cause: &str,
-) -> Result<bool, StoreError> {
+pub async fn request(services: &Services, id: InstanceId, cause: &str) -> Result<bool, StoreError> {
     let store = &services.store;
-    let Some(instance) = store.find_instance(id).await? else { return Ok(false) };
+    let Some(instance) = store.find_instance(id).await? else {
+        return Ok(false);
+    };
     if instance.lifecycle != Lifecycle::Active || store.find_active_task(id).await?.is_some() {
         return Ok(false);
     }
@@ -51,6 +49,10 @@ fn task(
     };
     recover_instance::task(
         new,
-        &RecoverInstanceInput { instance_id, set_id, cause: cause.to_owned() },
+        &RecoverInstanceInput {
+            instance_id,
+            set_id,
+            cause: cause.to_owned(),
+        },
     )
 }

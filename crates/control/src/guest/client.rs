@@ -47,7 +47,12 @@ pub struct LinkGuests {
 impl LinkGuests {
     /// Speaks to guests with this client certificate; guests show one of `link_ca_pem`.
     pub fn new(supervisor: Supervisor, identity: Identity, link_ca_pem: String) -> Self {
-        Self { supervisor, identity, link_ca_pem, idle: Mutex::new(HashMap::new()) }
+        Self {
+            supervisor,
+            identity,
+            link_ca_pem,
+            idle: Mutex::new(HashMap::new()),
+        }
     }
 
     fn take_idle(&self, guest: &GuestAddress) -> Option<Sender> {
@@ -90,7 +95,9 @@ impl LinkGuests {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
-            .ok_or_else(|| GuestError::Impostor { why: "it showed no key".to_owned() })?;
+            .ok_or_else(|| GuestError::Impostor {
+                why: "it showed no key".to_owned(),
+            })?;
         Ok((sender, fingerprint))
     }
 
@@ -110,7 +117,11 @@ impl LinkGuests {
         )
         .build()
         .map_err(|e| bad(&e))?;
-        let verifier = PinVerifier { inner, pinned: guest.key_fingerprint.clone(), seen };
+        let verifier = PinVerifier {
+            inner,
+            pinned: guest.key_fingerprint.clone(),
+            seen,
+        };
         rustls::ClientConfig::builder_with_provider(tls::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| bad(&e))?
@@ -149,14 +160,16 @@ impl LinkGuests {
         path: &str,
         body: &(impl Serialize + Sync),
     ) -> Result<T> {
-        let body = serde_json::to_vec(body)
-            .map_err(|e| GuestError::Protocol { why: e.to_string() })?;
+        let body =
+            serde_json::to_vec(body).map_err(|e| GuestError::Protocol { why: e.to_string() })?;
         self.call(guest, method, path, Bytes::from(body)).await
     }
 }
 
 fn unreachable(error: &impl ToString) -> GuestError {
-    GuestError::Unreachable { why: error.to_string() }
+    GuestError::Unreachable {
+        why: error.to_string(),
+    }
 }
 
 fn classify_handshake(error: &std::io::Error) -> GuestError {
@@ -165,7 +178,9 @@ fn classify_handshake(error: &std::io::Error) -> GuestError {
         .and_then(|e| e.downcast_ref::<rustls::Error>())
         .is_some_and(|e| matches!(e, rustls::Error::InvalidCertificate(_)));
     if is_certificate {
-        GuestError::Impostor { why: error.to_string() }
+        GuestError::Impostor {
+            why: error.to_string(),
+        }
     } else {
         unreachable(error)
     }
@@ -185,7 +200,10 @@ async fn send(
         .header("content-type", "application/json")
         .body(Full::new(body))
         .map_err(|e| GuestError::Protocol { why: e.to_string() })?;
-    let answer = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|e| unreachable(&e))?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), limits::GUEST_ANSWER_BYTES_MAX)
         .collect()
@@ -195,13 +213,18 @@ async fn send(
 }
 
 fn read<T: DeserializeOwned>((status, body): (hyper::StatusCode, Bytes)) -> Result<T> {
-    let why = |e: serde_json::Error| GuestError::Protocol { why: format!("{status}: {e}") };
+    let why = |e: serde_json::Error| GuestError::Protocol {
+        why: format!("{status}: {e}"),
+    };
     if status.is_success() {
         let text: &[u8] = if body.is_empty() { b"null" } else { &body };
         return serde_json::from_slice(text).map_err(why);
     }
     let refusal: Refusal = serde_json::from_slice(&body).map_err(why)?;
-    Err(GuestError::Refused { reason: refusal.reason, message: refusal.message })
+    Err(GuestError::Refused {
+        reason: refusal.reason,
+        message: refusal.message,
+    })
 }
 
 #[async_trait]
@@ -246,7 +269,9 @@ impl Guests for LinkGuests {
         after: Option<&str>,
         limit: u32,
     ) -> Result<InventoryPage> {
-        let after = after.map(|a| format!("&after={}", percent(a))).unwrap_or_default();
+        let after = after
+            .map(|a| format!("&after={}", percent(a)))
+            .unwrap_or_default();
         let path = format!("/v1/inventory?limit={limit}{after}");
         self.call(guest, Method::GET, &path, Bytes::new()).await
     }
@@ -281,8 +306,8 @@ impl ServerCertVerifier for PinVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        let shown = tls::key_fingerprint(end_entity)
-            .map_err(|_| rustls::CertificateError::BadEncoding)?;
+        let shown =
+            tls::key_fingerprint(end_entity).map_err(|_| rustls::CertificateError::BadEncoding)?;
         if let Some(pinned) = &self.pinned {
             if *pinned != shown {
                 return Err(rustls::CertificateError::ApplicationVerificationFailure.into());

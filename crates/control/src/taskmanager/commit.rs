@@ -31,12 +31,12 @@ impl Commit<'_> {
                 (self.wait(wait), "wait", message)
             }
             Outcome::Done => (self.end(TaskState::Done), "done", String::new()),
-            Outcome::Unwind(failure) => {
-                (self.fail(&failure), "unwind", failure.message)
-            }
-            Outcome::Failed => {
-                (self.end(TaskState::Failed), "failed", self.task.error.clone().unwrap_or_default())
-            }
+            Outcome::Unwind(failure) => (self.fail(&failure), "unwind", failure.message),
+            Outcome::Failed => (
+                self.end(TaskState::Failed),
+                "failed",
+                self.task.error.clone().unwrap_or_default(),
+            ),
         };
         self.build(update, stepped.writes, outcome, message, source)
     }
@@ -73,21 +73,29 @@ impl Commit<'_> {
     /// The commit that ends the task because something else took over.
     pub(super) fn cancelled(&self, message: &str) -> StepCommit {
         let update = self.end(TaskState::Cancelled);
-        self.build(update, Vec::new(), "cancelled", message.to_owned(), String::new())
+        self.build(
+            update,
+            Vec::new(),
+            "cancelled",
+            message.to_owned(),
+            String::new(),
+        )
     }
 
     /// The commit that stops a task whose step this binary does not know.
     pub(super) fn stuck(&self, why: &str) -> StepCommit {
         let mut update = self.end(TaskState::Stuck);
         update.release_locks = false;
-        update.error =
-            Some(format!("this version of Coffer does not know the task's step: {why}"));
+        update.error = Some(format!(
+            "this version of Coffer does not know the task's step: {why}"
+        ));
         self.build(update, Vec::new(), "stuck", why.to_owned(), String::new())
     }
 
     /// Whether the step waits for the same thing as before: that is one line of history.
     fn waits_on(&self, update: &TaskUpdate) -> bool {
-        let reason = |wait: &Option<Wait>| wait.as_ref().map(|w| (w.reason.clone(), w.message.clone()));
+        let reason =
+            |wait: &Option<Wait>| wait.as_ref().map(|w| (w.reason.clone(), w.message.clone()));
         update.wait.is_some() && reason(&update.wait) == reason(&self.task.wait)
     }
 
@@ -151,7 +159,9 @@ impl Commit<'_> {
             _ => self.now,
         };
         TaskUpdate {
-            run_at: self.now.plus_millis(i64::try_from(wait.after_ms).unwrap_or(i64::MAX)),
+            run_at: self
+                .now
+                .plus_millis(i64::try_from(wait.after_ms).unwrap_or(i64::MAX)),
             wait: Some(Wait {
                 reason: wait.reason.to_owned(),
                 message: wait.message,
@@ -170,10 +180,17 @@ impl Commit<'_> {
     }
 
     fn fail(&self, failure: &Failure) -> TaskUpdate {
-        TaskUpdate { error: Some(failure.message.clone()), ..self.end(TaskState::Failed) }
+        TaskUpdate {
+            error: Some(failure.message.clone()),
+            ..self.end(TaskState::Failed)
+        }
     }
 
     fn end(&self, state: TaskState) -> TaskUpdate {
-        TaskUpdate { release_locks: true, deadline: None, ..self.same(state) }
+        TaskUpdate {
+            release_locks: true,
+            deadline: None,
+            ..self.same(state)
+        }
     }
 }

@@ -29,7 +29,8 @@ impl LeaseWatch {
         now: Duration,
         lease_time: Duration,
     ) -> Vec<RunningTask> {
-        self.seen.retain(|id, _| running.iter().any(|task| task.id == *id));
+        self.seen
+            .retain(|id, _| running.iter().any(|task| task.id == *id));
         running
             .iter()
             .filter(|task| self.is_lost(task, now, lease_time))
@@ -38,7 +39,11 @@ impl LeaseWatch {
     }
 
     fn is_lost(&mut self, task: &RunningTask, now: Duration, lease_time: Duration) -> bool {
-        let fresh = Seen { version: task.version, lease: task.lease, since: now };
+        let fresh = Seen {
+            version: task.version,
+            lease: task.lease,
+            since: now,
+        };
         match self.seen.get_mut(&task.id) {
             Some(seen) if seen.version == task.version && seen.lease == task.lease => {
                 now.saturating_sub(seen.since) >= lease_time
@@ -74,9 +79,22 @@ mod tests {
         let mut watch = LeaseWatch::default();
         let second = Duration::from_secs;
         assert!(watch.observe(&running(1), second(0), second(20)).is_empty());
-        assert!(watch.observe(&running(1), second(19), second(20)).is_empty());
-        assert!(watch.observe(&running(2), second(21), second(20)).is_empty(), "it moved");
-        assert!(watch.observe(&running(2), second(40), second(20)).is_empty());
+        assert!(
+            watch
+                .observe(&running(1), second(19), second(20))
+                .is_empty()
+        );
+        assert!(
+            watch
+                .observe(&running(2), second(21), second(20))
+                .is_empty(),
+            "it moved"
+        );
+        assert!(
+            watch
+                .observe(&running(2), second(40), second(20))
+                .is_empty()
+        );
         assert_eq!(watch.observe(&running(2), second(41), second(20)).len(), 1);
     }
 }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use coffer_core::task::{Signal, Task, TaskState};
+use coffer_store::StoreError;
 use coffer_store::lock::{Acquire, LockOutcome};
 use coffer_store::task::StepCommit;
-use coffer_store::StoreError;
 use tokio::sync::Semaphore;
 
 use super::commit::Commit;
@@ -56,7 +56,11 @@ pub struct Worker {
 impl Worker {
     /// A worker; `name` is unique among all workers on the store, over restarts too.
     pub fn new(services: Services, name: String) -> Self {
-        Self { services, name, watch: Mutex::new(LeaseWatch::default()) }
+        Self {
+            services,
+            name,
+            watch: Mutex::new(LeaseWatch::default()),
+        }
     }
 
     /// Runs tasks until told to stop; then lets those in hand come to their next commit.
@@ -68,14 +72,20 @@ impl Worker {
         let mut wakeups = self.services.store.subscribe();
         while !token.is_cancelled() {
             let free = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
-            let claimed = if free == 0 { Ok(Vec::new()) } else { self.claim(free).await };
+            let claimed = if free == 0 {
+                Ok(Vec::new())
+            } else {
+                self.claim(free).await
+            };
             let mut claimed = claimed.unwrap_or_else(|error| {
                 tracing::error!(%error, "claim tasks");
                 Vec::new()
             });
             claimed.append(&mut inherited);
             for task in claimed {
-                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                    return;
+                };
                 let worker = Arc::clone(&self);
                 supervisor.start("task", async move {
                     worker.run_logged(task).await;
@@ -94,7 +104,9 @@ impl Worker {
     /// How long until the next task is due, at most the safety net's period.
     async fn pause(&self) -> Duration {
         let due = self.services.store.next_due().await.ok().flatten();
-        let Some(due) = due else { return limits::POLL_SAFETY_NET };
+        let Some(due) = due else {
+            return limits::POLL_SAFETY_NET;
+        };
         let ms = due.millis_since(self.services.clock.now());
         let ms = Duration::from_millis(u64::try_from(ms).unwrap_or(0) + 1);
         ms.min(limits::POLL_SAFETY_NET)
@@ -105,8 +117,12 @@ impl Worker {
         let store = &self.services.store;
         let now = self.services.clock.now();
         let mut tasks = store.claim_tasks(&self.name, now, limit).await?;
-        let running: Vec<_> =
-            store.list_running().await?.into_iter().filter(|t| t.owner != self.name).collect();
+        let running: Vec<_> = store
+            .list_running()
+            .await?
+            .into_iter()
+            .filter(|t| t.owner != self.name)
+            .collect();
         let monotonic = self.services.clock.monotonic();
         let lost = self
             .watch
@@ -115,7 +131,11 @@ impl Worker {
             .observe(&running, monotonic, limits::LEASE);
         for one in lost {
             tracing::warn!(task_id = %one.id, owner = %one.owner, "take over from a lost worker");
-            tasks.extend(store.steal_task(one.id, one.version, one.lease, &self.name).await?);
+            tasks.extend(
+                store
+                    .steal_task(one.id, one.version, one.lease, &self.name)
+                    .await?,
+            );
         }
         Ok(tasks)
     }
@@ -125,8 +145,11 @@ impl Worker {
     pub async fn take_over_all(&self) -> Result<Vec<Task>, RunError> {
         let mut tasks = Vec::new();
         for one in self.services.store.list_running().await? {
-            let stolen =
-                self.services.store.steal_task(one.id, one.version, one.lease, &self.name).await?;
+            let stolen = self
+                .services
+                .store
+                .steal_task(one.id, one.version, one.lease, &self.name)
+                .await?;
             tasks.extend(stolen);
         }
         Ok(tasks)
@@ -212,7 +235,9 @@ impl Worker {
             return Ok(None);
         }
         let commit = self.commit(task, self.services.clock.monotonic());
-        Ok(Some(commit.cancelled("the object is being deleted; the delete cleans up")))
+        Ok(Some(commit.cancelled(
+            "the object is being deleted; the delete cleans up",
+        )))
     }
 
     /// Takes the task's locks before its first step.
@@ -330,19 +355,27 @@ fn apply(task: &mut Task, commit: StepCommit, version: u64) {
 }
 
 fn is_spent(commit: &Commit<'_>) -> bool {
-    let tries = commit.policy.retries.is_some_and(|max| commit.task.attempt >= max);
+    let tries = commit
+        .policy
+        .retries
+        .is_some_and(|max| commit.task.attempt >= max);
     tries || is_late(commit)
 }
 
 fn is_late(commit: &Commit<'_>) -> bool {
-    commit.deadline().is_some_and(|deadline| commit.now >= deadline)
+    commit
+        .deadline()
+        .is_some_and(|deadline| commit.now >= deadline)
 }
 
 fn late(commit: &Commit<'_>, wait: &WaitFor) -> Failure {
     let seconds = commit.policy.deadline_seconds.unwrap_or(0);
     let step = step_name(&commit.task.step);
     Failure {
-        message: format!("step {step} did not end within {seconds} s: {}", wait.message),
+        message: format!(
+            "step {step} did not end within {seconds} s: {}",
+            wait.message
+        ),
         details: format!("{} to be ended by {}", wait.reason, wait.unblocked_by),
     }
 }
@@ -367,4 +400,3 @@ fn give_up(
         Err(_) => (commit.stuck("its step cannot be read"), false),
     }
 }
-

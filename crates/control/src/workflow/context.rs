@@ -68,7 +68,9 @@ impl Context<'_> {
         &self,
         call: impl Future<Output = Result<T, GuestError>> + Send,
     ) -> Result<Result<T, GuestError>, StepError> {
-        let late = || GuestError::Unreachable { why: "it did not answer in time".to_owned() };
+        let late = || GuestError::Unreachable {
+            why: "it did not answer in time".to_owned(),
+        };
         Ok(self.outside(call).await?.unwrap_or_else(|| Err(late())))
     }
 
@@ -141,7 +143,9 @@ impl Context<'_> {
 
 /// What a step does about a failing store: nothing, its lease ends and another try begins.
 pub(super) fn store_failed(error: &StoreError) -> StepError {
-    StepError::Store { why: error.to_string() }
+    StepError::Store {
+        why: error.to_string(),
+    }
 }
 
 fn provider_failed(what: &'static str, error: &ProviderError) -> StepError {

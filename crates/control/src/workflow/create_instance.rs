@@ -122,18 +122,18 @@ impl Workflow for CreateInstance {
     ) -> StepResult<Step> {
         let graph = context.graph(input.instance_id).await?;
         Ok(match step {
-            Step::EnsureNetwork => {
-                parts::ensure_network(context, &graph).await?.then(Step::EnsureVolume)
-            }
-            Step::EnsureVolume => {
-                parts::ensure_volume(context, &graph).await?.then(Step::EnsureServer)
-            }
-            Step::EnsureServer => {
-                parts::ensure_server(context, &graph).await?.then(Step::EnsureEndpoint)
-            }
-            Step::EnsureEndpoint => {
-                parts::ensure_endpoint(context, &graph).await?.then(Step::EnrolGuest)
-            }
+            Step::EnsureNetwork => parts::ensure_network(context, &graph)
+                .await?
+                .then(Step::EnsureVolume),
+            Step::EnsureVolume => parts::ensure_volume(context, &graph)
+                .await?
+                .then(Step::EnsureServer),
+            Step::EnsureServer => parts::ensure_server(context, &graph)
+                .await?
+                .then(Step::EnsureEndpoint),
+            Step::EnsureEndpoint => parts::ensure_endpoint(context, &graph)
+                .await?
+                .then(Step::EnrolGuest),
             Step::EnrolGuest => parts::enrol(context, &graph).await?.then(Step::PushSpec),
             Step::PushSpec => match parts::push_spec(context, &graph).await? {
                 Ok(version) => Stepped::next(Step::AwaitEngine { version }, Vec::new()),
@@ -147,15 +147,15 @@ impl Workflow for CreateInstance {
                 Part::Ready(writes) => finish(context, input, writes),
                 waiting @ Part::Waiting(_) => waiting.then(Step::Finish),
             },
-            Step::UndoEndpoint => {
-                parts::delete_endpoints(context, &graph).await?.then(Step::UndoServer)
-            }
-            Step::UndoServer => {
-                parts::delete_servers(context, &graph).await?.then(Step::UndoVolume)
-            }
-            Step::UndoVolume => {
-                parts::delete_volumes(context, &graph).await?.then(Step::MarkFailed)
-            }
+            Step::UndoEndpoint => parts::delete_endpoints(context, &graph)
+                .await?
+                .then(Step::UndoServer),
+            Step::UndoServer => parts::delete_servers(context, &graph)
+                .await?
+                .then(Step::UndoVolume),
+            Step::UndoVolume => parts::delete_volumes(context, &graph)
+                .await?
+                .then(Step::MarkFailed),
             Step::MarkFailed => mark_failed(context, input),
         })
     }
@@ -189,12 +189,20 @@ fn finish(
         fault: None,
     });
     writes.extend(input.commands_secret.map(Write::EraseSecret));
-    writes.push(context.event("instance.created", Severity::Info, "the instance is in service"));
+    writes.push(context.event(
+        "instance.created",
+        Severity::Info,
+        "the instance is in service",
+    ));
     Stepped::done(writes)
 }
 
 fn mark_failed(context: &Context<'_>, input: &CreateInstanceInput) -> Stepped<Step> {
-    let message = context.task.error.clone().unwrap_or_else(|| "creation failed".to_owned());
+    let message = context
+        .task
+        .error
+        .clone()
+        .unwrap_or_else(|| "creation failed".to_owned());
     let fault = Fault {
         message: format!("{message}; delete the instance and create it again once it is mended"),
         details: message.clone(),
@@ -206,7 +214,9 @@ fn mark_failed(context: &Context<'_>, input: &CreateInstanceInput) -> Stepped<St
             lifecycle: Lifecycle::Failed,
             fault: Some(fault),
         },
-        Write::ReleaseQuota { instance_id: input.instance_id },
+        Write::ReleaseQuota {
+            instance_id: input.instance_id,
+        },
         context.event("instance.create_failed", Severity::Error, message),
     ];
     writes.extend(input.commands_secret.map(Write::EraseSecret));

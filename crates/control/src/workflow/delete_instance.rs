@@ -92,15 +92,15 @@ impl Workflow for DeleteInstance {
     ) -> StepResult<Step> {
         let graph = context.graph(input.instance_id).await?;
         Ok(match step {
-            Step::DeleteEndpoint => {
-                parts::delete_endpoints(context, &graph).await?.then(Step::DeleteServer)
-            }
-            Step::DeleteServer => {
-                parts::delete_servers(context, &graph).await?.then(Step::DeleteVolume)
-            }
-            Step::DeleteVolume => {
-                parts::delete_volumes(context, &graph).await?.then(Step::DeleteNetwork)
-            }
+            Step::DeleteEndpoint => parts::delete_endpoints(context, &graph)
+                .await?
+                .then(Step::DeleteServer),
+            Step::DeleteServer => parts::delete_servers(context, &graph)
+                .await?
+                .then(Step::DeleteVolume),
+            Step::DeleteVolume => parts::delete_volumes(context, &graph)
+                .await?
+                .then(Step::DeleteNetwork),
             Step::DeleteNetwork => delete_network(context, &graph).await?,
             Step::Finish => finish(context, input),
         })
@@ -130,7 +130,10 @@ async fn delete_network(
 
 fn finish(context: &Context<'_>, input: &DeleteInstanceInput) -> Stepped<Step> {
     Stepped::done(vec![
-        Write::FinishDelete { instance_id: input.instance_id, at: context.now() },
+        Write::FinishDelete {
+            instance_id: input.instance_id,
+            at: context.now(),
+        },
         context.event("instance.deleted", Severity::Info, "the instance is gone"),
     ])
 }

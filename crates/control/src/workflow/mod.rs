@@ -56,12 +56,18 @@ pub struct StepPolicy {
 impl StepPolicy {
     /// Given up after `seconds`, or after 20 failed tries.
     pub const fn within(seconds: u32) -> Self {
-        Self { deadline_seconds: Some(seconds), retries: Some(20) }
+        Self {
+            deadline_seconds: Some(seconds),
+            retries: Some(20),
+        }
     }
 
     /// Never given up: undoing and deleting have to end some day.
     pub const fn forever() -> Self {
-        Self { deadline_seconds: None, retries: None }
+        Self {
+            deadline_seconds: None,
+            retries: None,
+        }
     }
 }
 

@@ -81,19 +81,29 @@ pub enum StepError {
 impl StepError {
     /// A failure that may pass.
     pub fn retry(message: impl Into<String>, details: impl ToString) -> Self {
-        Self::Retry(Failure { message: message.into(), details: details.to_string() })
+        Self::Retry(Failure {
+            message: message.into(),
+            details: details.to_string(),
+        })
     }
 
     /// A failure that will not pass by itself.
     pub fn fatal(message: impl Into<String>, details: impl ToString) -> Self {
-        Self::Fatal(Failure { message: message.into(), details: details.to_string() })
+        Self::Fatal(Failure {
+            message: message.into(),
+            details: details.to_string(),
+        })
     }
 }
 
 impl<S> Stepped<S> {
     #[track_caller]
     fn new(outcome: Outcome<S>, writes: Vec<Write>) -> Self {
-        Self { outcome, writes, source: Location::caller() }
+        Self {
+            outcome,
+            writes,
+            source: Location::caller(),
+        }
     }
 
     /// Goes on with `step`, writing `writes`.
@@ -117,7 +127,10 @@ impl<S> Stepped<S> {
     /// Gives up and undoes.
     #[track_caller]
     pub fn unwind(message: impl Into<String>, details: impl ToString) -> Self {
-        let failure = Failure { message: message.into(), details: details.to_string() };
+        let failure = Failure {
+            message: message.into(),
+            details: details.to_string(),
+        };
         Self::new(Outcome::Unwind(failure), Vec::new())
     }
 
@@ -136,6 +149,10 @@ impl<S> Stepped<S> {
             Outcome::Unwind(failure) => Outcome::Unwind(failure),
             Outcome::Failed => Outcome::Failed,
         };
-        Stepped { outcome, writes: self.writes, source: self.source }
+        Stepped {
+            outcome,
+            writes: self.writes,
+            source: self.source,
+        }
     }
 }

@@ -46,7 +46,10 @@ impl Part {
     fn of_provider<T>(progress: Progress<T>, ready: impl FnOnce(T) -> Vec<Write>) -> Self {
         match progress {
             Progress::Ready(value) => Self::Ready(ready(value)),
-            Progress::Pending { reason, poll_after_ms } => Self::Waiting(WaitFor {
+            Progress::Pending {
+                reason,
+                poll_after_ms,
+            } => Self::Waiting(WaitFor {
                 after_ms: poll_after_ms,
                 reason: "provider.working",
                 message: reason,
@@ -129,7 +132,9 @@ pub(super) async fn ensure_network(
         tracker_address,
     };
     let provider = &context.services.provider;
-    let progress = context.provider("make network", provider.ensure_network(&spec)).await?;
+    let progress = context
+        .provider("make network", provider.ensure_network(&spec))
+        .await?;
     Ok(Part::of_provider(progress, |()| Vec::new()))
 }
 
@@ -152,7 +157,9 @@ pub(super) async fn ensure_volume(
             .map_or(Origin::Empty, |root| Origin::Template { root }),
     };
     let provider = &context.services.provider;
-    let progress = context.provider("make volume", provider.ensure_volume(&spec)).await?;
+    let progress = context
+        .provider("make volume", provider.ensure_volume(&spec))
+        .await?;
     let mut row = volume.clone();
     Ok(Part::of_provider(progress, |made| {
         row.presence = Presence::Present;
@@ -172,7 +179,9 @@ pub(super) async fn ensure_server(
     }
     let spec = server_spec(context, graph).await?;
     let provider = &context.services.provider;
-    let progress = context.provider("start server", provider.ensure_server(&spec)).await?;
+    let progress = context
+        .provider("start server", provider.ensure_server(&spec))
+        .await?;
     let mut row = server(graph)?.clone();
     let known = link(graph, row.id).cloned();
     let link_id = context.services.new_uuid();
@@ -204,8 +213,13 @@ async fn server_spec(
         .flavor
         .as_ref()
         .ok_or_else(|| StepError::fatal("the instance's flavor was removed", "no flavor row"))?;
-    let limits = Limits { memory_mib: flavor.memory_mib, vcpus: flavor.vcpus };
-    let link_ca = authority::link(context.services).await.map_err(authority_failed)?;
+    let limits = Limits {
+        memory_mib: flavor.memory_mib,
+        vcpus: flavor.vcpus,
+    };
+    let link_ca = authority::link(context.services)
+        .await
+        .map_err(authority_failed)?;
     let boot = Boot {
         protocol: PROTOCOL,
         server_id: row.id.to_string(),
@@ -265,7 +279,9 @@ pub(super) async fn ensure_endpoint(
         target: Some(server(graph)?.id),
     };
     let provider = &context.services.provider;
-    let progress = context.provider("lead endpoint", provider.ensure_endpoint(&spec)).await?;
+    let progress = context
+        .provider("lead endpoint", provider.ensure_endpoint(&spec))
+        .await?;
     let mut row = row.clone();
     Ok(Part::of_provider(progress, |made| {
         row.published = made.published.map(|at| Published {
@@ -279,10 +295,7 @@ pub(super) async fn ensure_endpoint(
 }
 
 /// Signs the guest's link key and pins it, unless that was done.
-pub(super) async fn enrol(
-    context: &Context<'_>,
-    graph: &InstanceGraph,
-) -> Result<Part, StepError> {
+pub(super) async fn enrol(context: &Context<'_>, graph: &InstanceGraph) -> Result<Part, StepError> {
     let mut guest = guest_address(context, graph)?;
     let guests = &context.services.guests;
     let (asked, shown) = match context.guest(guests.enrolment(&guest)).await? {
@@ -291,15 +304,31 @@ pub(super) async fn enrol(
         Err(error) => return Err(guest_failed("enrol guest", &error)),
     };
     if asked.server_id != guest.server_id.to_string() {
-        return Err(StepError::fatal("another guest answers on the link", asked.server_id));
+        return Err(StepError::fatal(
+            "another guest answers on the link",
+            asked.server_id,
+        ));
     }
-    let ca = authority::link(context.services).await.map_err(authority_failed)?;
+    let ca = authority::link(context.services)
+        .await
+        .map_err(authority_failed)?;
     let name = guest_name(guest.server_id);
-    let alt = AltNames { names: vec![name.clone()], addresses: Vec::new() };
+    let alt = AltNames {
+        names: vec![name.clone()],
+        addresses: Vec::new(),
+    };
     let cert = ca
-        .sign_request(&asked.link_csr_pem, &name, &alt, Usage::Server, context.now())
+        .sign_request(
+            &asked.link_csr_pem,
+            &name,
+            &alt,
+            Usage::Server,
+            context.now(),
+        )
         .map_err(|e| StepError::retry("sign the guest's key", e))?;
-    let enrolled = Enrolled { link_cert_pem: cert };
+    let enrolled = Enrolled {
+        link_cert_pem: cert,
+    };
     match context.guest(guests.enrol(&guest, &enrolled)).await? {
         Ok(()) => {}
         Err(GuestError::Unreachable { why }) => return Ok(not_yet(&why)),
@@ -316,7 +345,11 @@ pub(super) async fn enrol(
 
 fn not_yet(why: &str) -> Part {
     tracing::debug!(why, "guest does not answer yet");
-    guest_wait("guest.starting", "the guest does not answer yet", limits::POLL_MS)
+    guest_wait(
+        "guest.starting",
+        "the guest does not answer yet",
+        limits::POLL_MS,
+    )
 }
 
 /// Tells the guest what should be. Answers the version that it then has to reach.
@@ -326,7 +359,10 @@ pub(super) async fn push_spec(
 ) -> Result<Result<u64, Part>, StepError> {
     let guest = guest_address(context, graph)?;
     let guests = &context.services.guests;
-    let current = match context.guest(guests.status(&guest, 0, std::time::Duration::ZERO)).await? {
+    let current = match context
+        .guest(guests.status(&guest, 0, std::time::Duration::ZERO))
+        .await?
+    {
         Ok(status) => status,
         Err(GuestError::Unreachable { why }) => return Ok(Err(not_yet(&why))),
         Err(error) => return Err(guest_failed("ask guest", &error)),
@@ -371,7 +407,10 @@ async fn spec(
         .await
         .map_err(authority_failed)?;
     let name = format!("{}.coffer", graph.instance.id);
-    let alt = AltNames { names: vec![name.clone()], addresses: listen(endpoint) };
+    let alt = AltNames {
+        names: vec![name.clone()],
+        addresses: listen(endpoint),
+    };
     let cert_pem = ca
         .sign_request(engine_csr_pem, &name, &alt, Usage::Server, context.now())
         .map_err(|e| StepError::retry("sign the engine's key", e))?;
@@ -383,16 +422,24 @@ async fn spec(
         identity: data_volume(graph)?.id.to_string(),
         config: config
             .into_iter()
-            .map(|f| ConfigFile { name: f.name.to_owned(), content: f.content })
+            .map(|f| ConfigFile {
+                name: f.name.to_owned(),
+                content: f.content,
+            })
             .collect(),
-        tls: Some(EngineTls { cert_pem, ca_pem: ca.cert_pem }),
+        tls: Some(EngineTls {
+            cert_pem,
+            ca_pem: ca.cert_pem,
+        }),
     })
 }
 
 /// Addresses at which the engine is reached.
 fn listen(endpoint: &Endpoint) -> Vec<std::net::IpAddr> {
     let published = endpoint.published.map(|p| p.address);
-    std::iter::once(endpoint.network_address).chain(published).collect()
+    std::iter::once(endpoint.network_address)
+        .chain(published)
+        .collect()
 }
 
 /// Waits until the guest has applied `version` and its engine answers.
@@ -406,7 +453,10 @@ pub(super) async fn await_healthy(
     let mut after = 0;
     // The first answer may be of any age; the second is news, or the wait is over.
     for _ in 0..2 {
-        match context.guest(guests.status(&guest, after, limits::STATUS_WAIT)).await? {
+        match context
+            .guest(guests.status(&guest, after, limits::STATUS_WAIT))
+            .await?
+        {
             Ok(status) if is_healthy(&status, version) => return Ok(Part::Ready(Vec::new())),
             Ok(status) if status.health == EngineHealth::Crashed => {
                 return Err(StepError::retry(
@@ -419,7 +469,11 @@ pub(super) async fn await_healthy(
             Err(error) => return Err(guest_failed("ask guest", &error)),
         }
     }
-    Ok(guest_wait("engine.starting", "the engine does not answer its probe yet", limits::POLL_MS))
+    Ok(guest_wait(
+        "engine.starting",
+        "the engine does not answer its probe yet",
+        limits::POLL_MS,
+    ))
 }
 
 fn is_healthy(status: &Status, version: u64) -> bool {
@@ -446,17 +500,24 @@ pub(super) async fn run_command(
         timeout_ms: limits::COMMAND_TIMEOUT_MS,
         operation,
     };
-    let state = match context.guest(guests.start_command(&guest, &command)).await? {
+    let state = match context
+        .guest(guests.start_command(&guest, &command))
+        .await?
+    {
         Ok(CommandState::Running) => {
-            context.guest(guests.poll_command(&guest, &command.id, limits::COMMAND_WAIT)).await?
+            context
+                .guest(guests.poll_command(&guest, &command.id, limits::COMMAND_WAIT))
+                .await?
         }
         other => other,
     };
     match state {
         Ok(CommandState::Done) => Ok(Part::Ready(Vec::new())),
-        Ok(CommandState::Running) => {
-            Ok(guest_wait("command.running", format!("{name} is running"), limits::POLL_MS))
-        }
+        Ok(CommandState::Running) => Ok(guest_wait(
+            "command.running",
+            format!("{name} is running"),
+            limits::POLL_MS,
+        )),
         Ok(CommandState::Failed { reason, message }) => {
             Err(StepError::fatal(message, format!("{name}: {reason}")))
         }
@@ -480,7 +541,10 @@ pub(super) async fn read_inventory(
 }
 
 fn put_inventory(graph: &InstanceGraph, inventory: StoredInventory) -> Write {
-    Write::PutInventory { instance_id: graph.instance.id, inventory }
+    Write::PutInventory {
+        instance_id: graph.instance.id,
+        inventory,
+    }
 }
 
 /// Takes the endpoints' addresses away.
@@ -492,8 +556,10 @@ pub(super) async fn delete_endpoints(
     let mut writes = Vec::new();
     for row in &graph.endpoints {
         let call = provider.delete_endpoint(row.id);
-        if let Progress::Pending { reason, poll_after_ms } =
-            context.provider("take endpoint away", call).await?
+        if let Progress::Pending {
+            reason,
+            poll_after_ms,
+        } = context.provider("take endpoint away", call).await?
         {
             return Ok(pending(reason, poll_after_ms));
         }
@@ -511,15 +577,18 @@ pub(super) async fn delete_servers(
     let provider = &context.services.provider;
     for row in &graph.servers {
         let call = provider.delete_server(row.id, row.incarnation);
-        if let Progress::Pending { reason, poll_after_ms } =
-            context.provider("delete server", call).await?
+        if let Progress::Pending {
+            reason,
+            poll_after_ms,
+        } = context.provider("delete server", call).await?
         {
             return Ok(pending(reason, poll_after_ms));
         }
     }
-    let gone = graph.servers.iter().flat_map(|s| {
-        [Write::DeleteLink(s.id), Write::DeleteServer(s.id)]
-    });
+    let gone = graph
+        .servers
+        .iter()
+        .flat_map(|s| [Write::DeleteLink(s.id), Write::DeleteServer(s.id)]);
     Ok(Part::Ready(gone.collect()))
 }
 
@@ -531,13 +600,21 @@ pub(super) async fn delete_volumes(
     let provider = &context.services.provider;
     for row in &graph.volumes {
         let call = provider.delete_volume(row.id, row.incarnation);
-        if let Progress::Pending { reason, poll_after_ms } =
-            context.provider("delete volume", call).await?
+        if let Progress::Pending {
+            reason,
+            poll_after_ms,
+        } = context.provider("delete volume", call).await?
         {
             return Ok(pending(reason, poll_after_ms));
         }
     }
-    Ok(Part::Ready(graph.volumes.iter().map(|v| Write::DeleteVolume(v.id)).collect()))
+    Ok(Part::Ready(
+        graph
+            .volumes
+            .iter()
+            .map(|v| Write::DeleteVolume(v.id))
+            .collect(),
+    ))
 }
 
 fn pending(reason: String, after_ms: u64) -> Part {

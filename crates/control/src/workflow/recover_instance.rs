@@ -98,23 +98,23 @@ impl Workflow for RecoverInstance {
     ) -> StepResult<Step> {
         let graph = context.graph(input.instance_id).await?;
         Ok(match step {
-            Step::EnsureVolume => {
-                parts::ensure_volume(context, &graph).await?.then(Step::EnsureServer)
-            }
-            Step::EnsureServer => {
-                parts::ensure_server(context, &graph).await?.then(Step::EnsureEndpoint)
-            }
-            Step::EnsureEndpoint => {
-                parts::ensure_endpoint(context, &graph).await?.then(Step::EnrolGuest)
-            }
+            Step::EnsureVolume => parts::ensure_volume(context, &graph)
+                .await?
+                .then(Step::EnsureServer),
+            Step::EnsureServer => parts::ensure_server(context, &graph)
+                .await?
+                .then(Step::EnsureEndpoint),
+            Step::EnsureEndpoint => parts::ensure_endpoint(context, &graph)
+                .await?
+                .then(Step::EnrolGuest),
             Step::EnrolGuest => parts::enrol(context, &graph).await?.then(Step::PushSpec),
             Step::PushSpec => match parts::push_spec(context, &graph).await? {
                 Ok(version) => Stepped::next(Step::AwaitEngine { version }, Vec::new()),
                 Err(part) => part.then(Step::PushSpec),
             },
-            Step::AwaitEngine { version } => {
-                parts::await_healthy(context, &graph, version).await?.then(Step::Finish)
-            }
+            Step::AwaitEngine { version } => parts::await_healthy(context, &graph, version)
+                .await?
+                .then(Step::Finish),
             Step::Finish => {
                 let message = format!("the instance is in service again after: {}", input.cause);
                 let event = context.event("instance.recovered", Severity::Warning, message);

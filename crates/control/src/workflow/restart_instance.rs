@@ -99,24 +99,22 @@ impl Workflow for RestartInstance {
     ) -> StepResult<Step> {
         let graph = context.graph(input.instance_id).await?;
         Ok(match step {
-            Step::EnsureServer => {
-                parts::ensure_server(context, &graph).await?.then(Step::EnsureEndpoint)
-            }
-            Step::EnsureEndpoint => {
-                parts::ensure_endpoint(context, &graph).await?.then(Step::PushSpec)
-            }
+            Step::EnsureServer => parts::ensure_server(context, &graph)
+                .await?
+                .then(Step::EnsureEndpoint),
+            Step::EnsureEndpoint => parts::ensure_endpoint(context, &graph)
+                .await?
+                .then(Step::PushSpec),
             Step::PushSpec => match parts::push_spec(context, &graph).await? {
                 Ok(version) => Stepped::next(Step::Restart { version }, Vec::new()),
                 Err(part) => part.then(Step::PushSpec),
             },
-            Step::Restart { version } => {
-                parts::run_command(context, &graph, 0, Operation::Restart)
-                    .await?
-                    .then(Step::AwaitEngine { version })
-            }
-            Step::AwaitEngine { version } => {
-                parts::await_healthy(context, &graph, version).await?.then(Step::Finish)
-            }
+            Step::Restart { version } => parts::run_command(context, &graph, 0, Operation::Restart)
+                .await?
+                .then(Step::AwaitEngine { version }),
+            Step::AwaitEngine { version } => parts::await_healthy(context, &graph, version)
+                .await?
+                .then(Step::Finish),
             Step::Finish => {
                 let event = context.event("instance.restarted", Severity::Info, "restarted");
                 Stepped::done(vec![set_active(input, None), event])
@@ -125,7 +123,11 @@ impl Workflow for RestartInstance {
                 let error = context.task.error.clone().unwrap_or_default();
                 let event =
                     context.event("instance.restart_failed", Severity::Error, error.clone());
-                let fault = Fault { details: error.clone(), message: error, at: context.now() };
+                let fault = Fault {
+                    details: error.clone(),
+                    message: error,
+                    at: context.now(),
+                };
                 Stepped::failed(vec![set_active(input, Some(fault)), event])
             }
         })
@@ -133,5 +135,9 @@ impl Workflow for RestartInstance {
 }
 
 fn set_active(input: &RestartInstanceInput, fault: Option<Fault>) -> Write {
-    Write::SetLifecycle { instance_id: input.instance_id, lifecycle: Lifecycle::Active, fault }
+    Write::SetLifecycle {
+        instance_id: input.instance_id,
+        lifecycle: Lifecycle::Active,
+        fault,
+    }
 }

@@ -85,7 +85,8 @@ impl Workflow for RunCommands {
         let graph = context.graph(input.instance_id).await?;
         Ok(match step {
             Step::Run { index } => {
-                let commands = vault::open_commands(context.services, input.commands_secret).await?;
+                let commands =
+                    vault::open_commands(context.services, input.commands_secret).await?;
                 match commands.into_iter().nth(index) {
                     Some(operation) => parts::run_command(context, &graph, index, operation)
                         .await?
@@ -112,8 +113,14 @@ async fn finish(
     mut writes: Vec<Write>,
 ) -> Result<Stepped<Step>, StepError> {
     let commands = vault::open_commands(context.services, input.commands_secret).await?;
-    if commands.iter().any(|c| matches!(c, Operation::EnableRoot { .. })) {
-        writes.push(Write::SetRootEnabled { instance_id: input.instance_id, at: context.now() });
+    if commands
+        .iter()
+        .any(|c| matches!(c, Operation::EnableRoot { .. }))
+    {
+        writes.push(Write::SetRootEnabled {
+            instance_id: input.instance_id,
+            at: context.now(),
+        });
     }
     let names: Vec<_> = commands.iter().map(Operation::name).collect();
     writes.push(Write::EraseSecret(input.commands_secret));

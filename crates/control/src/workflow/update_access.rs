@@ -87,16 +87,16 @@ impl Workflow for UpdateAccess {
     ) -> StepResult<Step> {
         let graph = context.graph(input.instance_id).await?;
         Ok(match step {
-            Step::EnsureEndpoint => {
-                parts::ensure_endpoint(context, &graph).await?.then(Step::PushSpec)
-            }
+            Step::EnsureEndpoint => parts::ensure_endpoint(context, &graph)
+                .await?
+                .then(Step::PushSpec),
             Step::PushSpec => match parts::push_spec(context, &graph).await? {
                 Ok(version) => Stepped::next(Step::AwaitEngine { version }, Vec::new()),
                 Err(part) => part.then(Step::PushSpec),
             },
-            Step::AwaitEngine { version } => {
-                parts::await_healthy(context, &graph, version).await?.then(Step::Finish)
-            }
+            Step::AwaitEngine { version } => parts::await_healthy(context, &graph, version)
+                .await?
+                .then(Step::Finish),
             Step::Finish => {
                 let event = context.event("instance.access_updated", Severity::Info, "as asked");
                 Stepped::done(vec![set_active(input, None), event])
@@ -104,7 +104,11 @@ impl Workflow for UpdateAccess {
             Step::MarkFailed => {
                 let error = context.task.error.clone().unwrap_or_default();
                 let event = context.event("instance.access_failed", Severity::Error, error.clone());
-                let fault = Fault { details: error.clone(), message: error, at: context.now() };
+                let fault = Fault {
+                    details: error.clone(),
+                    message: error,
+                    at: context.now(),
+                };
                 Stepped::failed(vec![set_active(input, Some(fault)), event])
             }
         })
@@ -112,5 +116,9 @@ impl Workflow for UpdateAccess {
 }
 
 fn set_active(input: &UpdateAccessInput, fault: Option<Fault>) -> Write {
-    Write::SetLifecycle { instance_id: input.instance_id, lifecycle: Lifecycle::Active, fault }
+    Write::SetLifecycle {
+        instance_id: input.instance_id,
+        lifecycle: Lifecycle::Active,
+        fault,
+    }
 }

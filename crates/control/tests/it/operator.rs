@@ -73,6 +73,35 @@ async fn what_is_in_use_stays() {
 }
 
 #[tokio::test]
+async fn an_admin_cannot_lock_the_own_door() {
+    let world = World::new().await;
+    let root = world.root().await;
+    let project = format!("/admin/projects/{}", root.project);
+    let closed = json!({ "project": { "enabled": false } });
+    world
+        .call(&root, "PATCH", &project, closed)
+        .await
+        .fault(409, "conflict");
+    world.delete(&root, &project).await.fault(409, "conflict");
+    let closed = json!({ "user": { "enabled": false } });
+    world
+        .call(&root, "PATCH", "/admin/users/root", closed)
+        .await
+        .fault(409, "conflict");
+    world
+        .delete(&root, "/admin/users/root")
+        .await
+        .fault(409, "conflict");
+    let role = format!("{project}/users/root/roles/admin");
+    world.delete(&root, &role).await.fault(409, "conflict");
+    let renamed = json!({ "project": { "description": "still here" } });
+    world
+        .call(&root, "PATCH", &project, renamed)
+        .await
+        .expect(200);
+}
+
+#[tokio::test]
 async fn sizes_and_places_come_and_go() {
     let world = World::new().await;
     let (alice, root) = (world.alice().await, world.root().await);

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-
 /// An enum stored and shown by a word: `as_str`, `FromStr`, `Display`, and the list of all.
 #[macro_export]
 macro_rules! word_enum {
-    ($(#[$doc:meta])* $name:ident, $kind:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal {
+        $($(#[$vdoc:meta])* $variant:ident = $word:literal,)*
+    }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum $name { $($(#[$vdoc])* $variant,)* }
@@ -185,10 +186,12 @@ impl Lifecycle {
 
     /// Whether the server of an instance in this state should be running.
     pub const fn wants_server(self) -> bool {
-        !matches!(self, Self::Stopped | Self::Deleting | Self::Deleted | Self::Building)
+        !matches!(
+            self,
+            Self::Stopped | Self::Deleting | Self::Deleted | Self::Building
+        )
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -207,7 +210,10 @@ mod tests {
     #[test]
     fn active_and_healthy_is_what_terraform_waits_for() {
         let (status, operating) = public_status(Lifecycle::Active, Health::Healthy);
-        assert_eq!((status.as_str(), operating.to_string().as_str()), ("ACTIVE", "HEALTHY"));
+        assert_eq!(
+            (status.as_str(), operating.to_string().as_str()),
+            ("ACTIVE", "HEALTHY")
+        );
     }
 
     #[test]

@@ -35,7 +35,11 @@ impl Network {
     /// (network, tracker) and the last (broadcast) are never given out.
     pub fn free_address(&self, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
         (2..u32::MAX)
-            .map_while(|n| self.subnet.nth(n).filter(|_| self.subnet.nth(n + 1).is_some()))
+            .map_while(|n| {
+                self.subnet
+                    .nth(n)
+                    .filter(|_| self.subnet.nth(n + 1).is_some())
+            })
             .find(|address| !taken.contains(address))
     }
 }

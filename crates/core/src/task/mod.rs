@@ -81,12 +81,20 @@ pub struct LockRequest {
 impl LockRequest {
     /// The lock on an instance.
     pub fn instance(id: InstanceId, mode: LockMode) -> Self {
-        Self { kind: LockKind::Instance, id: id.to_string(), mode }
+        Self {
+            kind: LockKind::Instance,
+            id: id.to_string(),
+            mode,
+        }
     }
 
     /// The lock on a set.
     pub fn set(id: SetId, mode: LockMode) -> Self {
-        Self { kind: LockKind::Set, id: id.to_string(), mode }
+        Self {
+            kind: LockKind::Set,
+            id: id.to_string(),
+            mode,
+        }
     }
 }
 

@@ -145,8 +145,8 @@ impl LocalProvider {
     /// pool in a file go if `is_final`: for a Coffer that leaves the host, after its servers are
     /// gone.
     pub async fn close(&self, is_final: bool) -> Result<()> {
-        let jobs: Vec<_> = self.jobs().drain().collect();
-        for (root, job) in jobs {
+        let making: Vec<_> = self.making().drain().collect();
+        for (root, job) in making {
             while !job.is_finished() {
                 let name = root.clone();
                 self.on_host(move |host| {
@@ -171,7 +171,7 @@ impl LocalProvider {
         .await
     }
 
-    fn jobs(&self) -> std::sync::MutexGuard<'_, HashMap<String, JoinHandle<Result<bool>>>> {
+    fn making(&self) -> std::sync::MutexGuard<'_, HashMap<String, JoinHandle<Result<bool>>>> {
         // A panic while it was held leaves a map that is still whole.
         self.templates
             .lock()
@@ -189,18 +189,18 @@ impl LocalProvider {
     /// Sees to it that a root's template is there; `false` while it is being made.
     async fn ensure_template(&self, root: &str) -> Result<bool> {
         if template::file_of(&self.host, root).exists() {
-            self.jobs().remove(root);
+            self.making().remove(root);
             return Ok(true);
         }
         let ended = {
-            let mut jobs = self.jobs();
-            match jobs.get(root) {
+            let mut making = self.making();
+            match making.get(root) {
                 Some(job) if !job.is_finished() => return Ok(false),
-                Some(_) => jobs.remove(root),
+                Some(_) => making.remove(root),
                 None => {
                     let (host, name) = (Arc::clone(&self.host), root.to_owned());
                     let job = spawn_blocking(move || template::make(&host, &name));
-                    jobs.insert(root.to_owned(), job);
+                    making.insert(root.to_owned(), job);
                     return Ok(false);
                 }
             }

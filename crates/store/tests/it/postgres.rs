@@ -22,7 +22,8 @@ bin=$1 dir=$2
 as_postgres() { if [ "$(id -u)" = 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi; }
 trap 'rm -rf "$dir"' EXIT
 [ "$(id -u)" != 0 ] || chown postgres "$dir"
-as_postgres "$bin/initdb" -D "$dir/data" -U postgres -A trust -N -E UTF8 --locale=C.UTF-8 >"$dir/log" 2>&1 \
+as_postgres "$bin/initdb" -D "$dir/data" -U postgres -A trust -N -E UTF8 \
+        --locale=C.UTF-8 >"$dir/log" 2>&1 \
     || { cat "$dir/log" >&2; exit 1; }
 as_postgres "$bin/pg_ctl" -D "$dir/data" -w -t 60 -l "$dir/data/log" start >"$dir/log" 2>&1 -o \
     "-c listen_addresses= -c unix_socket_directories=$dir -c max_connections=400 -c fsync=off" \

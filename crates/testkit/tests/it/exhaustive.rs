@@ -8,8 +8,12 @@ use coffer_testkit::world::World;
 use crate::scenario::Scenario;
 
 /// Kinds that strike at every step.
-const AT_EVERY_STEP: &[Kind] =
-    &[Kind::CrashBeforeCommit, Kind::CrashAfterCommit, Kind::Delete, Kind::ServerDies];
+const AT_EVERY_STEP: &[Kind] = &[
+    Kind::CrashBeforeCommit,
+    Kind::CrashAfterCommit,
+    Kind::Delete,
+    Kind::ServerDies,
+];
 
 /// Kinds that strike at steps that call the outside, and how often.
 const AT_CALLS: &[(Kind, u32)] = &[
@@ -25,7 +29,10 @@ const AT_CALLS: &[(Kind, u32)] = &[
 
 /// Steps that a plain run of the scenario goes through.
 async fn steps(scenario: Scenario) -> (BTreeSet<String>, BTreeSet<String>) {
-    let world = scenario.play(1, Faults::exact(scenario.strikes())).await.unwrap();
+    let world = scenario
+        .play(1, Faults::exact(scenario.strikes()))
+        .await
+        .unwrap();
     let calls = world
         .faults
         .calls()
@@ -61,7 +68,10 @@ async fn strike(scenario: Scenario, step: &str, kind: Kind, times: u32) -> (Worl
         .play_bounded(Faults::exact(strikes), times == u32::MAX)
         .await
         .unwrap_or_else(|e| panic!("{label}: {e}"));
-    world.check().await.unwrap_or_else(|e| panic!("{label}: {e}"));
+    world
+        .check()
+        .await
+        .unwrap_or_else(|e| panic!("{label}: {e}"));
     let at = format!("{}/{step}", scenario.workflow());
     let fired = world
         .faults
@@ -108,7 +118,11 @@ async fn exhaust(scenario: Scenario) {
             struck += fired;
         }
     }
-    println!("{scenario:?}: {} steps, {} with calls, {struck} faults", all.len(), calls.len());
+    println!(
+        "{scenario:?}: {} steps, {} with calls, {struck} faults",
+        all.len(),
+        calls.len()
+    );
 }
 
 macro_rules! exhaust {
@@ -132,5 +146,9 @@ exhaust! {
 
 #[test]
 fn every_scenario_is_exhausted() {
-    assert_eq!(Scenario::ALL.len(), 7, "add the new scenario to the list above");
+    assert_eq!(
+        Scenario::ALL.len(),
+        7,
+        "add the new scenario to the list above"
+    );
 }

@@ -1,5 +1,7 @@
 //! Workflows under simulated faults: every step under every fault, then random schedules by seed.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic on purpose")]
+
 mod exhaustive;
 mod scenario;
 mod seeds;

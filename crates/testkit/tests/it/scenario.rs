@@ -93,10 +93,12 @@ impl Scenario {
     }
 }
 
-async fn lifecycle(
-    world: &World,
-    id: coffer_core::id::InstanceId,
-) -> Result<Lifecycle, String> {
-    let instance = world.services.store.find_instance(id).await.map_err(|e| e.to_string())?;
+async fn lifecycle(world: &World, id: coffer_core::id::InstanceId) -> Result<Lifecycle, String> {
+    let instance = world
+        .services
+        .store
+        .find_instance(id)
+        .await
+        .map_err(|e| e.to_string())?;
     Ok(instance.map_or(Lifecycle::Deleted, |i| i.lifecycle))
 }

@@ -5,14 +5,14 @@
 //! | route | meaning |
 //! | --- | --- |
 //! | `GET /v1/enrol` | [`Enrolment`]: the guest's certificate requests, made with keys it keeps |
-//! | `PUT /v1/enrol` | [`Enrolled`]: the signed certificates; from then on only pinned peers |
+//! | `PUT /v1/enrol` | [`Enrolled`]: the signed certificates; then only pinned peers |
 //! | `PUT /v1/spec` | [`Spec`]: what should be; answers [`SpecAccepted`], 409 if older than known |
-//! | `GET /v1/status?after=N&wait_ms=M` | [`Status`] as soon as its sequence exceeds N, or at M ms |
+//! | `GET /v1/status?after=N&wait_ms=M` | [`Status`] once its sequence exceeds N, or at M ms |
 //! | `POST /v1/commands` | [`Command`]: starts it once per id; answers [`CommandState`] |
 //! | `GET /v1/commands/{id}?wait_ms=M` | [`CommandState`]; 404 if unknown |
 //! | `DELETE /v1/commands/{id}` | forget an ended command, stop a running one |
 //! | `GET /v1/inventory?after=NAME&limit=N` | [`InventoryPage`] |
-//! | `POST /v1/sessions` | [`SessionRequest`]: chunked answer of [`SessionEvent`] lines; what it holds ends with the connection |
+//! | `POST /v1/sessions` | [`SessionRequest`]: lines of [`SessionEvent`] until the link dies |
 //! | `POST /v1/streams` | [`StreamRequest`]: opens a stream, answers [`StreamState`] |
 //! | `GET /v1/streams/{id}?offset=N` | bytes from the offset; back-pressure is TCP's |
 //! | `PUT /v1/streams/{id}?offset=N` | bytes towards the guest; answers [`StreamState`] |
@@ -241,7 +241,9 @@ pub struct UserSpec {
 
 impl std::fmt::Debug for UserSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UserSpec").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("UserSpec")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -262,7 +264,9 @@ pub struct UserChange {
 
 impl std::fmt::Debug for UserChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UserChange").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("UserChange")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -19,12 +19,18 @@ fn a_second_coffer_names_the_holder() -> Result<()> {
 fn mistakes_in_the_configuration_are_told_at_once() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("coffer.toml");
-    std::fs::write(&file, "[api]\nlisten_adress = \"127.0.0.1:1\"\n[log]\nformat = \"xml\"\n")?;
+    std::fs::write(
+        &file,
+        "[api]\nlisten_adress = \"127.0.0.1:1\"\n[log]\nformat = \"xml\"\n",
+    )?;
     let path = file.display().to_string();
     let coffer = binary("coffer")?.display().to_string();
     let refused = Program::new(&coffer, ["config", "--config", &path]).run()?;
     for word in ["listen_adress", "listen", "format"] {
-        ensure!(refused.code != 0 && refused.err.contains(word), "{word}: {refused:?}");
+        ensure!(
+            refused.code != 0 && refused.err.contains(word),
+            "{word}: {refused:?}"
+        );
     }
     Ok(())
 }
@@ -41,9 +47,28 @@ fn bad_requests_are_refused_and_change_nothing() -> Result<()> {
     let with = |extra: &[&'static str]| [&base[..], extra].concat();
     for words in [
         with(&["--flavor", "no-such-flavor"]),
-        with(&["--flavor", "small", "--nic", "net-id=00000000-0000-0000-0000-000000000000"]),
-        vec!["--flavor", "small", "--datastore", "postgresql", "--datastore-version", "3"],
-        vec!["--flavor", "small", "--datastore", "dbase", "--datastore-version", "3"],
+        with(&[
+            "--flavor",
+            "small",
+            "--nic",
+            "net-id=00000000-0000-0000-0000-000000000000",
+        ]),
+        vec![
+            "--flavor",
+            "small",
+            "--datastore",
+            "postgresql",
+            "--datastore-version",
+            "3",
+        ],
+        vec![
+            "--flavor",
+            "small",
+            "--datastore",
+            "dbase",
+            "--datastore-version",
+            "3",
+        ],
     ] {
         let refused = create(&words)?;
         ensure!(refused.code != 0, "{refused:?}");
@@ -51,7 +76,10 @@ fn bad_requests_are_refused_and_change_nothing() -> Result<()> {
     let listed = coffer.coffer(&["--json", "instance", "list"])?.json()?;
     ensure!(listed.as_array().is_some_and(Vec::is_empty), "{listed}");
     let quota = coffer.coffer(&["status"])?.ok()?;
-    let line = quota.lines().find(|l| l.starts_with("instances")).context("no quota")?;
+    let line = quota
+        .lines()
+        .find(|l| l.starts_with("instances"))
+        .context("no quota")?;
     let held: Vec<_> = line.split_whitespace().collect();
     ensure!(held[1] == "0" && held[2] == "0", "{line}");
     Ok(())
@@ -59,15 +87,25 @@ fn bad_requests_are_refused_and_change_nothing() -> Result<()> {
 
 #[test]
 fn a_damaged_root_is_named_and_mended() -> Result<()> {
-    let roots = tempfile::Builder::new().prefix("coffer-roots-").tempdir_in("/var/tmp")?;
+    let roots = tempfile::Builder::new()
+        .prefix("coffer-roots-")
+        .tempdir_in("/var/tmp")?;
     let shared = std::path::Path::new("/var/cache/coffer/roots");
     let source = shared.display().to_string();
     let target = roots.path().display().to_string();
-    Program::new("cp", ["-a", &format!("{source}/."), &target]).run()?.ok()?;
+    Program::new("cp", ["-a", &format!("{source}/."), &target])
+        .run()?
+        .ok()?;
     let set = format!("local.roots_dir={target}");
     let coffer = Coffer::start_with(&["--set", &set])?;
-    let postgres = Program::new("find", [&target, "-path", "*17/bin/postgres"]).run()?.ok()?;
-    let file = postgres.lines().next().context("no postgres in the root")?.to_owned();
+    let postgres = Program::new("find", [&target, "-path", "*17/bin/postgres"])
+        .run()?
+        .ok()?;
+    let file = postgres
+        .lines()
+        .next()
+        .context("no postgres in the root")?
+        .to_owned();
     std::fs::rename(&file, format!("{file}.away"))?;
     let words = ["instance", "create", "db1", "--flavor", "small", "--wait"];
     let failed = coffer.coffer(&words)?;
@@ -75,7 +113,9 @@ fn a_damaged_root_is_named_and_mended() -> Result<()> {
     let shown = coffer.coffer(&["instance", "explain", "db1"])?.ok()?;
     ensure!(shown.contains("ERROR") && shown.contains("root"), "{shown}");
     std::fs::rename(format!("{file}.away"), &file)?;
-    coffer.coffer(&["instance", "delete", "db1", "--wait"])?.ok()?;
+    coffer
+        .coffer(&["instance", "delete", "db1", "--wait"])?
+        .ok()?;
     coffer.create("db2")?;
     Ok(())
 }

@@ -11,12 +11,19 @@ struct Hostile {
 
 impl Hostile {
     fn new(coffer: &Coffer, db: Database) -> Result<Self> {
-        let enabled =
-            coffer.openstack(&["database", "root", "enable", &db.id, "-f", "json"])?.json()?;
-        let password = enabled["password"].as_str().context("no password")?.to_owned();
+        let enabled = coffer
+            .openstack(&["database", "root", "enable", &db.id, "-f", "json"])?
+            .json()?;
+        let password = enabled["password"]
+            .as_str()
+            .context("no password")?
+            .to_owned();
         let name = enabled["name"].as_str().context("no name")?.to_owned();
         let words = format!("user={name} sslmode=require");
-        Ok(Self { db: Database { password, ..db }, words })
+        Ok(Self {
+            db: Database { password, ..db },
+            words,
+        })
     }
 
     /// Runs a shell line as the engine's user; answers what it printed, with its exit code.
@@ -32,7 +39,10 @@ impl Hostile {
     /// The attempt fails: its exit code is not 0.
     fn refused(&self, attempt: &str, line: &str) -> Result<()> {
         let said = self.shell(line)?;
-        ensure!(said.contains("rc=") && !said.contains("rc=0"), "{attempt}: {said}");
+        ensure!(
+            said.contains("rc=") && !said.contains("rc=0"),
+            "{attempt}: {said}"
+        );
         Ok(())
     }
 }
@@ -44,7 +54,10 @@ fn every_attempt_is_refused() -> Result<()> {
     let db = coffer.create("attacker")?;
     let port = coffer.port();
     let hostile = Hostile::new(&coffer, db)?;
-    ensure!(hostile.shell("id -u; true")?.contains("rc=0"), "the shell itself works");
+    ensure!(
+        hostile.shell("id -u; true")?.contains("rc=0"),
+        "the shell itself works"
+    );
 
     hostile.refused("mount", "mount -t tmpfs none /tmp")?;
     hostile.refused("new mount namespace", "unshare -m true")?;
@@ -56,22 +69,40 @@ fn every_attempt_is_refused() -> Result<()> {
     hostile.refused("read the agent's keys", "cat /data/agent/* /data/agent/.*")?;
     hostile.refused("list the agent's directory", "ls /data/agent")?;
     hostile.refused("write the root", "touch /usr/x || touch /etc/x")?;
-    hostile.refused("write the guest program", "sh -c 'echo > /usr/lib/coffer/coffer-guest'")?;
-    hostile.refused("see the host's files", "ls /var/lib/coffer /work /root/.ssh")?;
-    hostile.refused("write a cgroup", "sh -c 'echo 1 > /sys/fs/cgroup/memory/memory.limit_in_bytes'")?;
+    hostile.refused(
+        "write the guest program",
+        "sh -c 'echo > /usr/lib/coffer/coffer-guest'",
+    )?;
+    hostile.refused(
+        "see the host's files",
+        "ls /var/lib/coffer /work /root/.ssh",
+    )?;
+    hostile.refused(
+        "write a cgroup",
+        "sh -c 'echo 1 > /sys/fs/cgroup/memory/memory.limit_in_bytes'",
+    )?;
     hostile.refused("make a device", "mknod /tmp/sda b 8 0")?;
     hostile.refused("become root", "su -c true root")?;
     for (attempt, code) in [
         ("vsock", "socket(S, 40, SOCK_STREAM, 0)"),
         ("packet socket", "socket(S, 17, SOCK_RAW, 0)"),
-        ("raw socket, as ARP and ICMP spoofing need", "socket(S, AF_INET, SOCK_RAW, 1)"),
+        (
+            "raw socket, as ARP and ICMP spoofing need",
+            "socket(S, AF_INET, SOCK_RAW, 1)",
+        ),
     ] {
         let line = format!("perl -MSocket -e '{code} or exit 7'");
         hostile.refused(attempt, &line)?;
     }
-    hostile.refused("ptrace", "perl -e 'exit(syscall(101, 16, getppid(), 0, 0) == 0 ? 0 : 7)'")?;
+    hostile.refused(
+        "ptrace",
+        "perl -e 'exit(syscall(101, 16, getppid(), 0, 0) == 0 ? 0 : 7)'",
+    )?;
     hostile.refused("bpf", "perl -e 'exit(syscall(321, 0, 0, 0) >= 0 ? 0 : 7)'")?;
-    hostile.refused("keyctl", "perl -e 'exit(syscall(250, 0, -3, 0) >= 0 ? 0 : 7)'")?;
+    hostile.refused(
+        "keyctl",
+        "perl -e 'exit(syscall(250, 0, -3, 0) >= 0 ? 0 : 7)'",
+    )?;
 
     let dial = |address: &str, port: u16| {
         format!(

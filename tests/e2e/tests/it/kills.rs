@@ -21,14 +21,20 @@ fn coffer_dies_while_creating() -> Result<()> {
     for round in 0..count("kill_create") {
         let name = format!("db{round}");
         let made = coffer
-            .coffer(&["--json", "instance", "create", &name, "--flavor", "tiny", "--public"])?
+            .coffer(&[
+                "--json", "instance", "create", &name, "--flavor", "tiny", "--public",
+            ])?
             .json()?;
         let id = made["id"].as_str().context("no id")?.to_owned();
         let pause = random_pause(WINDOW)?;
         coffer.kill()?;
         coffer.up()?;
-        coffer.await_active(&id).with_context(|| format!("killed after {pause:?}"))?;
-        coffer.coffer(&["instance", "delete", &id, "--wait"])?.ok()?;
+        coffer
+            .await_active(&id)
+            .with_context(|| format!("killed after {pause:?}"))?;
+        coffer
+            .coffer(&["instance", "delete", &id, "--wait"])?
+            .ok()?;
         let left = coffer.traces()?;
         ensure!(left == before, "killed after {pause:?}, left: {left:#?}");
     }
@@ -67,7 +73,10 @@ fn coffer_dies_while_restarting() -> Result<()> {
         coffer.await_active(&db.id)?;
         db.await_answer()?;
         let rows = db.psql("SELECT count(*) FROM t")?.ok()?;
-        ensure!(rows.trim() == (round + 1).to_string(), "{rows} rows after {round} restarts");
+        ensure!(
+            rows.trim() == (round + 1).to_string(),
+            "{rows} rows after {round} restarts"
+        );
     }
     Ok(())
 }
@@ -77,7 +86,9 @@ fn processes(coffer: &Coffer, word: &str) -> Result<Vec<u32>> {
     let all = host::sandbox_processes(&coffer.tag()?)?;
     let has = |pid: &u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).replace('\0', " ").contains(word)
+        String::from_utf8_lossy(&line)
+            .replace('\0', " ")
+            .contains(word)
     };
     Ok(all.into_iter().filter(has).collect())
 }
@@ -99,14 +110,20 @@ fn agents_and_engines_die_and_come_back() -> Result<()> {
         db.psql(&format!("INSERT INTO t VALUES ({round})"))?.ok()?;
         let before = engine("bin/postgres -D")?;
         let agents = engine("coffer-guest agent")?;
-        ensure!(!agents.is_empty() && !before.is_empty(), "agent {agents:?}, engine {before:?}");
+        ensure!(
+            !agents.is_empty() && !before.is_empty(),
+            "agent {agents:?}, engine {before:?}"
+        );
         kill(&agents)?;
         wait_until(Duration::from_secs(20), || {
             let now = engine("coffer-guest agent")?;
             Ok((!now.is_empty() && now != agents).then_some(()))
         })
         .context("the agent is started again")?;
-        ensure!(engine("bin/postgres -D")? == before, "the engine outlives its agent");
+        ensure!(
+            engine("bin/postgres -D")? == before,
+            "the engine outlives its agent"
+        );
         if round % 2 == 0 {
             kill(&before)?;
             wait_until(Duration::from_secs(30), || {
@@ -121,7 +138,10 @@ fn agents_and_engines_die_and_come_back() -> Result<()> {
         }
         db.await_answer()?;
         let rows = db.psql("SELECT count(*) FROM t")?.ok()?;
-        ensure!(rows.trim() == (round + 1).to_string(), "an acknowledged write is lost: {rows}");
+        ensure!(
+            rows.trim() == (round + 1).to_string(),
+            "an acknowledged write is lost: {rows}"
+        );
     }
     Ok(())
 }
@@ -130,13 +150,16 @@ fn agents_and_engines_die_and_come_back() -> Result<()> {
 fn an_engine_that_died_while_coffer_was_away_is_noticed() -> Result<()> {
     let mut coffer = Coffer::start()?;
     let db = coffer.create("db1")?;
-    db.psql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")?.ok()?;
+    db.psql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")?
+        .ok()?;
     coffer.kill()?;
     // The whole sandbox dies: nothing inside can start the engine again.
     for pid in host::sandbox_processes(&coffer.tag()?)? {
         Program::new("kill", ["-KILL", &pid.to_string()]).run()?;
     }
-    wait_until(Duration::from_secs(10), || Ok((db.psql("SELECT 1")?.code != 0).then_some(())))?;
+    wait_until(Duration::from_secs(10), || {
+        Ok((db.psql("SELECT 1")?.code != 0).then_some(()))
+    })?;
     coffer.up()?;
     db.await_answer()?;
     coffer.await_active(&db.id)?;

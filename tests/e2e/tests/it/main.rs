@@ -1,5 +1,7 @@
 //! End to end on this host: a real Coffer, real sandboxes, a real PostgreSQL, stock clients.
 
+#![expect(clippy::too_many_lines, reason = "a test tells its story in one piece")]
+
 mod failures;
 mod hostile;
 mod kills;

@@ -18,27 +18,53 @@ const BIN: &str = "/usr/lib/postgresql/15/bin";
 
 fn as_postgres(program: &str, args: &[&str]) -> Result<String> {
     let path = format!("{BIN}/{program}");
-    let words = ["-u", "postgres", "--", &path].into_iter().chain(args.iter().copied());
+    let words = ["-u", "postgres", "--", &path]
+        .into_iter()
+        .chain(args.iter().copied());
     Program::new("runuser", words).run()?.ok()
 }
 
 impl Server {
     fn start() -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("coffer-store-").tempdir_in("/var/tmp")?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let dir = tempfile::Builder::new()
+            .prefix("coffer-store-")
+            .tempdir_in("/var/tmp")?;
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?
+            .local_addr()?
+            .port();
         let path = dir.path().display().to_string();
         Program::new("chown", ["postgres", &path]).run()?.ok()?;
         let data = format!("{path}/data");
-        as_postgres("initdb", &["-D", &data, "-A", "trust", "--no-sync", "-U", "coffer"])?;
+        as_postgres(
+            "initdb",
+            &["-D", &data, "-A", "trust", "--no-sync", "-U", "coffer"],
+        )?;
         let options = format!("-p {port} -k {path} -c fsync=off");
         let log = format!("{path}/log");
-        as_postgres("pg_ctl", &["-D", &data, "-w", "-l", &log, "-o", &options, "start"])?;
-        as_postgres("createdb", &["-h", &path, "-p", &port.to_string(), "-U", "coffer", "coffer"])?;
+        as_postgres(
+            "pg_ctl",
+            &["-D", &data, "-w", "-l", &log, "-o", &options, "start"],
+        )?;
+        as_postgres(
+            "createdb",
+            &[
+                "-h",
+                &path,
+                "-p",
+                &port.to_string(),
+                "-U",
+                "coffer",
+                "coffer",
+            ],
+        )?;
         Ok(Self { dir, port })
     }
 
     fn url(&self) -> String {
-        format!("state.store_url=postgres://coffer@127.0.0.1:{}/coffer", self.port)
+        format!(
+            "state.store_url=postgres://coffer@127.0.0.1:{}/coffer",
+            self.port
+        )
     }
 }
 
@@ -106,13 +132,17 @@ fn two_task_managers_on_postgresql_and_one_is_killed() -> Result<()> {
     let mut ids = Vec::new();
     for n in 0..4 {
         let name = format!("db{n}");
-        let words = ["--json", "instance", "create", &name, "--flavor", "tiny", "--public"];
+        let words = [
+            "--json", "instance", "create", &name, "--flavor", "tiny", "--public",
+        ];
         let made = coffer.coffer(&words)?.json()?;
         ids.push(made["id"].as_str().context("no id")?.to_owned());
     }
     first.kill()?;
     for id in &ids {
-        coffer.await_active(id).with_context(|| format!("within {INSTANCE_MAX:?}"))?;
+        coffer
+            .await_active(id)
+            .with_context(|| format!("within {INSTANCE_MAX:?}"))?;
     }
     for id in &ids {
         coffer.coffer(&["instance", "delete", id, "--wait"])?.ok()?;

@@ -6,24 +6,37 @@ use e2e::coffer::{Coffer, wipe_host};
 #[test]
 fn everything_that_should_run_is_rebuilt_from_the_store() -> Result<()> {
     let mut coffer = Coffer::start()?;
-    let all = (0..3).map(|n| coffer.create(&format!("db{n}"))).collect::<Result<Vec<_>>>()?;
+    let all = (0..3)
+        .map(|n| coffer.create(&format!("db{n}")))
+        .collect::<Result<Vec<_>>>()?;
     for (n, db) in all.iter().enumerate() {
-        db.psql(&format!("CREATE TABLE t (a int); INSERT INTO t VALUES ({n})"))?.ok()?;
+        db.psql(&format!(
+            "CREATE TABLE t (a int); INSERT INTO t VALUES ({n})"
+        ))?
+        .ok()?;
     }
     coffer.kill()?;
     wipe_host(&coffer)?;
     for db in &all {
-        ensure!(db.psql("SELECT 1")?.code != 0, "the host is not really wiped");
+        ensure!(
+            db.psql("SELECT 1")?.code != 0,
+            "the host is not really wiped"
+        );
     }
     coffer.up()?;
     for (n, db) in all.iter().enumerate() {
         db.await_answer()?;
         coffer.await_active(&db.id)?;
         ensure!(coffer.address(&db.id)? == db.address, "the address stays");
-        ensure!(db.psql("TABLE t")?.ok()?.trim() == n.to_string(), "the data are there");
+        ensure!(
+            db.psql("TABLE t")?.ok()?.trim() == n.to_string(),
+            "the data are there"
+        );
     }
     for db in &all {
-        coffer.coffer(&["instance", "delete", &db.id, "--wait"])?.ok()?;
+        coffer
+            .coffer(&["instance", "delete", &db.id, "--wait"])?
+            .ok()?;
     }
     let left = coffer.traces()?;
     ensure!(left.is_empty(), "left: {left:#?}");

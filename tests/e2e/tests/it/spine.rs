@@ -9,12 +9,33 @@ fn stock_client_creates_uses_and_deletes_a_postgresql() -> Result<()> {
     let coffer = Coffer::start()?;
     let before = coffer.traces()?;
     let args = [
-        "database", "instance", "create", "db1", "--flavor", "small", "--size", "1",
-        "--datastore", "postgresql", "--datastore-version", "17", "--databases", "app",
-        "--users", "joe:secret-1", "--is-public", "--allowed-cidr", "100.64.0.0/10", "-f", "json",
+        "database",
+        "instance",
+        "create",
+        "db1",
+        "--flavor",
+        "small",
+        "--size",
+        "1",
+        "--datastore",
+        "postgresql",
+        "--datastore-version",
+        "17",
+        "--databases",
+        "app",
+        "--users",
+        "joe:secret-1",
+        "--is-public",
+        "--allowed-cidr",
+        "100.64.0.0/10",
+        "-f",
+        "json",
     ];
     let made = coffer.openstack(&args)?.json()?;
-    ensure!(made["status"] == "BUILD", "a new instance is in BUILD: {made}");
+    ensure!(
+        made["status"] == "BUILD",
+        "a new instance is in BUILD: {made}"
+    );
     let id = made["id"].as_str().context("no id")?.to_owned();
     coffer.await_active(&id)?;
     let db = e2e::coffer::Database {
@@ -25,20 +46,38 @@ fn stock_client_creates_uses_and_deletes_a_postgresql() -> Result<()> {
 
     let ca = coffer.dir().join("project-ca.pem");
     let dir = coffer.dir().display().to_string();
-    let pem = coffer.coffer(&["ca", "--state-dir", &dir, "--project", "demo"])?.ok()?;
+    let pem = coffer
+        .coffer(&["ca", "--state-dir", &dir, "--project", "demo"])?
+        .ok()?;
     std::fs::write(&ca, pem)?;
     let verified = format!("sslmode=verify-full sslrootcert={}", ca.display());
-    let out = db.psql_with(&verified, "CREATE TABLE t (a int); INSERT INTO t VALUES (7); TABLE t")?;
+    let out = db.psql_with(
+        &verified,
+        "CREATE TABLE t (a int); INSERT INTO t VALUES (7); TABLE t",
+    )?;
     ensure!(out.clone().ok()?.trim() == "7", "{out:?}");
-    let own_ca = format!("sslmode=verify-full sslrootcert={}/ca.pem", coffer.dir().display());
-    ensure!(db.psql_with(&own_ca, "SELECT 1")?.code != 0, "another CA must not verify");
-    ensure!(db.psql_with("sslmode=disable", "SELECT 1")?.code != 0, "TLS is not optional");
+    let own_ca = format!(
+        "sslmode=verify-full sslrootcert={}/ca.pem",
+        coffer.dir().display()
+    );
+    ensure!(
+        db.psql_with(&own_ca, "SELECT 1")?.code != 0,
+        "another CA must not verify"
+    );
+    ensure!(
+        db.psql_with("sslmode=disable", "SELECT 1")?.code != 0,
+        "TLS is not optional"
+    );
 
-    let listed = coffer.openstack(&["database", "instance", "list", "-f", "json"])?.json()?;
+    let listed = coffer
+        .openstack(&["database", "instance", "list", "-f", "json"])?
+        .json()?;
     ensure!(listed[0]["Status"] == "ACTIVE" && listed[0]["Operating Status"] == "HEALTHY");
     contents(&coffer, &id, &db)?;
 
-    coffer.openstack(&["database", "instance", "delete", &id])?.ok()?;
+    coffer
+        .openstack(&["database", "instance", "delete", &id])?
+        .ok()?;
     coffer.await_gone(&id)?;
     let left = coffer.traces()?;
     ensure!(left == before, "left on the host: {left:#?}");
@@ -49,34 +88,75 @@ fn stock_client_creates_uses_and_deletes_a_postgresql() -> Result<()> {
 fn contents(coffer: &Coffer, id: &str, db: &e2e::coffer::Database) -> Result<()> {
     let run = |args: &[&str]| coffer.openstack(args)?.ok();
     run(&["database", "db", "create", id, "second"])?;
-    run(&["database", "user", "create", id, "ann", "secret-2", "--databases", "second"])?;
-    let users = coffer.openstack(&["database", "user", "list", id, "-f", "json"])?.json()?;
-    let names: Vec<_> = users.as_array().context("no list")?.iter().map(|u| &u["Name"]).collect();
+    run(&[
+        "database",
+        "user",
+        "create",
+        id,
+        "ann",
+        "secret-2",
+        "--databases",
+        "second",
+    ])?;
+    let users = coffer
+        .openstack(&["database", "user", "list", id, "-f", "json"])?
+        .json()?;
+    let names: Vec<_> = users
+        .as_array()
+        .context("no list")?
+        .iter()
+        .map(|u| &u["Name"])
+        .collect();
     ensure!(names == ["ann", "joe"], "{users}");
-    let ann = e2e::coffer::Database { password: "secret-2".to_owned(), ..db.clone() };
+    let ann = e2e::coffer::Database {
+        password: "secret-2".to_owned(),
+        ..db.clone()
+    };
     let line = "dbname=second user=ann sslmode=require";
     ann.psql_with(line, "CREATE TABLE mine (a int)")?.ok()?;
     run(&["database", "user", "revoke", "access", id, "ann", "second"])?;
-    ensure!(ann.psql_with(line, "SELECT 1")?.code != 0, "a revoked user cannot connect");
+    ensure!(
+        ann.psql_with(line, "SELECT 1")?.code != 0,
+        "a revoked user cannot connect"
+    );
 
-    let enabled = coffer.openstack(&["database", "root", "enable", id, "-f", "json"])?.json()?;
-    let password = enabled["password"].as_str().context("no root password")?.to_owned();
-    let root = e2e::coffer::Database { password, ..db.clone() };
+    let enabled = coffer
+        .openstack(&["database", "root", "enable", id, "-f", "json"])?
+        .json()?;
+    let password = enabled["password"]
+        .as_str()
+        .context("no root password")?
+        .to_owned();
+    let root = e2e::coffer::Database {
+        password,
+        ..db.clone()
+    };
     let name = enabled["name"].as_str().context("no root name")?;
     let line = format!("user={name} sslmode=require");
     let is_super = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
     let answer = root.psql_with(&line, is_super)?;
     ensure!(answer.clone().ok()?.trim() == "t", "{answer:?}");
     run(&["database", "root", "disable", id])?;
-    ensure!(root.psql_with(&line, "SELECT 1")?.code != 0, "root is disabled");
+    ensure!(
+        root.psql_with(&line, "SELECT 1")?.code != 0,
+        "root is disabled"
+    );
 
     run(&["database", "instance", "restart", id])?;
     coffer.await_active(id)?;
-    ensure!(db.psql("TABLE t")?.ok()?.trim() == "7", "data outlive a restart");
+    ensure!(
+        db.psql("TABLE t")?.ok()?.trim() == "7",
+        "data outlive a restart"
+    );
     run(&["database", "user", "delete", id, "ann"])?;
     run(&["database", "db", "delete", id, "second"])?;
-    let databases = coffer.openstack(&["database", "db", "list", id, "-f", "json"])?.json()?;
-    ensure!(databases.as_array().is_some_and(|d| d.len() == 1), "{databases}");
+    let databases = coffer
+        .openstack(&["database", "db", "list", id, "-f", "json"])?
+        .json()?;
+    ensure!(
+        databases.as_array().is_some_and(|d| d.len() == 1),
+        "{databases}"
+    );
     Ok(())
 }
 
@@ -91,11 +171,16 @@ fn instances_serve_without_coffer_and_are_adopted() -> Result<()> {
     db.psql("INSERT INTO t VALUES (1)")?.ok()?;
     coffer.up()?;
     coffer.await_active(&db.id)?;
-    ensure!(db.psql(started)?.ok()? == before, "the engine was not restarted");
+    ensure!(
+        db.psql(started)?.ok()? == before,
+        "the engine was not restarted"
+    );
     coffer.stop()?;
     db.psql("INSERT INTO t VALUES (2)")?.ok()?;
     coffer.up()?;
-    coffer.coffer(&["instance", "delete", &db.id, "--wait"])?.ok()?;
+    coffer
+        .coffer(&["instance", "delete", &db.id, "--wait"])?
+        .ok()?;
     Ok(())
 }
 
@@ -107,7 +192,10 @@ fn two_copies_share_no_identity() -> Result<()> {
     let (first, second) = (a.psql(identity)?.ok()?, b.psql(identity)?.ok()?);
     ensure!(first != second, "both have system identifier {first}");
     for setting in ["data_checksums", "summarize_wal"] {
-        ensure!(a.psql(&format!("SHOW {setting}"))?.ok()?.trim() == "on", "{setting} is off");
+        ensure!(
+            a.psql(&format!("SHOW {setting}"))?.ok()?.trim() == "on",
+            "{setting} is off"
+        );
     }
     ensure!(a.psql("SHOW wal_level")?.ok()?.trim() == "replica");
     let locale = "SELECT datlocale FROM pg_database WHERE datname = 'app'";
@@ -126,11 +214,18 @@ fn access_is_published_restricted_and_taken_back() -> Result<()> {
         coffer.await_active(&db.id)
     };
     update(&["--is-public", "--allowed-cidr", "203.0.113.0/24"])?;
-    ensure!(db.psql("SELECT 1")?.code != 0, "an address outside the range gets no answer");
+    ensure!(
+        db.psql("SELECT 1")?.code != 0,
+        "an address outside the range gets no answer"
+    );
     update(&["--is-public", "--allowed-cidr", "100.64.0.0/10"])?;
     ensure!(coffer.address(&db.id)? == db.address, "the address stays");
     db.await_answer()?;
-    let client = db.psql("SELECT client_addr FROM pg_stat_activity WHERE pid = pg_backend_pid()")?;
-    ensure!(client.ok()?.starts_with("100."), "the client's own address is seen");
+    let client =
+        db.psql("SELECT client_addr FROM pg_stat_activity WHERE pid = pg_backend_pid()")?;
+    ensure!(
+        client.ok()?.starts_with("100."),
+        "the client's own address is seen"
+    );
     Ok(())
 }

@@ -16,8 +16,8 @@ use crate::api::extract::{Json, Segments};
 use crate::api::links::Page;
 use crate::api::respond::{empty, ok};
 use crate::api::views::accounts as views;
-use crate::app::AppState;
 use crate::app::account::{self, Change, NewUser};
+use crate::app::{AppState, RequestContext};
 use crate::error::Result;
 
 pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
@@ -78,6 +78,7 @@ async fn show(State(app): State<AppState>, Segments(path): Segments<OneUser>) ->
     responses((status = 200, body = ApiUserEnvelope)))]
 async fn patch(
     State(app): State<AppState>,
+    context: RequestContext,
     Segments(path): Segments<OneUser>,
     Json(request): Json<ApiUserUpdateRequest>,
 ) -> Result<Response> {
@@ -91,7 +92,7 @@ async fn patch(
         is_enabled: asked.enabled,
         default_project: asked.default_project_id,
     };
-    let user = account::update(&app, &path.user, change).await?;
+    let user = account::update(&app, &context.session, &path.user, change).await?;
     Ok(ok(&ApiUserEnvelope {
         user: views::user(&user),
     }))
@@ -102,8 +103,9 @@ async fn patch(
     params(("user" = String, Path)), responses((status = 204)))]
 async fn delete(
     State(app): State<AppState>,
+    context: RequestContext,
     Segments(path): Segments<OneUser>,
 ) -> Result<Response> {
-    account::delete(&app, &path.user).await?;
+    account::delete(&app, &context.session, &path.user).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }

@@ -16,7 +16,7 @@ use crate::api::links::Page;
 use crate::api::respond::{empty, ok};
 use crate::api::views::accounts as views;
 use crate::app::project::Change;
-use crate::app::{AppState, project};
+use crate::app::{AppState, RequestContext, project};
 use crate::error::{Error, Result};
 
 pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
@@ -87,6 +87,7 @@ async fn show(
     responses((status = 200, body = ProjectEnvelope)))]
 async fn patch(
     State(app): State<AppState>,
+    context: RequestContext,
     Segments(path): Segments<OneProject>,
     Json(request): Json<ProjectUpdateRequest>,
 ) -> Result<Response> {
@@ -104,7 +105,7 @@ async fn patch(
         description,
         is_enabled: asked.enabled,
     };
-    let tenant = project::update(&app, &path.project, change).await?;
+    let tenant = project::update(&app, &context.session, &path.project, change).await?;
     Ok(ok(&ProjectEnvelope {
         project: views::project(&tenant),
     }))
@@ -115,8 +116,9 @@ async fn patch(
     params(("project" = String, Path)), responses((status = 204)))]
 async fn delete(
     State(app): State<AppState>,
+    context: RequestContext,
     Segments(path): Segments<OneProject>,
 ) -> Result<Response> {
-    project::delete(&app, &path.project).await?;
+    project::delete(&app, &context.session, &path.project).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }

@@ -13,7 +13,7 @@ use crate::api::extract::{Json, Segments};
 use crate::api::links::Page;
 use crate::api::respond::{empty, ok};
 use crate::api::views::accounts as views;
-use crate::app::{AppState, account};
+use crate::app::{AppState, RequestContext, account};
 use crate::error::Result;
 
 pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
@@ -110,8 +110,16 @@ async fn assign(
     responses((status = 204)))]
 async fn revoke(
     State(app): State<AppState>,
+    context: RequestContext,
     Segments(path): Segments<OneAssignment>,
 ) -> Result<Response> {
-    account::revoke(&app, &path.user, &path.project, &path.role).await?;
+    account::revoke(
+        &app,
+        &context.session,
+        &path.user,
+        &path.project,
+        &path.role,
+    )
+    .await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }

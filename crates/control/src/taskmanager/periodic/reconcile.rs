@@ -53,7 +53,10 @@ pub struct Reconciler {
 impl Reconciler {
     /// A reconciler that suspects nothing yet.
     pub fn new(services: Services) -> Self {
-        Self { services, suspected: BTreeSet::new() }
+        Self {
+            services,
+            suspected: BTreeSet::new(),
+        }
     }
 
     /// Runs at once and then periodically, until told to stop.
@@ -104,7 +107,9 @@ impl Reconciler {
 
     async fn recover_lost(&self, status: &mut ReconcileStatus) -> Result<(), ReconcileError> {
         for server in self.services.store.list_servers().await? {
-            let Some(instance_id) = server.instance_id else { continue };
+            let Some(instance_id) = server.instance_id else {
+                continue;
+            };
             if server.presence != Presence::Present
                 || server.purpose != ServerPurpose::Instance
                 || server.provider != self.services.provider.name()
@@ -141,8 +146,18 @@ impl Known {
             // A network without members has no place at the provider, though its row stays.
             networks: endpoints.iter().map(|e| e.network_id).collect(),
             endpoints: endpoints.into_iter().map(|e| e.id).collect(),
-            servers: store.list_servers().await?.into_iter().map(|s| (s.id, s.incarnation)).collect(),
-            volumes: store.list_volumes().await?.into_iter().map(|v| (v.id, v.incarnation)).collect(),
+            servers: store
+                .list_servers()
+                .await?
+                .into_iter()
+                .map(|s| (s.id, s.incarnation))
+                .collect(),
+            volumes: store
+                .list_volumes()
+                .await?
+                .into_iter()
+                .map(|v| (v.id, v.incarnation))
+                .collect(),
         })
     }
 
@@ -150,12 +165,14 @@ impl Known {
         match owned {
             Owned::Network(id) => self.networks.contains(id),
             Owned::Endpoint(id) => self.endpoints.contains(id),
-            Owned::Server(id, incarnation) => {
-                self.servers.get(id).is_some_and(|known| incarnation >= known)
-            }
-            Owned::Volume(id, incarnation) => {
-                self.volumes.get(id).is_some_and(|known| incarnation >= known)
-            }
+            Owned::Server(id, incarnation) => self
+                .servers
+                .get(id)
+                .is_some_and(|known| incarnation >= known),
+            Owned::Volume(id, incarnation) => self
+                .volumes
+                .get(id)
+                .is_some_and(|known| incarnation >= known),
         }
     }
 }
@@ -165,11 +182,7 @@ async fn remove(services: &Services, owned: &Owned) -> Result<(), ProviderError>
     match owned {
         Owned::Network(id) => provider.delete_network(*id).await.map(drop),
         Owned::Endpoint(id) => provider.delete_endpoint(*id).await.map(drop),
-        Owned::Server(id, incarnation) => {
-            provider.delete_server(*id, *incarnation).await.map(drop)
-        }
-        Owned::Volume(id, incarnation) => {
-            provider.delete_volume(*id, *incarnation).await.map(drop)
-        }
+        Owned::Server(id, incarnation) => provider.delete_server(*id, *incarnation).await.map(drop),
+        Owned::Volume(id, incarnation) => provider.delete_volume(*id, *incarnation).await.map(drop),
     }
 }

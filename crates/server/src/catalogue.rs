@@ -14,6 +14,8 @@ use coffer_infra::image::Roots;
 use coffer_infra::image::manifest::Manifest;
 use coffer_infra::image::recipe::{self, Recipe};
 
+use coffer_store::StoreError;
+
 use crate::assemble::Base;
 
 /// Time between two looks at the roots' directory.
@@ -61,8 +63,16 @@ async fn ensure_datastore(base: &Base, engine: &str) -> anyhow::Result<Datastore
         default_version_id: None,
         created_at: base.clock.now(),
     };
-    base.store.upsert_datastore(&new).await?;
-    Ok(new)
+    match base.store.upsert_datastore(&new).await {
+        Ok(()) => Ok(new),
+        // Another process starts at the same moment.
+        Err(StoreError::AlreadyExists { .. }) => base
+            .store
+            .find_datastore_by_name(engine)
+            .await?
+            .context("a datastore that another process registered is gone"),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn ensure_version(base: &Base, recipe: &Recipe) -> anyhow::Result<DatastoreVersion> {
@@ -85,8 +95,15 @@ async fn ensure_version(base: &Base, recipe: &Recipe) -> anyhow::Result<Datastor
         root: None,
         created_at: base.clock.now(),
     };
-    base.store.upsert_datastore_version(&new).await?;
-    Ok(new)
+    match base.store.upsert_datastore_version(&new).await {
+        Ok(()) => Ok(new),
+        Err(StoreError::AlreadyExists { .. }) => base
+            .store
+            .find_datastore_version_by_name(datastore.id, &recipe.version)
+            .await?
+            .context("a version that another process registered is gone"),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// From now on new instances of the version run from this root.
@@ -102,7 +119,10 @@ async fn use_root(
         built_at: base.clock.now(),
     };
     if base.store.find_root(&root.checksum).await?.is_none() {
-        base.store.insert_root(&root).await?;
+        match base.store.insert_root(&root).await {
+            Ok(()) | Err(StoreError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     if !version.is_active {
         let usable = DatastoreVersion {

@@ -83,7 +83,11 @@ struct Role(Child);
 impl Role {
     #[expect(clippy::disallowed_methods, reason = "a role outlives one call")]
     fn start(role: &str, coffer: &Coffer, store: &Server) -> Result<Self> {
-        let log = std::fs::File::create(coffer.dir().join(format!("{role}.log")))?;
+        let path = coffer.dir().join(format!("{role}.log"));
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path)?;
         let child = Command::new(binary("coffer")?)
             .args([role, "--state-dir"])
             .arg(coffer.dir())

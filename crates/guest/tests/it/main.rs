@@ -1,7 +1,7 @@
 //! Tests of the guest with real sockets, real sandboxes and a real PostgreSQL.
 //!
 //! Those of the engine and the sandbox need root and PostgreSQL: an engine root with version 17 at
-//! `/var/cache/coffer-dev/pg17`, or else the host's own version 15.
+//! `/var/cache/coffer/roots`, or else the host's own version 15.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,8 +1,9 @@
 //! The tests' processes and tasks; nothing else in them spawns.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// A command that dies with the test.
@@ -80,8 +81,13 @@ pub(crate) fn require_root() {
 
 /// The engine root of version 17, if this machine has it.
 pub(crate) fn engine_root() -> Option<&'static Path> {
-    let root = Path::new("/var/cache/coffer-dev/pg17");
-    root.join("usr/lib/postgresql/17/bin/postgres")
-        .exists()
-        .then_some(root)
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || {
+        let roots = std::fs::read_dir("/var/cache/coffer/roots").ok()?;
+        let trees = roots.flatten().map(|entry| entry.path().join("tree"));
+        let mut trees =
+            trees.filter(|tree| tree.join("usr/lib/postgresql/17/bin/postgres").exists());
+        trees.next()
+    };
+    FOUND.get_or_init(find).as_deref()
 }

@@ -136,6 +136,11 @@ fn processes() -> Vec<String> {
         .into_iter()
         .filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
     let ours = |pid: String| {
+        // An ended process whose parent has not yet asked for its end holds nothing any more.
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        if status.contains("State:\tZ") {
+            return None;
+        }
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         let name = name.trim();
         (name == "coffer" || name == "coffer-guest").then(|| format!("process {pid} ({name})"))

@@ -8,14 +8,18 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{Program, Stopwatch};
+use crate::process::{self, Program, Stopwatch};
 use crate::{built, generated, leftovers, quickstart, setup, tidy};
 
 /// Root recipe that the tests run from.
 const RECIPE: &str = "postgresql-17";
+
+/// How long what was ended may take to be gone from the host.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
 
 /// How many tests passed and failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -216,11 +220,12 @@ fn count_of(line: &str) -> Option<Count> {
 
 /// Whether the host looks as it did before.
 fn left_nothing(before: &BTreeSet<String>) -> Result<()> {
-    let now = leftovers::now();
-    let left: Vec<_> = now.difference(before).cloned().collect();
-    match left.is_empty() {
-        true => Ok(()),
-        false => Err(anyhow::anyhow!(left.join("\n  "))).context("left on this host"),
+    let left = || -> Vec<_> { leftovers::now().difference(before).cloned().collect() };
+    // What was killed a moment ago may take another moment to be gone.
+    let is_clean = || left().is_empty().then_some(());
+    match process::wait_for("the host to be as before", LEAVE_MAX, is_clean) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(anyhow::anyhow!(left().join("\n  "))).context("left on this host"),
     }
 }
 

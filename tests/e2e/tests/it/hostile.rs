@@ -104,12 +104,23 @@ fn every_attempt_is_refused() -> Result<()> {
         "perl -e 'exit(syscall(250, 0, -3, 0) >= 0 ? 0 : 7)'",
     )?;
 
+    // The tools themselves work, so that a refusal is the sandbox's.
+    let socket = "perl -MSocket -e 'socket(S, AF_INET, SOCK_STREAM, 0) or exit 7'";
+    ensure!(
+        hostile.shell(socket)?.contains("rc=0"),
+        "a plain socket can be made"
+    );
     let dial = |address: &str, port: u16| {
         format!(
             "perl -MIO::Socket::INET -e 'exit(IO::Socket::INET->new(PeerAddr => \"{address}\", \
              PeerPort => {port}, Timeout => 2) ? 0 : 7)'"
         )
     };
+    let own = hostile.shell(&dial("127.0.0.1", 5432))?;
+    ensure!(
+        own.contains("rc=0"),
+        "the engine's own port is reached: {own}"
+    );
     hostile.refused("the victim's published port", &dial(&victim.address, 5432))?;
     for host in ["127.0.0.1", "100.64.0.1", "10.80.0.1"] {
         hostile.refused("Coffer's API", &dial(host, port))?;

@@ -120,10 +120,31 @@ impl Credentials {
 
     /// Writes a credentials file that only its owner can read, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
+        let next = self.write_beside(path)?;
+        fs::rename(&next, path)
+            .map_err(|e| Failure::failed(format!("write {}: {e}", path.display())))
+    }
+
+    /// Like [`Self::write`], but leaves a file alone that is there: of several writers, the first
+    /// one's is kept.
+    pub fn write_new(&self, path: &Path) -> Result<()> {
+        let next = self.write_beside(path)?;
+        let linked = fs::hard_link(&next, path);
+        let _ = fs::remove_file(&next);
+        match linked {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(Failure::failed(format!("write {}: {e}", path.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The content in a file of this process, on disk, next to `path`.
+    fn write_beside(&self, path: &Path) -> Result<PathBuf> {
         let shown = path.display();
         let cannot = |e: std::io::Error| Failure::failed(format!("write {shown}: {e}"));
         let text = toml::to_string(self).expect("credentials are plain text");
-        let next = path.with_extension("new");
+        let next = path.with_extension(format!("new-{}", std::process::id()));
         let _ = fs::remove_file(&next);
         let file = fs::OpenOptions::new()
             .write(true)
@@ -135,7 +156,7 @@ impl Credentials {
                 .and_then(|()| file.sync_all())
         })
         .map_err(cannot)?;
-        fs::rename(&next, path).map_err(cannot)
+        Ok(next)
     }
 
     /// Lines for a shell's `eval` that set the variables of `openstack`. They hold the password.

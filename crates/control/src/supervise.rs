@@ -2,6 +2,7 @@
 //! and is awaited at shutdown.
 
 use std::future::Future;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use tokio_util::task::TaskTracker;
 pub struct Supervisor {
     token: CancellationToken,
     tracker: TaskTracker,
+    panicked: Arc<OnceLock<&'static str>>,
 }
 
 impl Supervisor {
@@ -25,14 +27,22 @@ impl Supervisor {
         self.token.clone()
     }
 
+    /// The first task that panicked and so ended the set.
+    pub fn panicked(&self) -> Option<&'static str> {
+        self.panicked.get().copied()
+    }
+
     /// Starts a task that watches the token itself.
     pub fn start<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let token = self.token.clone();
+        let guard = EndGuard {
+            name,
+            token: self.token.clone(),
+            panicked: self.panicked.clone(),
+        };
         self.tracker.spawn(async move {
-            let guard = EndGuard { name, token };
             task.await;
             guard.done();
         });
@@ -66,6 +76,7 @@ impl Supervisor {
 struct EndGuard {
     name: &'static str,
     token: CancellationToken,
+    panicked: Arc<OnceLock<&'static str>>,
 }
 
 impl EndGuard {
@@ -78,7 +89,25 @@ impl Drop for EndGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             tracing::error!(task = self.name, "task panicked, stopping the process");
+            let _ = self.panicked.set(self.name);
             self.token.cancel();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_the_whole_set_and_is_told() {
+        let supervisor = Supervisor::new();
+        let token = supervisor.token();
+        supervisor.start("patient", async move { token.cancelled().await });
+        assert_eq!(supervisor.panicked(), None);
+        supervisor.start("rash", async { panic!("as the test wants") });
+        supervisor.token().cancelled().await;
+        assert!(supervisor.stop(Duration::from_secs(5)).await);
+        assert_eq!(supervisor.panicked(), Some("rash"));
     }
 }

@@ -1,6 +1,10 @@
 //! What a new Coffer begins with: roles, an administrator, a demo project, flavors. Passwords go
 //! into files that only their owner can read, and are shown nowhere else.
+//!
+//! It is written once for a store: what an operator deletes or renames later stays so. Each write
+//! may come twice, because a first start that was interrupted is done again from its beginning.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -36,13 +40,37 @@ const FLAVORS: &[(&str, u32, u32)] = &[
     ("xlarge", 4_096, 2),
 ];
 
-/// Makes what is missing. Credentials files are rewritten when the API's address has changed.
+/// Users of the first start, each with a project of its name, and their roles there.
+const ACCOUNTS: &[(&str, &[&str])] = &[("admin", &["admin", "member"]), ("demo", &["member"])];
+
+/// Setting that a store has once its first start came to its end.
+const DONE: &str = "first_start";
+
+/// Makes the first catalogue and accounts, unless that was done. Credentials files are rewritten
+/// when the API's address has changed.
 pub(crate) async fn ensure(
     base: &Base,
     app: &AppState,
     state: &StateDir,
     door: &Door,
 ) -> anyhow::Result<()> {
+    if base.store.get_setting(DONE).await?.is_none() {
+        catalogue(base).await?;
+        for (name, roles) in ACCOUNTS {
+            account(base, app, state, door, name, roles).await?;
+        }
+        base.store.put_setting(DONE, "done").await?;
+    }
+    ACCOUNTS
+        .iter()
+        .try_for_each(|(name, _)| refresh(&credentials_file(state, name), door))
+}
+
+fn credentials_file(state: &StateDir, name: &str) -> PathBuf {
+    state.join(&format!("{name}.toml"))
+}
+
+async fn catalogue(base: &Base) -> anyhow::Result<()> {
     let now = base.clock.now();
     for role in ["admin", "member", "reader"] {
         tolerate(base.store.insert_role(role, now).await)?;
@@ -58,8 +86,7 @@ pub(crate) async fn ensure(
         };
         tolerate(base.store.insert_flavor(&flavor).await)?;
     }
-    account(base, app, state, door, "admin", &["admin", "member"]).await?;
-    account(base, app, state, door, "demo", &["member"]).await
+    Ok(())
 }
 
 fn tolerate(result: Result<(), StoreError>) -> anyhow::Result<()> {
@@ -78,22 +105,30 @@ async fn account(
     name: &str,
     roles: &[&str],
 ) -> anyhow::Result<()> {
-    let file = state.join(&format!("{name}.toml"));
-    if base.store.find_user_by_name(name).await?.is_some() {
-        return refresh(&file, door);
-    }
-    let password = Secret::new(random_text(&*base.entropy, 32));
-    let hash = app
-        .logins
-        .passwords()
+    let file = credentials_file(state, name);
+    // The file first: an account whose password nobody knows is of no use. Several processes that
+    // start on one state directory all find the password of the one that came first.
+    let fresh = Secret::new(random_text(&*base.entropy, 32));
+    credentials(door, name, &fresh)
+        .write_new(&file)
+        .map_err(|e| anyhow::anyhow!(e.message))?;
+    let known = Credentials::read(&file).map_err(|e| anyhow::anyhow!(e.message))?;
+    let password = Secret::new(known.password);
+    let passwords = app.logins.passwords();
+    let hash = passwords
         .hash(&*base.entropy, &password)
         .await
         .map_err(|e| anyhow::anyhow!("hash the first password: {e}"))?;
-    // The file first: an account whose password nobody knows is of no use.
-    credentials(door, name, &password)
-        .write(&file)
-        .map_err(|e| anyhow::anyhow!(e.message))?;
-    insert_account(base, name, roles, hash).await
+    let user = insert_account(base, name, roles, hash).await?;
+    let is_ours = passwords
+        .verify(&password, Some(&user.password_hash))
+        .await
+        .map_err(|e| anyhow::anyhow!("check the first password: {e}"))?;
+    if !is_ours {
+        // A process with another state directory was first on this store: the file there is right.
+        fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+    }
+    Ok(())
 }
 
 async fn insert_account(
@@ -101,23 +136,20 @@ async fn insert_account(
     name: &str,
     roles: &[&str],
     password_hash: String,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<User> {
+    let store = &base.store;
     let now = base.clock.now();
     let hex = || new_uuid(&*base.clock, &*base.entropy).simple().to_string();
-    let tenant = match base.store.find_tenant_by_name(name).await? {
-        Some(tenant) => tenant,
-        None => {
-            let tenant = Tenant {
-                id: hex().parse::<TenantId>()?,
-                name: Name::parse("name", name)?,
-                is_enabled: true,
-                description: format!("made at the first start for the user {name}"),
-                created_at: now,
-            };
-            base.store.insert_tenant(&tenant).await?;
-            tenant
-        }
+    let tenant = Tenant {
+        id: hex().parse::<TenantId>()?,
+        name: Name::parse("name", name)?,
+        is_enabled: true,
+        description: format!("made at the first start for the user {name}"),
+        created_at: now,
     };
+    tolerate(store.insert_tenant(&tenant).await)?;
+    let tenant = store.find_tenant_by_name(name).await?;
+    let tenant = tenant.with_context(|| format!("the project {name} was deleted meanwhile"))?;
     let user = User {
         id: hex().parse::<UserId>()?,
         name: Name::parse("name", name)?,
@@ -126,16 +158,18 @@ async fn insert_account(
         default_tenant_id: Some(tenant.id.clone()),
         created_at: now,
     };
-    base.store.insert_user(&user).await?;
+    tolerate(store.insert_user(&user).await)?;
+    let user = store.find_user_by_name(name).await?;
+    let user = user.with_context(|| format!("the user {name} was deleted meanwhile"))?;
     for role in roles {
         let assignment = RoleAssignment {
             user_id: user.id.clone(),
             tenant_id: tenant.id.clone(),
             role: (*role).to_owned(),
         };
-        base.store.assign_role(&assignment).await?;
+        store.assign_role(&assignment).await?;
     }
-    Ok(())
+    Ok(user)
 }
 
 fn credentials(door: &Door, name: &str, password: &Secret) -> Credentials {

@@ -1,6 +1,7 @@
 //! Runs roles of the control plane in this process until it is told to stop.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use coffer_control::taskmanager::periodic::reconcile::Reconciler;
 use coffer_control::tls::{self, AltNames, Usage};
 use coffer_control::{api, authority};
 use coffer_infra::local::LocalProvider;
+use hyper::Uri;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Place;
@@ -90,7 +92,11 @@ pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode>
         provider.close(is_final).await.context("leave the host")?;
     }
     base.store.close().await;
-    Ok(ExitCode::SUCCESS)
+    // Whoever started this process has to learn that it did not end because it was told to.
+    match supervisor.panicked() {
+        Some(task) => anyhow::bail!("{task} met a bug and ended; the log above says where"),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 async fn wait_for_end(supervisor: &Supervisor) -> anyhow::Result<()> {
@@ -159,11 +165,10 @@ async fn start_api(
     let scheme = if tls.is_some() { "https" } else { "http" };
     let server = Server::bind(config.api.listen, tls).await?;
     let address = server.address()?;
-    let url = config
-        .api
-        .public_endpoint
-        .clone()
-        .unwrap_or_else(|| format!("{scheme}://{address}"));
+    let url = config.api.public_endpoint.clone().unwrap_or_else(|| {
+        let client_side = SocketAddr::new(reachable(address.ip()), address.port());
+        format!("{scheme}://{client_side}")
+    });
     let door = Door {
         url: url.clone(),
         ca_file: (scheme == "https").then_some(ca_file),
@@ -176,19 +181,58 @@ async fn start_api(
     Ok(())
 }
 
-/// What the API's certificate is good for.
+/// What the API's certificate is good for: what clients may dial, by name or by address.
 fn api_names(config: &Config) -> AltNames {
     let mut names = vec!["localhost".to_owned()];
-    if let Some(endpoint) = &config.api.public_endpoint {
-        let host = endpoint.split("://").nth(1).unwrap_or(endpoint);
-        let host = host.split(['/', ':']).next().unwrap_or(host);
-        names.push(host.to_owned());
+    let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
+    let endpoint = config.api.public_endpoint.as_deref();
+    let uri = endpoint.and_then(|endpoint| endpoint.parse::<Uri>().ok());
+    if let Some(host) = uri.as_ref().and_then(Uri::host) {
+        match host.trim_matches(['[', ']']).parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(host.to_owned()),
+        }
     }
-    let mut addresses = vec![[127, 0, 0, 1].into()];
-    let listen = config.api.listen.ip();
-    if !listen.is_unspecified() && !addresses.contains(&listen) {
-        addresses.push(listen);
-    }
+    addresses.push(reachable(config.api.listen.ip()));
     names.dedup();
+    addresses.dedup();
     AltNames { names, addresses }
+}
+
+/// Where a client of this host reaches a listener on `address`.
+fn reachable(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        one => one,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names_for(endpoint: Option<&str>, listen: &str) -> AltNames {
+        let mut config = Config::default();
+        config.api.public_endpoint = endpoint.map(str::to_owned);
+        config.api.listen = listen.parse().unwrap();
+        api_names(&config)
+    }
+
+    #[test]
+    fn the_certificate_names_what_clients_dial() {
+        let named = names_for(Some("https://db.example:8779/x"), "127.0.0.1:8779");
+        assert_eq!(named.names, ["localhost", "db.example"]);
+        let numbered = names_for(Some("https://192.0.2.7:8779"), "0.0.0.0:8779");
+        assert_eq!(numbered.names, ["localhost"]);
+        let wanted: [IpAddr; 3] = [
+            [127, 0, 0, 1].into(),
+            [192, 0, 2, 7].into(),
+            [127, 0, 0, 1].into(),
+        ];
+        assert_eq!(numbered.addresses, wanted);
+        let v6 = names_for(Some("https://[2001:db8::1]"), "[::]:8779");
+        assert!(v6.addresses.contains(&"2001:db8::1".parse().unwrap()));
+        assert!(v6.addresses.contains(&Ipv6Addr::LOCALHOST.into()));
+    }
 }

@@ -3,13 +3,16 @@
 //! Stored here: the lock with its holder, the master key (only its owner may read it), and a short
 //! tag that marks what this Coffer makes on the host. Everything else is in the store.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use coffer_control::clock::{Entropy, SystemEntropy};
+
+/// Only the owner of the state directory may look into it.
+const PRIVATE: u32 = 0o700;
 
 /// A state directory that this process uses.
 #[derive(Debug)]
@@ -24,9 +27,12 @@ impl StateDir {
     pub(crate) fn open(path: &Path, is_exclusive: bool) -> anyhow::Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o711)
+            .mode(PRIVATE)
             .create(path)
             .with_context(|| format!("make state directory {}", path.display()))?;
+        // Volumes and keys lie below: a directory that was made by hand is closed too.
+        fs::set_permissions(path, Permissions::from_mode(PRIVATE))
+            .with_context(|| format!("close state directory {} to others", path.display()))?;
         let lock = is_exclusive.then(|| lock(path)).transpose()?;
         Ok(Self {
             path: path.to_owned(),

@@ -125,7 +125,7 @@ impl Coffer {
             {
                 bail!("coffer ended with {status}\n{}", self.log());
             }
-            let answer = Program::new(&path("coffer")?, self.words(&["status"])).run()?;
+            let answer = self.admin(&["status"])?;
             Ok((answer.code == 0).then_some(()))
         });
         started.with_context(|| format!("start coffer\n{}", self.log()))

@@ -11,7 +11,9 @@ use super::cgroup::Groups;
 use super::failure::{io, rejected};
 use super::names::Names;
 use super::pool::Pool;
-use super::record::{EndpointRecord, Lock, NetworkRecord, Records, ServerRecord, VolumeRecord};
+use super::record::{
+    EndpointRecord, Lock, NetworkRecord, Records, ServerRecord, VolumeRecord, private_dir,
+};
 use super::{network, publish};
 use crate::error::Result;
 
@@ -48,6 +50,7 @@ impl Host {
             )
         })?;
         let state = config.state_dir.clone();
+        private_dir(&state)?;
         for dir in ["locks", "sandboxes", "jail", "making"] {
             let path = state.join(dir);
             fs::create_dir_all(&path).map_err(io(what, path.display()))?;

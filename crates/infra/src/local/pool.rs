@@ -17,7 +17,7 @@ use nix::unistd::{Whence, lseek};
 use serde::{Deserialize, Serialize};
 
 use super::failure::{errno, io, rejected};
-use super::record::{Lock, read_json, write_json};
+use super::record::{Lock, private_dir, read_json, write_json};
 use super::{LocalConfig, loops, sys};
 use crate::error::Result;
 
@@ -54,8 +54,7 @@ impl Pool {
             VolumeMode::Auto | VolumeMode::Xfs | VolumeMode::Fast => config.pool_dir.clone(),
         };
         for sub in ["volumes", "templates"] {
-            let path = dir.join(sub);
-            fs::create_dir_all(&path).map_err(io(WHAT, path.display()))?;
+            private_dir(&dir.join(sub))?;
         }
         Ok(Self { dir, mode })
     }

@@ -12,7 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -306,6 +306,14 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     serde_json::from_slice(&text).map(Some).map_err(damaged)
 }
 
+/// Makes a directory, or closes one that is there, so that only its owner gets below it: what
+/// lies there holds tenants' data and keys.
+pub(super) fn private_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
+        .map_err(io("make private directory", path.display()))
+}
+
 /// Writes a JSON file, whole or not at all, and durably.
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let what = "write record";
@@ -314,7 +322,9 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let written = File::create(&part).and_then(|mut file| {
         file.write_all(&text)?;
         file.sync_all()?;
-        fs::rename(&part, path)
+        fs::rename(&part, path)?;
+        path.parent()
+            .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     });
     written.map_err(io(what, path.display()))
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::too_many_lines, reason = "a test tells its story in one piece")]
 
 mod failures;
+mod first_start;
 mod hostile;
 mod kills;
 mod legacy;

@@ -2,6 +2,7 @@
 //!
 //! Started as `cargo xtask COMMAND`; `./test` and `./quickstart` lead here as well.
 
+pub mod bench;
 pub mod generated;
 pub mod leftovers;
 pub mod process;
@@ -22,6 +23,8 @@ usage: cargo xtask COMMAND
   docs [--check]     write the generated files, or compare them
   test [RING...]     run the rings in order, all of them without a name: see --list
   test --list        name the rings
+  bench [ROW...]     measure what is promised and write docs/benchmarks.md; --list names the rows,
+                     --continue leaves out those that have a result, --smoke runs each once
   quickstart [--once]
                      from this tree to a PostgreSQL that answers; --once leaves nothing behind
 ";
@@ -35,6 +38,8 @@ pub fn run(words: &[&str]) -> Result<ExitCode> {
         ["docs", "--check"] => generated::check(root)?,
         ["test", "--list"] => println!("{}", rings::names().join("\n")),
         ["test", names @ ..] => return rings::run(root, names),
+        ["bench", "--list"] => println!("{}", bench::names().collect::<Vec<_>>().join("\n")),
+        ["bench", words @ ..] => return bench::run(root, words),
         ["quickstart"] => quickstart::run(root, false)?,
         ["quickstart", "--once"] => quickstart::run(root, true)?,
         ["help" | "--help" | "-h"] => print!("{HELP}"),

@@ -180,6 +180,18 @@ pub fn wait_for<T>(what: &str, limit: Duration, is_done: impl Fn() -> Option<T>)
     }
 }
 
+/// Asks a process to stop and waits until it has.
+pub fn stop(child: &mut Child, limit: Duration) -> Result<()> {
+    let pid = child.id().to_string();
+    if child.try_wait().context("look at a process")?.is_some() {
+        return Ok(());
+    }
+    Program::new("kill", &["-TERM", &pid]).run()?;
+    let cell = std::cell::RefCell::new(child);
+    let gone = || cell.borrow_mut().try_wait().ok().flatten();
+    wait_for("the end of a process", limit, gone).map(|_| ())
+}
+
 fn log_files(log: &Path) -> Result<(File, File)> {
     if let Some(dir) = log.parent() {
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::process::{Program, Stopwatch, tail, wait_for};
+use crate::process::{Program, Stopwatch, stop, tail, wait_for};
 use crate::{built, leftovers, setup};
 
 /// Recipe of the engine root.
@@ -116,7 +116,7 @@ fn run_once(coffer: &Path) -> Result<()> {
     let result = use_once(&host);
     // Deleted, stopped and removed even when something above failed.
     let cleared = host.clear();
-    let stopped = stop(&mut child);
+    let stopped = stop(&mut child, STOP_MAX);
     let output = result.with_context(|| tail(&host.log()))?;
     cleared.and(stopped)?;
     leftovers::remove(&state)?;
@@ -183,7 +183,7 @@ impl Host {
             self.answers().then_some(())
         });
         if let Err(error) = started {
-            let _ = stop(&mut child);
+            let _ = stop(&mut child, STOP_MAX);
             return Err(error.context(tail(&self.log())));
         }
         Ok(child)
@@ -317,16 +317,4 @@ impl Database {
              logs are in {state}/coffer.log"
         )
     }
-}
-
-/// Asks Coffer to stop and waits until it has.
-fn stop(child: &mut Child) -> Result<()> {
-    let pid = child.id().to_string();
-    if child.try_wait().context("look at coffer")?.is_some() {
-        return Ok(());
-    }
-    Program::new("kill", &["-TERM", &pid]).run()?;
-    let cell = std::cell::RefCell::new(child);
-    let gone = || cell.borrow_mut().try_wait().ok().flatten();
-    wait_for("the end of coffer", STOP_MAX, gone).map(|_| ())
 }

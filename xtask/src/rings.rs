@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{self, Program, Stopwatch};
-use crate::{built, generated, leftovers, quickstart, setup, tidy};
+use crate::{bench, built, generated, leftovers, quickstart, setup, tidy};
 
 /// Root recipe that the tests run from.
 const RECIPE: &str = "postgresql-17";
@@ -71,6 +71,7 @@ const RINGS: &[Ring] = &[
     ("e2e", |c| {
         tests(c, &["test", "--package", "e2e", "--no-fail-fast"])
     }),
+    ("bench", bench_ring),
     ("quickstart", quickstart_ring),
 ];
 
@@ -159,6 +160,13 @@ fn roots_ring(context: &Run<'_>) -> Result<Count> {
     let coffer = built()?.join("coffer");
     Program::new(coffer, &["image", "build", RECIPE]).logged(&context.log)?;
     Ok(Count::default())
+}
+
+fn bench_ring(context: &Run<'_>) -> Result<Count> {
+    let before = leftovers::now();
+    let passed = u64::try_from(bench::smoke(context.root)?).unwrap_or(u64::MAX);
+    left_nothing(&before)?;
+    Ok(Count { passed, failed: 0 })
 }
 
 fn quickstart_ring(context: &Run<'_>) -> Result<Count> {

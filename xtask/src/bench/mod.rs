@@ -1,0 +1,323 @@
+//! `cargo xtask bench`: measures what is promised, prints each row, writes `docs/benchmarks.md`.
+//!
+//! A subject is a setup with the rows that are measured on it, in a file of its own; [`SUBJECTS`]
+//! names them all. This file measures: pairs in turns, more of them while the interval is wide.
+//! Programs that need the crates' insides are examples of `coffer-testkit`; this crate only starts
+//! them and reads what they print, and so stays quick to build.
+
+pub mod coffer;
+pub mod http;
+pub mod machine;
+pub mod report;
+pub mod row;
+pub mod statistics;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::built;
+use crate::process::Stopwatch;
+use report::Results;
+use row::{Measured, Pair, Row, Verdict};
+
+/// LIMIT: most pairs of a row, as a multiple of those it asks for.
+const MORE_PAIRS: usize = 4;
+
+/// A setup and the rows that are measured on it.
+#[derive(Debug)]
+pub struct Subject {
+    /// Title in the document.
+    pub title: &'static str,
+    /// Its rows.
+    pub rows: &'static [Row],
+    /// Sets up what the rows need; dropping it takes it away.
+    pub open: fn(&Bench) -> Result<Box<dyn Measure>>,
+}
+
+/// All subjects, in the order of the document.
+const SUBJECTS: &[Subject] = &[];
+
+/// Measures the rows of a subject that is set up.
+pub trait Measure {
+    /// Measures the row once. Called in turns with [`Measure::reference`].
+    fn ours(&mut self, row: &Row) -> Result<f64>;
+
+    /// Measures once what the row is compared with. Not called for rows without a reference.
+    fn reference(&mut self, row: &Row) -> Result<f64> {
+        bail!("row {} has no reference", row.name)
+    }
+
+    /// Store, transport, volume mode: what a reader has to know.
+    fn conditions(&self) -> String;
+
+    /// Takes everything away; what is left behind is an error.
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What subjects work with.
+#[derive(Debug)]
+pub struct Bench {
+    /// The tree.
+    pub root: PathBuf,
+    /// Where cargo's products are: `coffer`, `coffer-guest`, `examples/`.
+    pub built: PathBuf,
+    /// Each row once and small: only whether it runs is of interest.
+    pub is_smoke: bool,
+}
+
+impl Bench {
+    /// A size for a whole run, or the small one for the smoke run.
+    pub fn size<T>(&self, whole: T, smoke: T) -> T {
+        match self.is_smoke {
+            true => smoke,
+            false => whole,
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Asked<'a> {
+    is_smoke: bool,
+    /// Leave out what has a result from an earlier run.
+    is_continued: bool,
+    /// Names of rows, or beginnings of them; all when empty.
+    rows: Vec<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    fn read(words: &[&'a str]) -> Result<Self> {
+        let mut asked = Self::default();
+        for &word in words {
+            match word {
+                "--smoke" => asked.is_smoke = true,
+                "--continue" => asked.is_continued = true,
+                _ if word.starts_with('-') => {
+                    bail!("{word} is not known; there are --list, --smoke, --continue")
+                }
+                _ if !names().any(|name| name.starts_with(word)) => bail!(
+                    "no row begins with '{word}'; there are {}",
+                    names().collect::<Vec<_>>().join(", ")
+                ),
+                _ => asked.rows.push(word),
+            }
+        }
+        Ok(asked)
+    }
+
+    fn wants(&self, row: &Row) -> bool {
+        self.rows.is_empty() || self.rows.iter().any(|word| row.name.starts_with(word))
+    }
+}
+
+/// Names of all rows.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SUBJECTS
+        .iter()
+        .flat_map(|subject| subject.rows)
+        .map(|row| row.name)
+}
+
+/// Runs the rows that the words name.
+pub fn run(root: &Path, words: &[&str]) -> Result<ExitCode> {
+    let asked = Asked::read(words)?;
+    let failed = run_asked(root, &asked)?;
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("below the floor: {}", Vec::from_iter(failed).join(", "));
+    Ok(ExitCode::FAILURE)
+}
+
+/// Each row once, small and without limits; gives how many rows ran.
+pub fn smoke(root: &Path) -> Result<usize> {
+    let asked = Asked {
+        is_smoke: true,
+        ..Asked::default()
+    };
+    run_asked(root, &asked)?;
+    Ok(names().count())
+}
+
+/// Gives the names of rows that failed.
+fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
+    let built = built()?;
+    let mut results = Results::open(built.join("bench/results.json"))?;
+    let bench = Bench {
+        root: root.to_owned(),
+        built,
+        is_smoke: asked.is_smoke,
+    };
+    let mut failed = BTreeSet::new();
+    for subject in SUBJECTS {
+        let wanted: Vec<&Row> = subject
+            .rows
+            .iter()
+            .filter(|row| asked.wants(row) && !(asked.is_continued && results.has(row)))
+            .collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        for measured in measure_subject(&bench, subject, &wanted)? {
+            if measured.verdict() == Verdict::Fail {
+                failed.insert(measured.row.name);
+            }
+            if !bench.is_smoke {
+                results.put(&measured)?;
+            }
+        }
+        if !bench.is_smoke {
+            write_document(&bench, &results)?;
+        }
+    }
+    match bench.is_smoke {
+        true => Ok(BTreeSet::new()),
+        false => Ok(failed),
+    }
+}
+
+fn write_document(bench: &Bench, results: &Results) -> Result<()> {
+    let subjects: Vec<_> = SUBJECTS.iter().map(|s| (s.title, s.rows)).collect();
+    let facts = machine::facts(&std::env::temp_dir());
+    report::write(&bench.root, &results.document(&facts, &subjects))
+}
+
+fn measure_subject(bench: &Bench, subject: &Subject, rows: &[&Row]) -> Result<Vec<Measured>> {
+    let watch = Stopwatch::start();
+    let mut measure =
+        (subject.open)(bench).with_context(|| format!("set up \"{}\"", subject.title))?;
+    let mut all = Vec::new();
+    for row in rows {
+        let measured = measure_row(bench, measure.as_mut(), row)
+            .with_context(|| format!("measure {}", row.name))?;
+        println!("{}", report::line(&measured));
+        all.push(measured);
+    }
+    measure
+        .close()
+        .with_context(|| format!("take away \"{}\"", subject.title))?;
+    let seconds = watch.elapsed().as_secs_f64();
+    println!("{}: {} rows, {seconds:.0} s", subject.title, all.len());
+    Ok(all)
+}
+
+fn measure_row(bench: &Bench, measure: &mut dyn Measure, row: &Row) -> Result<Measured> {
+    let before = machine::load();
+    let wanted = bench.size(row.pairs, 1);
+    let most = bench.size(row.pairs * MORE_PAIRS, 1);
+    let mut pairs = Vec::new();
+    loop {
+        pairs.push(pair(measure, row, pairs.len().is_multiple_of(2))?);
+        let load = (before, machine::load());
+        let measured = Measured::of(*row, &pairs, measure.conditions(), load);
+        let is_enough = pairs.len() >= wanted && !measured.is_wide();
+        if is_enough || pairs.len() >= most {
+            return Ok(measured);
+        }
+    }
+}
+
+/// One pair; the order changes, so that neither side always comes second.
+fn pair(measure: &mut dyn Measure, row: &Row, is_ours_first: bool) -> Result<Pair> {
+    if row.reference.is_empty() {
+        let ours = measure.ours(row)?;
+        return Ok(Pair {
+            ours,
+            reference: None,
+        });
+    }
+    let (ours, reference) = if is_ours_first {
+        let ours = measure.ours(row)?;
+        (ours, measure.reference(row)?)
+    } else {
+        let reference = measure.reference(row)?;
+        (measure.ours(row)?, reference)
+    };
+    Ok(Pair {
+        ours,
+        reference: Some(reference),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::row::{Limit, Unit};
+    use super::*;
+
+    const ROW: Row = Row {
+        name: "test/row",
+        what: "",
+        reference: "the other",
+        unit: Unit::Seconds,
+        limit: Limit::Shown,
+        pairs: 3,
+    };
+
+    /// Writes down who was asked; answers differ as much as it is told.
+    struct Script {
+        asked: String,
+        spread: f64,
+    }
+
+    impl Measure for Script {
+        fn ours(&mut self, _row: &Row) -> Result<f64> {
+            self.asked.push('o');
+            Ok(if self.asked.len() % 4 == 1 {
+                1.0 + self.spread
+            } else {
+                1.0
+            })
+        }
+
+        fn reference(&mut self, _row: &Row) -> Result<f64> {
+            self.asked.push('r');
+            Ok(2.0)
+        }
+
+        fn conditions(&self) -> String {
+            String::new()
+        }
+    }
+
+    fn measure(is_smoke: bool, spread: f64) -> (String, Measured) {
+        let bench = Bench {
+            root: PathBuf::new(),
+            built: PathBuf::new(),
+            is_smoke,
+        };
+        let mut script = Script {
+            asked: String::new(),
+            spread,
+        };
+        let measured = measure_row(&bench, &mut script, &ROW).unwrap();
+        (script.asked, measured)
+    }
+
+    #[test]
+    fn pairs_take_turns_and_more_are_made_while_the_interval_is_wide() {
+        let (asked, measured) = measure(false, 0.0);
+        assert_eq!(asked, "orroor");
+        assert_eq!(measured.ratio.unwrap().median, 0.5);
+        let (asked, measured) = measure(false, 0.5);
+        assert_eq!(asked.len(), 24, "four times as many pairs and no more");
+        assert!(measured.is_wide());
+        let (asked, _) = measure(true, 0.5);
+        assert_eq!(asked, "or", "a smoke run measures once");
+    }
+
+    #[test]
+    fn unknown_words_are_refused_and_names_are_unique() {
+        assert!(Asked::read(&["--fast"]).is_err());
+        let error = Asked::read(&["nothing/like-it"]).unwrap_err().to_string();
+        assert!(error.contains("nothing/like-it"), "{error}");
+        let asked = Asked::read(&["--smoke", "--continue"]).unwrap();
+        assert!(asked.is_smoke && asked.is_continued);
+        let unique: BTreeSet<_> = names().collect();
+        assert_eq!(unique.len(), names().count());
+    }
+}

@@ -1,0 +1,223 @@
+//! What the benchmark says: a line for each row as it goes, the file of results in the build
+//! directory, and `docs/benchmarks.md` made from it.
+//!
+//! A row that was measured before keeps its result until it is measured again, so that a run may be
+//! stopped and go on, or measure one row only.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+use super::row::{Limit, Measured, Row, Unit};
+use super::statistics::Estimate;
+
+/// Results by the name of the row.
+#[derive(Debug)]
+pub struct Results {
+    path: PathBuf,
+    rows: Map<String, Value>,
+}
+
+impl Results {
+    /// Reads the file of results; none is no mistake.
+    pub fn open(path: PathBuf) -> Result<Self> {
+        let rows = match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text)
+                .with_context(|| format!("read {}: remove it", path.display()))?,
+            Err(_) => Map::new(),
+        };
+        Ok(Self { path, rows })
+    }
+
+    /// Whether the row has a result.
+    pub fn has(&self, row: &Row) -> bool {
+        self.get(*row).is_some()
+    }
+
+    /// Keeps a result.
+    pub fn put(&mut self, measured: &Measured) -> Result<()> {
+        self.rows
+            .insert(measured.row.name.to_owned(), measured.to_json());
+        if let Some(dir) = self.path.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        }
+        let text = serde_json::to_string_pretty(&self.rows).context("write the results")?;
+        fs::write(&self.path, text).with_context(|| format!("write {}", self.path.display()))
+    }
+
+    fn get(&self, row: Row) -> Option<Measured> {
+        Measured::from_json(row, self.rows.get(row.name)?)
+    }
+
+    /// The document: facts of the machine, then a table for each subject.
+    pub fn document(&self, facts: &[(&str, String)], subjects: &[(&str, &[Row])]) -> String {
+        let mut text = HEAD.to_owned();
+        for (name, value) in facts {
+            let _ = writeln!(text, "| {name} | {value} |");
+        }
+        for (title, rows) in subjects {
+            let _ = write!(text, "\n## {title}\n\n{TABLE}");
+            for row in *rows {
+                text.push_str(&self.table_line(*row));
+            }
+            text.push_str(&self.conditions(rows));
+        }
+        text
+    }
+
+    fn table_line(&self, row: Row) -> String {
+        let (floor, goal) = row.limit.words(row.unit);
+        let what = match row.reference {
+            "" => row.what.to_owned(),
+            against => format!("{}, against {against}", row.what),
+        };
+        let Some(measured) = self.get(row) else {
+            return format!(
+                "| `{}` | {what} | | {floor} | {goal} | not measured | | |\n",
+                row.name
+            );
+        };
+        format!(
+            "| `{}` | {what} | {} | {floor} | {goal} | {} | {} | {:.1} |\n",
+            row.name,
+            figure(&measured),
+            measured.verdict().word(),
+            values(&measured),
+            measured.load.0.max(measured.load.1),
+        )
+    }
+
+    fn conditions(&self, rows: &[Row]) -> String {
+        let mut all: Vec<String> = rows
+            .iter()
+            .filter_map(|row| Some(self.get(*row)?.conditions))
+            .filter(|conditions| !conditions.is_empty())
+            .collect();
+        all.sort();
+        all.dedup();
+        match all.is_empty() {
+            true => String::new(),
+            false => format!("\nMeasured with: {}.\n", all.join("; ")),
+        }
+    }
+}
+
+/// One line for the terminal.
+pub fn line(measured: &Measured) -> String {
+    format!(
+        "{:<28} {:<34} {:<24} {} ({} pairs, load {:.1})",
+        measured.row.name,
+        figure(measured),
+        measured.verdict().word(),
+        values(measured),
+        measured.pairs,
+        measured.load.1
+    )
+}
+
+/// The judged value with its interval.
+fn figure(measured: &Measured) -> String {
+    match measured.ratio {
+        Some(ratio) => ratio_words(ratio, measured.row.limit),
+        None => {
+            let Estimate { low, median, high } = measured.ours;
+            let show = |value| Unit::show(measured.row.unit, value);
+            format!("{} [{}, {}]", show(median), show(low), show(high))
+        }
+    }
+}
+
+fn ratio_words(ratio: Estimate, limit: Limit) -> String {
+    let Estimate { low, median, high } = ratio;
+    match limit {
+        // What is to be at least a part of something is easier read as one in so many.
+        Limit::RatioAtLeast { goal, .. } if goal < 0.5 => {
+            format!("{median:.3} = 1/{:.1} [{low:.3}, {high:.3}]", 1.0 / median)
+        }
+        _ => format!("{median:.3} [{low:.3}, {high:.3}]"),
+    }
+}
+
+/// The measured values, where a ratio is judged.
+fn values(measured: &Measured) -> String {
+    let show = |e: Estimate| measured.row.unit.show(e.median);
+    match measured.reference {
+        Some(reference) => format!("{} to {}", show(measured.ours), show(reference)),
+        None => show(measured.ours),
+    }
+}
+
+/// Writes the document.
+pub fn write(root: &Path, text: &str) -> Result<()> {
+    let path = root.join("docs/benchmarks.md");
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}
+
+const TABLE: &str = "\
+| row | what | median [95% interval] | floor | goal | verdict | values | load |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+";
+
+const HEAD: &str = "\
+# Benchmarks
+
+Written by `cargo xtask bench`; `cargo xtask bench --list` names the rows, and a row's name measures
+that row alone. Nothing here is typed in by hand.
+
+A figure is the median of interleaved pairs (ours, then what it is compared with, the other way
+round in the next pair) with its 95% interval from the order of the values. A row whose interval is
+wider than 10% of its median is not decided. Ratios and sizes pass or fail. Absolute times depend on
+what else a machine does: they stand beside its load and fail at three times their figure only.
+
+| machine | |
+| --- | --- |
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::row::Pair;
+
+    const ROW: Row = Row {
+        name: "api/list",
+        what: "list",
+        reference: "healthcheck",
+        unit: Unit::PerSecond,
+        limit: Limit::RatioAtLeast {
+            floor: 1.0 / 12.0,
+            goal: 1.0 / 6.0,
+        },
+        pairs: 3,
+    };
+
+    #[test]
+    fn results_are_kept_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/results.json");
+        let mut results = Results::open(path.clone()).unwrap();
+        assert!(!results.has(&ROW));
+        let before = results.document(&[("processor", "2 x Z80".to_owned())], &[("API", &[ROW])]);
+        assert!(before.contains("| processor | 2 x Z80 |") && before.contains("not measured"));
+        let pair = Pair {
+            ours: 100.0,
+            reference: Some(1_000.0),
+        };
+        let measured = Measured::of(ROW, &[pair; 3], "SQLite".to_owned(), (0.5, 1.0));
+        results.put(&measured).unwrap();
+        let again = Results::open(path).unwrap();
+        assert!(again.has(&ROW));
+        let text = again.document(&[], &[("API", &[ROW])]);
+        for part in [
+            "0.100 = 1/10.0",
+            "goal not reached",
+            "100/s to 1000/s",
+            "| 1.0 |",
+            "with: SQLite",
+        ] {
+            assert!(text.contains(part), "{part} not in {text}");
+        }
+    }
+}

@@ -92,3 +92,5 @@ pub const AGENT_REPLACED_FAILURES_MAX: u32 = 3;
 pub const STOP_MAX: Duration = Duration::from_secs(300);
 /// Time for the agent to end when the sandbox stops.
 pub const AGENT_STOP: Duration = Duration::from_secs(2);
+/// Time for a bootstrap's agent to end after it has left its line to init.
+pub const BOOTSTRAP_END: Duration = Duration::from_secs(60);

@@ -227,6 +227,9 @@ impl Supervisor {
         let Some(agent) = &mut self.agent else { return };
         if let Some(due) = agent.kill_due {
             if due <= clock::now() {
+                log::warn(format_args!(
+                    "the agent left its line to init, does not end, and is killed"
+                ));
                 kill(agent.pid, Signal::SIGKILL).ok();
             }
             return;
@@ -238,7 +241,7 @@ impl Supervisor {
                     self.answer(&line);
                 }
             }
-            Err(_) => agent.kill_due = Some(clock::now() + limits::AGENT_STOP),
+            Err(_) => agent.kill_due = Some(clock::now() + patience(self.mode)),
         }
     }
 
@@ -422,7 +425,73 @@ impl Supervisor {
         let line = serde_json::to_vec(tell).expect("plain data become JSON");
         if let Err(error) = agent.lines.push(&line) {
             log::warn(format_args!("tell the agent: {error}"));
-            kill(agent.pid, Signal::SIGKILL).ok();
+            // It may just be ending, with a good exit code.
+            let due = clock::now() + patience(self.mode);
+            agent.kill_due.get_or_insert(due);
+        }
+    }
+}
+
+/// How long an agent that left its line to init may take to end. The exit code of a bootstrap is
+/// what the data directory is judged by, so on a busy host it is waited for.
+const fn patience(mode: Mode) -> Duration {
+    match mode {
+        Mode::Instance => limits::AGENT_STOP,
+        Mode::Bootstrap => limits::BOOTSTRAP_END,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_agent(mode: Mode) -> (Supervisor, UnixStream) {
+        let boot = Boot {
+            protocol: 1,
+            server_id: String::new(),
+            instance_id: None,
+            link_ca_pem: String::new(),
+            bind: Vec::new(),
+            engine: String::new(),
+            engine_version: String::new(),
+            agent_uid: 1,
+            engine_uid: 2,
+            data_dir: "/data".to_owned(),
+            memory_mib: 1,
+            vcpus: 1,
+        };
+        let (own, theirs) = UnixStream::pair().unwrap();
+        own.set_nonblocking(true).unwrap();
+        let mut supervisor = Supervisor::new(boot, mode);
+        supervisor.agent = Some(Agent {
+            // No test waits long enough for this to be signalled.
+            pid: Pid::this(),
+            lines: Lines::new(own),
+            started_at: clock::now(),
+            kill_due: None,
+        });
+        (supervisor, theirs)
+    }
+
+    fn left(supervisor: &Supervisor) -> Duration {
+        let due = supervisor.agent.as_ref().unwrap().kill_due;
+        due.unwrap().saturating_duration_since(clock::now())
+    }
+
+    #[test]
+    fn a_bootstrap_that_closed_its_line_has_time_to_end() {
+        for (mode, least) in [
+            (Mode::Instance, Duration::from_secs(1)),
+            (Mode::Bootstrap, Duration::from_secs(30)),
+        ] {
+            let (mut heard, theirs) = with_agent(mode);
+            drop(theirs);
+            heard.hear_agent();
+            assert!(left(&heard) >= least, "{mode:?}: {:?}", left(&heard));
+            let (mut told, theirs) = with_agent(mode);
+            drop(theirs);
+            told.tell_process();
+            assert!(left(&told) >= least, "{mode:?}: {:?}", left(&told));
         }
     }
 }

@@ -208,6 +208,21 @@ pub(super) fn pids(groups: &[PathBuf]) -> Vec<i32> {
     all
 }
 
+/// How many processes of the group the kernel has killed because its memory was full.
+pub(super) fn memory_kills(groups: &[PathBuf]) -> u64 {
+    let counters = ["memory.oom_control", "memory.events"];
+    let texts = groups
+        .iter()
+        .flat_map(|g| counters.map(|file| fs::read_to_string(g.join(file)).unwrap_or_default()));
+    texts
+        .flat_map(|text| {
+            text.lines()
+                .filter_map(|l| l.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok())
+                .collect::<Vec<_>>()
+        })
+        .sum()
+}
+
 /// Kills every process in the group; true when none is left.
 pub(super) fn kill_all(groups: &[PathBuf]) -> bool {
     for group in groups.iter().filter(|g| g.join("cgroup.kill").exists()) {

@@ -24,6 +24,9 @@ use super::record::{Launched, boot_id, read_json, start_time, write_json};
 use super::sys::{Side, fork_single_threaded, redirect};
 use crate::error::Result;
 
+/// Exit code of a launcher that waited for a sandbox that a signal ended.
+pub(super) const ENDED_BY_SIGNAL: u8 = 124;
+
 /// What the launcher is told, as a JSON file. It holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchSpec {
@@ -154,6 +157,10 @@ fn supervise(spec: &LaunchSpec, child: Pid, go: OwnedFd, errors: OwnedFd) -> Res
     if spec.is_waiting {
         return match waitpid(child, None).map_err(errno(what, "wait"))? {
             WaitStatus::Exited(_, code) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
+            WaitStatus::Signaled(_, signal, _) => {
+                eprintln!("its first process was ended by {signal}");
+                Ok(ENDED_BY_SIGNAL)
+            }
             other => Err(transient(what, format!("it was stopped: {other:?}"))),
         };
     }

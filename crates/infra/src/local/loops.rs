@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{major, minor};
 
 use super::clock::wait_until;
 use super::failure::{conflict, errno, io, rejected, transient};
@@ -143,6 +144,49 @@ pub(super) fn wait_released(file: &Path) -> Result<bool> {
         }
     });
     failure.map_or(Ok(is_over), Err)
+}
+
+/// Takes a file's loop device away, and what is mounted from it on the host: for what somebody left
+/// behind. A sandbox's own is let go by the kernel.
+pub(super) fn release(file: &Path) -> Result<()> {
+    let what = "release volume";
+    if !file.exists() {
+        return Ok(());
+    }
+    let Some(device) = device_of(file)? else {
+        return Ok(());
+    };
+    let number = device.metadata().map_err(io(what, file.display()))?.rdev();
+    let number = format!("{}:{}", major(number), minor(number));
+    unmount_where(|fields| fields.get(2) == Some(&number.as_str()))?;
+    match sys::detach_loop(&device) {
+        Ok(()) | Err(Errno::ENXIO) => Ok(()),
+        Err(e) => Err(errno(what, file.display())(e)),
+    }
+}
+
+/// Unmounts what is mounted on the host below a directory.
+pub(super) fn unmount_below(dir: &Path) -> Result<()> {
+    unmount_where(|fields| {
+        fields
+            .get(4)
+            .is_some_and(|at| Path::new(at).starts_with(dir))
+    })
+}
+
+/// Unmounts, the newest first, what this mount namespace has; asked of the fields of
+/// `/proc/self/mountinfo`.
+fn unmount_where(is_wanted: impl Fn(&[&str]) -> bool) -> Result<()> {
+    let what = "unmount";
+    let list = "/proc/self/mountinfo";
+    let text = fs::read_to_string(list).map_err(io(what, list))?;
+    for line in text.lines().rev() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        if let Some(at) = fields.get(4).filter(|_| is_wanted(&fields)) {
+            umount2(*at, MntFlags::MNT_DETACH).map_err(errno(what, at))?;
+        }
+    }
+    Ok(())
 }
 
 /// The loop device that has a file. Found by inode: its path is told as the sandbox saw it.

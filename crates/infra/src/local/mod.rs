@@ -102,6 +102,7 @@ impl LocalProvider {
             host.servers.prune_tombstones();
             host.volumes.prune_tombstones();
             volume::thaw_all(&host);
+            template::sweep(&host)?;
             if host.endpoints.list()?.iter().any(|e| e.published.is_some()) {
                 publish::guard(&host)?;
             }

@@ -105,6 +105,8 @@ pub(super) fn delete(host: &Host, id: ServerId, incarnation: Incarnation) -> Res
     }
     let dir = host.sandbox_dir(id);
     if dir.exists() {
+        // Sandboxes mount nothing on the host: what is there would be emptied and stay.
+        loops::unmount_below(&dir)?;
         fs::remove_dir_all(&dir).map_err(io("remove server", dir.display()))?;
     }
     host.servers.remove(&key)?;

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, fork};
 
+const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
 const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
 const LOOP_SET_CAPACITY: libc::c_ulong = 0x4C07;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
@@ -104,6 +105,13 @@ pub(super) fn loop_backing(device: &File) -> Result<(u64, u64), Errno> {
 pub(super) fn refresh_loop_size(device: &File) -> Result<(), Errno> {
     // SAFETY: the call takes no argument and the descriptor is open.
     checked(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_CAPACITY, 0) })?;
+    Ok(())
+}
+
+/// Takes its file from a loop device, at its last use if it is in use.
+pub(super) fn detach_loop(device: &File) -> Result<(), Errno> {
+    // SAFETY: the call takes no argument and the descriptor is open.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD, 0) })?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::failure::{io, rejected, transient};
 use super::host::Host;
-use super::launch::LaunchSpec;
+use super::launch::{self, LaunchSpec};
 use super::record::{Lock, read_json, remove_file, write_json};
 use super::{cgroup, loops, process, sandbox};
 use crate::error::Result;
@@ -30,6 +30,8 @@ const LIMITS: Limits = Limits {
     memory_mib: 1024,
     vcpus: 2,
 };
+/// How the names of control groups begin in which templates are made.
+const GROUP: &str = "template-";
 /// LIMIT: bytes of the guest's words that are shown when it fails.
 const WORDS_MAX: usize = 2000;
 
@@ -66,13 +68,35 @@ pub(super) fn make(host: &Host, root: &str) -> Result<bool> {
     result.map(|()| true)
 }
 
+/// Ends and removes what the making of templates left behind when its Coffer died, unless another
+/// process is at it: nobody may ask for that template again.
+pub(super) fn sweep(host: &Host) -> Result<()> {
+    for name in host.groups.list() {
+        let Some(root) = name.strip_prefix(GROUP) else {
+            continue;
+        };
+        let key = format!("template-{root}");
+        let Some(_lock) = Lock::attempt(&host.config.state_dir, &key)? else {
+            continue;
+        };
+        let groups = host.groups.of(&name);
+        let part = file_of(host, root).with_extension("part");
+        if !cgroup::kill_all(&groups) {
+            return Err(transient(WHAT, "what an earlier attempt left does not end"));
+        }
+        cgroup::remove(&groups)?;
+        remove_file(&part)?;
+    }
+    Ok(())
+}
+
 /// Ends the making of a template, if it is under way.
 pub(super) fn interrupt(host: &Host, root: &str) {
     cgroup::kill_all(&host.groups.of(&group(root)));
 }
 
 fn group(root: &str) -> String {
-    format!("template-{root}")
+    format!("{GROUP}{root}")
 }
 
 /// Ends and removes what a process that died while making it left behind.
@@ -120,10 +144,18 @@ fn bootstrap(
     let console = fs::read(&spec.console).unwrap_or_default();
     let tail = &console[console.len().saturating_sub(WORDS_MAX)..];
     let words = String::from_utf8_lossy(tail);
-    Err(rejected(
-        WHAT,
-        format!("root {root}: {} {}", ended.stderr.trim(), words.trim()),
-    ))
+    let mut why = format!("root {root}: {} {}", ended.stderr.trim(), words.trim());
+    let kills = cgroup::memory_kills(&spec.groups);
+    if kills > 0 {
+        let mib = LIMITS.memory_mib;
+        why.push_str(&format!("; {kills} processes did not fit into {mib} MiB"));
+        return Err(rejected(WHAT, why));
+    }
+    // Somebody ended it from outside: the next try may be left alone.
+    if ended.code == Some(i32::from(launch::ENDED_BY_SIGNAL)) {
+        return Err(transient(WHAT, why));
+    }
+    Err(rejected(WHAT, why))
 }
 
 /// What the guest is told: which engine to initialise, and nothing to listen on.

@@ -82,6 +82,9 @@ pub(super) fn delete(host: &Host, id: VolumeId, incarnation: Incarnation) -> Res
         return Ok(());
     }
     let file = file_of(host, id);
+    if record.is_none() && user(host, id).is_none() {
+        loops::release(&file)?;
+    }
     if user(host, id).is_some() || !loops::wait_released(&file)? {
         return Err(conflict(
             "delete volume",

@@ -24,8 +24,9 @@ pub const RUN: &[&str] = &[
     "xfsprogs",
 ];
 
-/// To test it as well: a PostgreSQL server for the store, Python for the clients.
-pub const TEST: &[&str] = &["postgresql", "python3-venv"];
+/// To test it as well: a PostgreSQL server for the store, Python for the clients, and what counts
+/// the bytes that pass through a process.
+pub const TEST: &[&str] = &["curl", "postgresql", "python3-venv", "strace"];
 
 /// The real clients, in the versions that the tests were written with.
 const CLIENTS: &[&str] = &[

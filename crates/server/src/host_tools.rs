@@ -1,4 +1,4 @@
-//! The operator's tools on Coffer's host: migrate, config, doctor, ca, image.
+//! The operator's tools on Coffer's host: migrate, config, doctor, ca. Engine roots: `images.rs`.
 
 use std::process::ExitCode;
 
@@ -6,12 +6,9 @@ use anyhow::Context;
 use coffer_cli::Options;
 use coffer_control::authority;
 use coffer_control::clock::Clock;
-use coffer_infra::image::Roots;
-use coffer_infra::image::recipe::Recipe;
-use coffer_infra::image::tree::Depth;
 use coffer_infra::local::doctor::{Finding, Level};
 
-use crate::args::{Ca, ImageCommand, Place};
+use crate::args::{Ca, Place};
 use crate::assemble;
 use crate::state_dir::StateDir;
 
@@ -100,68 +97,4 @@ fn print_finding(finding: &Finding) {
     if !finding.todo.is_empty() {
         println!("         to do: {}", finding.todo);
     }
-}
-
-/// Works on engine roots.
-pub(crate) fn image(
-    place: &Place,
-    command: &ImageCommand,
-    options: &Options,
-) -> anyhow::Result<ExitCode> {
-    let config = place.load()?;
-    let roots = Roots::new(&assemble::roots_dir(&config))?;
-    match command {
-        ImageCommand::Build { name, again } => {
-            let recipe = Recipe::find(name)?;
-            let mut progress = |line: &str| eprintln!("{name}: {line}");
-            let manifest = match again {
-                true => roots.build(&recipe, true, &mut progress)?,
-                false => roots.ensure(&recipe, &mut progress)?,
-            };
-            println!("{}", manifest.checksum);
-        }
-        ImageCommand::List => list(&roots, options)?,
-        ImageCommand::Remove { name } => {
-            let checksum = roots.find(name)?;
-            roots.remove(&checksum, &|_| None)?;
-            println!("removed {checksum}");
-        }
-        ImageCommand::Verify { name } => {
-            let checksum = roots.find(name)?;
-            roots.verify(&checksum, Depth::Full)?;
-            println!("{checksum} is as it was built");
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn list(roots: &Roots, options: &Options) -> anyhow::Result<()> {
-    let listed = roots.list()?;
-    if options.json {
-        let all: Vec<_> = listed
-            .iter()
-            .map(|root| match &root.manifest {
-                Ok(m) => serde_json::json!({
-                    "checksum": root.checksum, "image": m.recipe.name, "size_bytes": m.size_bytes,
-                }),
-                Err(e) => serde_json::json!({
-                    "checksum": root.checksum, "problem": e.to_string(),
-                }),
-            })
-            .collect();
-        println!("{}", serde_json::to_string_pretty(&all)?);
-        return Ok(());
-    }
-    for root in listed {
-        let short = root.checksum.get(..12).unwrap_or(&root.checksum);
-        match root.manifest {
-            Ok(m) => println!(
-                "{short}  {:20} {:>5} MB",
-                m.recipe.name,
-                m.size_bytes / 1_000_000
-            ),
-            Err(e) => println!("{short}  {e}"),
-        }
-    }
-    Ok(())
 }

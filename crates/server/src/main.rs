@@ -6,6 +6,7 @@ mod assemble;
 mod catalogue;
 mod first_start;
 mod host_tools;
+mod images;
 mod log;
 mod roles;
 mod serve;
@@ -60,7 +61,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Config(place) => host_tools::config(&place),
         Command::Doctor(place) => host_tools::doctor(&place, &options).await,
         Command::Ca(ca) => host_tools::ca(&ca).await,
-        Command::Image { place, command } => host_tools::image(&place, &command, &options),
+        Command::Image { place, command } => images::image(&place, &command, &options).await,
         Command::Openapi => {
             println!("{}", coffer_control::api::openapi_json());
             Ok(ExitCode::SUCCESS)

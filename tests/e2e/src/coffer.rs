@@ -256,34 +256,57 @@ impl Coffer {
 
     /// Creates a published PostgreSQL with a database and a user, and waits until it serves.
     pub fn create(&self, name: &str) -> Result<Database> {
-        let args = [
-            "--json",
-            "instance",
-            "create",
-            name,
-            "--flavor",
-            "small",
-            "--size",
-            "1",
-            "--public",
-            "--database",
-            "app",
-            "--user",
-            "joe",
-            "--wait",
-        ];
-        let made = self.coffer(&args)?;
-        let made = made
-            .json()
-            .with_context(|| format!("create {name}\n{}", self.log()))?;
-        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-        let id = text(&made["id"]).context("the answer has no id")?;
-        let password = text(&made["passwords"]["joe"]).context("no password")?;
+        self.create_published(name, &[])
+    }
+
+    /// The same, with more words on the command line.
+    pub fn create_published(&self, name: &str, more: &[&str]) -> Result<Database> {
+        let words = ["--public", "--database", "app", "--user", "joe"];
+        let words: Vec<&str> = words.iter().chain(more).copied().collect();
+        let made = self.create_with(name, &words)?;
+        let id = made["id"].as_str().context("the answer has no id")?;
+        let password = made["passwords"]["joe"].as_str().context("no password")?;
         Ok(Database {
-            address: self.address(&id)?,
-            id,
-            password,
+            address: self.address(id)?,
+            id: id.to_owned(),
+            password: password.to_owned(),
         })
+    }
+
+    /// Creates an instance with these words on the command line, and waits until it serves; the
+    /// answer of the command line.
+    pub fn create_with(&self, name: &str, more: &[&str]) -> Result<serde_json::Value> {
+        let words = [
+            "--json", "instance", "create", name, "--flavor", "small", "--wait",
+        ];
+        let words: Vec<&str> = words.iter().chain(more).copied().collect();
+        let made = self.coffer(&words)?.json();
+        made.with_context(|| format!("create {name}\n{}", self.log()))
+    }
+
+    /// A file with the certificate of the CA of a project's databases.
+    pub fn project_ca(&self, project: &str) -> Result<PathBuf> {
+        let dir = self.dir().display().to_string();
+        let words = ["ca", "--state-dir", &dir, "--project", project];
+        let file = self.dir().join("project-ca.pem");
+        fs::write(&file, self.coffer(&words)?.ok()?)?;
+        Ok(file)
+    }
+
+    /// Pid of the first process of the sandbox that runs an instance.
+    pub fn sandbox(&self, id: &str) -> Result<u32> {
+        let dir = self.dir.path().join("local/sandboxes");
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            let read = |name: &str| -> Result<serde_json::Value> {
+                Ok(serde_json::from_str(&fs::read_to_string(path.join(name))?)?)
+            };
+            if read("launch.json")?.to_string().contains(id) {
+                let pid = read("launched.json")?["pid"].as_u64();
+                return Ok(u32::try_from(pid.context("no pid")?)?);
+            }
+        }
+        bail!("no sandbox of instance {id} in {}", dir.display())
     }
 
     /// An instance as the API shows it; `None` when there is none.

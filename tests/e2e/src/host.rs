@@ -81,3 +81,39 @@ pub fn sandbox_processes(tag: &str) -> Result<Vec<u32>> {
     }
     Ok(found)
 }
+
+/// Processes below `pid`, itself among them, that have this name.
+pub fn children(pid: u32, name: &str) -> Result<BTreeSet<u32>> {
+    let mut all = BTreeSet::from([pid]);
+    // Children have higher numbers than their parents only until numbers wrap: look till it is
+    // the same twice.
+    loop {
+        let before = all.len();
+        for other in processes()? {
+            if parent(other).is_some_and(|p| all.contains(&p)) {
+                all.insert(other);
+            }
+        }
+        if all.len() == before {
+            break;
+        }
+    }
+    let is_named = |pid: &u32| {
+        let found = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        found.trim() == name
+    };
+    all.retain(is_named);
+    Ok(all)
+}
+
+fn processes() -> Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    Ok(entries
+        .filter_map(|e| e.file_name().to_string_lossy().parse().ok())
+        .collect())
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}

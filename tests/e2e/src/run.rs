@@ -74,6 +74,13 @@ impl Program {
         }
     }
 
+    /// With another bound than two minutes.
+    #[must_use]
+    pub const fn limit_seconds(mut self, seconds: u64) -> Self {
+        self.limit = Duration::from_secs(seconds);
+        self
+    }
+
     /// With this variable in its environment.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {

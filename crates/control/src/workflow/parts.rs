@@ -400,7 +400,10 @@ async fn spec(
         memory_mib: flavor.memory_mib,
         vcpus: flavor.vcpus,
         volume: graph.instance.spec.volume,
-        listen: listen(endpoint),
+        // An address that is published later must be answered without a restart. Which of its
+        // addresses an instance is reached at is the provider's to decide, by rules that keep
+        // every port shut that was not asked for.
+        listen: vec![std::net::Ipv4Addr::UNSPECIFIED.into()],
         data_dir: "/data".to_owned(),
     });
     let ca = authority::project(context.services, &graph.instance.tenant_id)
@@ -409,7 +412,7 @@ async fn spec(
     let name = format!("{}.coffer", graph.instance.id);
     let alt = AltNames {
         names: vec![name.clone()],
-        addresses: listen(endpoint),
+        addresses: reached_at(endpoint),
     };
     let cert_pem = ca
         .sign_request(engine_csr_pem, &name, &alt, Usage::Server, context.now())
@@ -434,8 +437,8 @@ async fn spec(
     })
 }
 
-/// Addresses at which the engine is reached.
-fn listen(endpoint: &Endpoint) -> Vec<std::net::IpAddr> {
+/// Addresses at which the engine is reached: its certificate names them.
+fn reached_at(endpoint: &Endpoint) -> Vec<std::net::IpAddr> {
     let published = endpoint.published.map(|p| p.address);
     std::iter::once(endpoint.network_address)
         .chain(published)

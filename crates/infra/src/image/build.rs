@@ -84,6 +84,8 @@ impl Build<'_> {
         if !marker.exists() {
             remove(&self.work)?;
             self.bootstrap(&root, progress)?;
+            // After a power cut the mark must not stand before files that never reached the disk.
+            self.flush()?;
             fs::write(&marker, "").map_err(io("mark the bootstrap as done", &marker))?;
         }
         progress("removing what belongs to no instance");
@@ -97,9 +99,14 @@ impl Build<'_> {
         manifest.write(&self.work)?;
         remove(&self.work.join("seed"))?;
         remove(&marker)?;
-        let work = File::open(&self.work).map_err(io("open", &self.work))?;
-        nix::unistd::syncfs(&work).map_err(|e| io("flush", &self.work)(e.into()))?;
+        self.flush()?;
         Ok(manifest)
+    }
+
+    /// Waits until everything on the working directory's file system is on disk.
+    fn flush(&self) -> Result<()> {
+        let work = File::open(&self.work).map_err(io("open", &self.work))?;
+        nix::unistd::syncfs(&work).map_err(|e| io("flush", &self.work)(e.into()))
     }
 
     fn bootstrap(&self, root: &Path, progress: &mut dyn FnMut(&str)) -> Result<()> {

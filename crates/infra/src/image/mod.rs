@@ -107,7 +107,7 @@ pub enum ImageError {
         count: usize,
     },
     /// The root cannot be removed or replaced now.
-    #[error("engine root {checksum} is in use by {by}")]
+    #[error("engine root {checksum} is in use by {by}; delete what uses it first")]
     InUse {
         /// The root.
         checksum: String,

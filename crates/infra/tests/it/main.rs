@@ -43,6 +43,8 @@ const TESTS: &[Test] = &[
         Box::pin(volumes::overcommit(w))
     }),
     ("snapshot_under_writes", |w| Box::pin(volumes::snapshot(w))),
+    ("clones_share_blocks", |w| Box::pin(volumes::sharing(w))),
+    ("clones_get_their_own_uuid", |w| Box::pin(volumes::uuid(w))),
     ("memory_and_cpu_limits", |w| Box::pin(limits::enforced(w))),
     ("hostile_guest", |w| Box::pin(walls::hostile(w))),
     ("stubborn_guest_is_stopped", |w| {

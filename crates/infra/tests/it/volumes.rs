@@ -1,5 +1,9 @@
 //! Volumes: a hard limit, growth while in use, no more promised than there is, snapshots.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+
 use coffer_core::id::VolumeId;
 use coffer_core::units::VolumeSize;
 use coffer_infra::conformance::Bench;
@@ -132,4 +136,49 @@ pub(crate) async fn snapshot(w: &World) {
         shared.is_err(),
         "a volume has one server at a time: {shared:?}"
     );
+}
+
+/// A volume made from a template shares its blocks where the pool can, and is a copy elsewhere.
+pub(crate) async fn sharing(w: &World) {
+    let volume = w.volume(1);
+    w.ensure_volume(&volume).await;
+    let shown = Command::new("filefrag")
+        .arg("-v")
+        .arg(w.volume_file(volume.id))
+        .output()
+        .expect("filefrag runs");
+    let extents = String::from_utf8_lossy(&shown.stdout);
+    assert!(extents.contains("extent"), "{extents}");
+    assert_eq!(extents.contains("shared"), w.has_snapshots(), "{extents}");
+}
+
+/// Clones run side by side with the uuid of what they were cloned from; each gets one of its own
+/// when its server is stopped, and its data are there with it.
+pub(crate) async fn uuid(w: &World) {
+    let net = w.network("10.9.5.0/24");
+    w.ensure_network(&net).await;
+    let (a, b) = (w.member(&net, 11).await, w.member(&net, 12).await);
+    let of = |id| uuid_of(w, id);
+    let first = of(a.volume_id);
+    assert_eq!(first, of(b.volume_id), "clones of one template begin alike");
+    assert_eq!(w.ask(a.id, "write a kept").await, "ok");
+    w.stop(a.id, 5_000).await;
+    let own = of(a.volume_id);
+    assert_ne!(own, first, "a clean stop gives an own uuid");
+    assert_eq!(of(b.volume_id), first, "the other still runs");
+    w.ensure_server(&a).await;
+    assert_eq!(w.ask(a.id, "read a").await, "kept");
+    w.stop(a.id, 5_000).await;
+    assert_eq!(of(a.volume_id), own, "once is enough");
+    w.stop(b.id, 5_000).await;
+    assert!(![first, own].contains(&of(b.volume_id)));
+}
+
+/// The uuid in the superblock of a volume's XFS.
+fn uuid_of(w: &World, id: VolumeId) -> [u8; 16] {
+    let file = File::open(w.volume_file(id)).expect("the volume has a file");
+    let mut head = [0; 48];
+    file.read_exact_at(&mut head, 0).expect("it is an XFS");
+    assert_eq!(&head[..4], b"XFSB");
+    head[32..].try_into().expect("16 bytes")
 }

@@ -37,16 +37,64 @@ pub(crate) const ROOT: &str = "testroot";
 /// How long anything may take that should happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 
+/// What is run on a pool directory that is an XFS of its own, beside the two modes that every host
+/// can have: what depends on how volumes are kept.
+const ON_XFS: [&str; 6] = [
+    "conformance",
+    "volume_limit_and_growth",
+    "overcommit_is_refused",
+    "snapshot_under_writes",
+    "clones_share_blocks",
+    "clones_get_their_own_uuid",
+];
+/// Size of that XFS.
+const XFS_BYTES: u64 = 12 << 30;
+
 /// A provider and what belongs to it.
 #[derive(Debug)]
 pub(crate) struct World {
+    /// Unmounted before the directory below it is removed.
+    own_xfs: Option<OwnXfs>,
     dir: TempDir,
     pub(crate) config: LocalConfig,
     provider: RwLock<Arc<LocalProvider>>,
     ids: AtomicU64,
 }
 
-/// Runs the tests that the words select, in both modes that every host can have.
+/// An XFS with reflink in a file, mounted where the pool is to be.
+#[derive(Debug)]
+struct OwnXfs(PathBuf);
+
+impl OwnXfs {
+    fn mount(dir: &Path) -> Self {
+        let (image, at) = (dir.join("own.xfs"), dir.join("pool"));
+        let file = fs::File::create(&image).expect("a file is made");
+        file.set_len(XFS_BYTES).expect("it is sparse");
+        fs::create_dir(&at).expect("a directory is made");
+        let image = image.display().to_string();
+        let words = ["-q", "-s", "size=4096", "-m", "reflink=1", &image];
+        let made = Command::new("mkfs.xfs").args(words).status();
+        assert!(made.expect("mkfs.xfs runs").success());
+        let mounted = Command::new("mount")
+            .args(["-o", "loop", &image])
+            .arg(&at)
+            .status();
+        assert!(mounted.expect("mount runs").success());
+        Self(at)
+    }
+}
+
+impl Drop for OwnXfs {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg(&self.0).status();
+        if !done.is_ok_and(|status| status.success()) {
+            eprintln!("{} stays mounted", self.0.display());
+        }
+    }
+}
+
+/// Runs the tests that the words select: in both modes that every host can have, and those of
+/// [`ON_XFS`] in the third.
 pub(crate) fn run(tests: &[Test], words: &[&str]) -> ExitCode {
     let is_listing = words.contains(&"--list");
     let filters: Vec<&&str> = words.iter().filter(|w| !w.starts_with('-')).collect();
@@ -64,9 +112,16 @@ pub(crate) fn run(tests: &[Test], words: &[&str]) -> ExitCode {
     );
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     let mut failed = Vec::new();
-    for mode in [VolumeMode::Cow, VolumeMode::Fast] {
+    let mut count = 0;
+    for mode in [VolumeMode::Cow, VolumeMode::Fast, VolumeMode::Xfs] {
+        let is_run = |name: &str| mode != VolumeMode::Xfs || ON_XFS.contains(&name);
+        let tests: Vec<_> = chosen.iter().filter(|(name, _)| is_run(name)).collect();
+        if tests.is_empty() {
+            continue;
+        }
+        count += tests.len();
         let world = runtime.block_on(World::new(mode));
-        for (name, test) in &chosen {
+        for (name, test) in tests {
             let start = Instant::now();
             let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test(&world))));
             let cleaned = catch_unwind(AssertUnwindSafe(|| runtime.block_on(world.clean())));
@@ -82,7 +137,7 @@ pub(crate) fn run(tests: &[Test], words: &[&str]) -> ExitCode {
         }
         runtime.block_on(world.end());
     }
-    println!("{} tests, failed: {failed:?}", chosen.len() * 2);
+    println!("{count} tests, failed: {failed:?}");
     if failed.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -96,12 +151,17 @@ impl World {
         let own = std::env::current_exe().expect("this program has a path");
         make_root(&dir.path().join("roots").join(ROOT), &own, "1");
         let tag = format!("t{:04x}", std::process::id() & 0xffff);
-        let config = config(dir.path(), &tag, mode);
+        let own_xfs = (mode == VolumeMode::Xfs).then(|| OwnXfs::mount(dir.path()));
+        // On such a directory nobody has to name the mode.
+        let asked = own_xfs.as_ref().map_or(mode, |_| VolumeMode::Auto);
+        let config = config(dir.path(), &tag, asked);
         let provider = LocalProvider::open(config.clone())
             .await
             .expect("the provider opens");
+        assert_eq!(provider.volume_mode(), mode);
         let provider = RwLock::new(Arc::new(provider));
         Self {
+            own_xfs,
             dir,
             config,
             provider,
@@ -119,6 +179,7 @@ impl World {
         // A directory of its own that stays empty: the shared one is not ours to remove.
         let dir = TempDir::new_in(dir).expect("a directory is made");
         Self {
+            own_xfs: None,
             dir,
             config,
             provider,
@@ -137,6 +198,15 @@ impl World {
 
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// File of a volume in the pool.
+    pub(crate) fn volume_file(&self, id: VolumeId) -> PathBuf {
+        let pool = match self.local().volume_mode() {
+            VolumeMode::Cow => self.config.state_dir.join("pool"),
+            VolumeMode::Auto | VolumeMode::Xfs | VolumeMode::Fast => self.config.pool_dir.clone(),
+        };
+        pool.join("volumes").join(format!("{id}.img"))
     }
 
     /// Whether volumes share blocks here.
@@ -330,9 +400,10 @@ impl World {
         found
     }
 
-    async fn end(self) {
+    async fn end(mut self) {
         let provider = self.local();
         provider.close(true).await.expect("the pool is let go");
+        drop(self.own_xfs.take());
         let routes = Command::new("ip")
             .arg("route")
             .output()

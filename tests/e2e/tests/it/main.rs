@@ -2,9 +2,13 @@
 
 #![expect(clippy::too_many_lines, reason = "a test tells its story in one piece")]
 
+mod bytes;
+mod clones;
+mod engines;
 mod failures;
 mod first_start;
 mod hostile;
+mod images;
 mod kills;
 mod legacy;
 mod processes;

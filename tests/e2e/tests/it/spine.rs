@@ -44,12 +44,7 @@ fn stock_client_creates_uses_and_deletes_a_postgresql() -> Result<()> {
         password: "secret-1".to_owned(),
     };
 
-    let ca = coffer.dir().join("project-ca.pem");
-    let dir = coffer.dir().display().to_string();
-    let pem = coffer
-        .coffer(&["ca", "--state-dir", &dir, "--project", "demo"])?
-        .ok()?;
-    std::fs::write(&ca, pem)?;
+    let ca = coffer.project_ca("demo")?;
     let verified = format!("sslmode=verify-full sslrootcert={}", ca.display());
     let out = db.psql_with(
         &verified,
@@ -226,6 +221,45 @@ fn access_is_published_restricted_and_taken_back() -> Result<()> {
     ensure!(
         client.ok()?.starts_with("100."),
         "the client's own address is seen"
+    );
+    Ok(())
+}
+
+#[test]
+fn publishing_later_needs_no_restart() -> Result<()> {
+    let coffer = Coffer::start()?;
+    let made = coffer.create_with("db1", &["--database", "app", "--user", "joe"])?;
+    let id = made["id"].as_str().context("no id")?;
+    ensure!(
+        coffer.address(id).is_err(),
+        "nothing is open that was not asked for"
+    );
+    let sandbox = coffer.sandbox(id)?;
+    let engine = || e2e::host::children(sandbox, "postgres");
+    let before = engine()?;
+    coffer
+        .coffer(&["instance", "set", id, "--public", "true"])?
+        .ok()?;
+    coffer.await_active(id)?;
+    let db = e2e::coffer::Database {
+        id: id.to_owned(),
+        address: coffer.address(id)?,
+        password: made["passwords"]["joe"]
+            .as_str()
+            .context("no password")?
+            .to_owned(),
+    };
+    let ca = coffer.project_ca("demo")?;
+    let verified = format!("sslmode=verify-full sslrootcert={}", ca.display());
+    db.psql_with(&verified, "SELECT 1")?.ok()?;
+    ensure!(engine()? == before, "the engine was restarted");
+    coffer
+        .coffer(&["instance", "set", id, "--public", "false"])?
+        .ok()?;
+    coffer.await_active(id)?;
+    ensure!(
+        db.psql("SELECT 1")?.code != 0,
+        "what was taken back is shut"
     );
     Ok(())
 }

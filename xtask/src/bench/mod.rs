@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: measures what is promised, prints each row, writes `docs/benchmarks.md`.
 //!
-//! A subject is a setup with the rows that are measured on it, in a file of its own; [`SUBJECTS`]
+//! A subject is a setup with the rows that are measured on it, in a file of its own; `SUBJECTS`
 //! names them all. This file measures: pairs in turns, more of them while the interval is wide.
 //! Programs that need the crates' insides are examples of `coffer-testkit`; this crate only starts
 //! them and reads what they print, and so stays quick to build.

@@ -4,15 +4,23 @@
 //! tag that marks what this Coffer makes on the host. Everything else is in the store.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use coffer_control::clock::{Entropy, SystemEntropy};
 
 /// Only the owner of the state directory may look into it.
 const PRIVATE: u32 = 0o700;
+
+/// How the holder of the lock is named in it, before its process id.
+const HOLDER: &str = "coffer with process id ";
+
+/// How long children of a killed Coffer may take to let its lock go.
+const ORPHANS_MAX: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A state directory that this process uses.
 #[derive(Debug)]
@@ -113,24 +121,78 @@ fn lock(path: &Path) -> anyhow::Result<File> {
         .mode(0o600)
         .open(path.join("lock"))
         .with_context(|| format!("open the lock in {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).context("read the lock")?;
-            bail!(
-                "{} is in use by {}: stop that Coffer first, or give another --state-dir",
-                path.display(),
-                if holder.trim().is_empty() {
-                    "another process"
-                } else {
-                    holder.trim()
+    let mut left = ORPHANS_MAX;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(fs::TryLockError::WouldBlock) => {
+                let holder = holder(&mut file)?;
+                if left.is_zero() || is_alive(&holder) {
+                    bail!(
+                        "{} is in use by {}: stop that Coffer first, or give another --state-dir",
+                        path.display(),
+                        if holder.is_empty() {
+                            "another process"
+                        } else {
+                            &holder
+                        }
+                    );
                 }
-            );
+                pause();
+                left = left.saturating_sub(PAUSE);
+            }
+            Err(fs::TryLockError::Error(error)) => {
+                return Err(error).context("lock state directory");
+            }
         }
-        Err(fs::TryLockError::Error(error)) => return Err(error).context("lock state directory"),
     }
     file.set_len(0).context("write the lock")?;
-    writeln!(file, "coffer with process id {}", std::process::id()).context("write the lock")?;
+    file.rewind().context("write the lock")?;
+    writeln!(file, "{HOLDER}{}", std::process::id()).context("write the lock")?;
     Ok(file)
+}
+
+/// Who holds the lock, in words.
+fn holder(file: &mut File) -> anyhow::Result<String> {
+    let mut text = String::new();
+    file.rewind()
+        .and_then(|()| file.read_to_string(&mut text))
+        .context("read the lock")?;
+    Ok(text.trim().to_owned())
+}
+
+/// Whether the holder's process runs. A killed one may leave a child that has not begun its own
+/// program yet and has the lock for that moment.
+fn is_alive(holder: &str) -> bool {
+    holder
+        .strip_prefix(HOLDER)
+        .is_none_or(|pid| Path::new("/proc").join(pid).exists())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing else runs in this process yet"
+)]
+fn pause() {
+    std::thread::sleep(PAUSE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_of_a_killed_holder_is_waited_for_and_a_living_holder_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = lock(dir.path()).unwrap();
+        let error = lock(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+        // No process has this id: the kernel's greatest is 2^22.
+        fs::write(dir.path().join("lock"), format!("{HOLDER}99999999")).unwrap();
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| lock(dir.path()).map(drop));
+            drop(file);
+            next.join().unwrap().unwrap();
+        });
+    }
 }

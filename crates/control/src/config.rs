@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use coffer_core::access::Cidr;
 use coffer_core::units::VOLUME_GIB_MAX;
+use coffer_infra::local::HostPorts;
 use thiserror::Error;
 
 use load::Loader;
@@ -369,8 +370,10 @@ config! {
         cow_pool_gib: u32 = "32";
         /// Engine roots; shared by every Coffer of this host.
         roots_dir: PathBuf = "/var/cache/coffer/roots";
-        /// Range of published addresses; with none, a free /22 of 100.64.0.0/10 is chosen and kept.
+        /// Range of published addresses, routed to this host; with none, a private one is chosen.
         published_pool: Option<Cidr> = "";
+        /// Publish ports of this host's address, `ADDRESS:FIRST-LAST`, not addresses of their own.
+        published_ports: Option<HostPorts> = "";
         /// First of the user ids given to sandboxes, two for each.
         uid_base: u32 = "200000";
         /// The executable `coffer-guest`; with none, the one beside `coffer`.

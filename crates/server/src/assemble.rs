@@ -68,6 +68,7 @@ pub(crate) fn local_config(config: &Config, state: &StateDir) -> anyhow::Result<
         guest_binary,
         launcher: vec![own.display().to_string(), "sandbox-launch".to_owned()],
         published_pool: config.local.published_pool,
+        published_ports: config.local.published_ports,
         uid_base: config.local.uid_base,
     })
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coffer_core::access::Cidr;
+use coffer_infra::local::HostPorts;
 
 /// A value that a key may hold: read from text, written as text.
 pub(super) trait Value: Sized {
@@ -96,6 +97,20 @@ plain_values! {
     i64, "a whole number", false;
     SocketAddr, "an address and port", true;
     Cidr, "an address range", true;
+}
+
+impl Value for HostPorts {
+    const KIND: &'static str = "an address and ports";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.trim()
+            .parse()
+            .map_err(|why| format!("'{text}': {why}"))
+    }
+
+    fn render(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl Value for String {

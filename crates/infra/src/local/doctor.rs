@@ -37,8 +37,9 @@ pub struct Finding {
 }
 
 /// Tools that are run, and the packages that carry them on Debian.
-const TOOLS: [(&str, &str); 4] = [
+const TOOLS: [(&str, &str); 5] = [
     ("ip", "iproute2"),
+    ("ss", "iproute2"),
     ("nft", "nftables"),
     ("mkfs.xfs", "xfsprogs"),
     ("xfs_admin", "xfsprogs"),
@@ -270,6 +271,7 @@ mod tests {
             guest_binary: dir.join("coffer-guest"),
             launcher: Vec::new(),
             published_pool: None,
+            published_ports: None,
             uid_base: 700_000,
         }
     }

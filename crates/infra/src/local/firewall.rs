@@ -4,7 +4,7 @@
 //! nothing and a crash leaves either the old or the new rules.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddrV4};
 
 use coffer_core::access::Cidr;
 
@@ -22,6 +22,75 @@ pub(super) struct Openings {
     pub(super) tenant_ports: Vec<u16>,
     /// Published interfaces: name, port, and who may come; nobody named means anyone.
     pub(super) published: Vec<(String, u16, Vec<Cidr>)>,
+}
+
+/// A port of the host's that leads to an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Redirect {
+    /// Address and port on the host.
+    pub(super) from: SocketAddrV4,
+    /// Address and port at the instance's published link.
+    pub(super) to: SocketAddrV4,
+}
+
+/// Rules of our own in the host's namespace, beside the host's: what comes out of an instance over
+/// a published link (`links`, a prefix of their names) is replies only, and a port of the host
+/// leads to its instance by translation of the destination, so that the client's address stays.
+/// Inside addresses behind such ports are reached in no other way.
+pub(super) fn render_host(table: &str, links: &str, redirects: &[Redirect]) -> String {
+    let mut text = format!("table ip {table}\ndelete table ip {table}\ntable ip {table} {{\n");
+    let elements = |name: &str, all: Vec<String>| match all.is_empty() {
+        true => String::new(),
+        false => format!("{name} = {{ {} }};", all.join(", ")),
+    };
+    let pair = |a: &SocketAddrV4| format!("{} . {}", a.ip(), a.port());
+    let ports = redirects
+        .iter()
+        .map(|r| format!("{} : {}", pair(&r.from), pair(&r.to)));
+    let ports = elements("elements", ports.collect());
+    let inside = redirects.iter().map(|r| r.to.ip().to_string());
+    let inside = elements("elements", inside.collect());
+    let translate = "policy accept; dnat ip to ip daddr . tcp dport map @ports;";
+    let only = "ip daddr @inside ct status dnat accept; ip daddr @inside drop;";
+    let from_guest = format!(
+        "iifname \"{links}*\" ct state established,related accept; \
+                              iifname \"{links}*\" drop;"
+    );
+    let pair = "ipv4_addr . inet_service";
+    line(
+        &mut text,
+        format_args!("map ports {{ type {pair} : {pair}; {ports} }}"),
+    );
+    line(
+        &mut text,
+        format_args!("set inside {{ type ipv4_addr; {inside} }}"),
+    );
+    for (name, hook) in [
+        (
+            "to_port",
+            format!("type nat hook prerouting priority -100; {translate}"),
+        ),
+        (
+            "own_to_port",
+            format!("type nat hook output priority -100; {translate}"),
+        ),
+        (
+            "forward",
+            format!("type filter hook forward priority 0; policy accept; {only} {from_guest}"),
+        ),
+        (
+            "own",
+            format!("type filter hook output priority 0; policy accept; {only}"),
+        ),
+        (
+            "input",
+            format!("type filter hook input priority 0; policy accept; {from_guest}"),
+        ),
+    ] {
+        line(&mut text, format_args!("chain {name} {{ {hook} }}"));
+    }
+    text.push_str("}\n");
+    text
 }
 
 /// Rules of a network's namespace: its members talk as themselves (where the kernel has rules for
@@ -72,7 +141,11 @@ pub(super) fn render_instance(open: &Openings) -> String {
         subnet, tracker, ..
     } = open;
     text.push_str("chain input {\ntype filter hook input priority 0; policy drop;\n");
-    text.push_str("iif \"lo\" accept\nct state established,related accept\n");
+    text.push_str("iif \"lo\" accept\n");
+    for (link, port, clients) in &open.published {
+        published_in(&mut text, link, *port, clients);
+    }
+    text.push_str("ct state established,related accept\n");
     let from = format!("iifname \"{TENANT_LINK}\" ip saddr");
     line(
         &mut text,
@@ -84,35 +157,63 @@ pub(super) fn render_instance(open: &Openings) -> String {
             format_args!("{from} {subnet} tcp dport {port} accept"),
         );
     }
-    for (link, port, clients) in &open.published {
-        line(
-            &mut text,
-            format_args!("iifname \"{link}\"{} tcp dport {port} accept", who(clients)),
-        );
-    }
     text.push_str("icmp type echo-request accept\n}\n");
     text.push_str("chain forward { type filter hook forward priority 0; policy drop; }\n");
     text.push_str("chain output {\ntype filter hook output priority 0; policy drop;\n");
-    text.push_str("oif \"lo\" accept\nct state established,related accept\n}\n}\n");
+    text.push_str("oif \"lo\" accept\n");
+    for (link, port, clients) in &open.published {
+        published_out(&mut text, link, *port, clients);
+    }
+    text.push_str("ct state established,related accept\n}\n}\n");
     text
+}
+
+/// What comes over a published link. Connections that were made before do not outlive the right
+/// to make them, so none is accepted for being established.
+fn published_in(text: &mut String, link: &str, port: u16, clients: &[Cidr]) {
+    let here = format!("iifname \"{link}\"");
+    let from = who(clients, "ip saddr");
+    line(text, format_args!("{here}{from} tcp dport {port} accept"));
+    line(
+        text,
+        format_args!("{here} tcp dport {port} ct state established reject with tcp reset"),
+    );
+    line(text, format_args!("{here} ct state related accept"));
+    line(text, format_args!("{here} icmp type echo-request accept"));
+    line(text, format_args!("{here} drop"));
+}
+
+/// What the engine still sends to clients that were shut out is answered with a reset, so that it
+/// learns of it; the reset that tells the client goes out.
+fn published_out(text: &mut String, link: &str, port: u16, clients: &[Cidr]) {
+    if clients.is_empty() {
+        return;
+    }
+    let here = format!("oifname \"{link}\"");
+    line(text, format_args!("{here} tcp flags & rst == rst accept"));
+    let others = who(clients, "ip daddr !=");
+    line(
+        text,
+        format_args!("{here}{others} tcp sport {port} reject with tcp reset"),
+    );
 }
 
 fn line(text: &mut String, rule: std::fmt::Arguments<'_>) {
     writeln!(text, "{rule}").expect("a string takes any text");
 }
 
-/// The match on source addresses; IPv6 ranges match nothing, as published addresses are IPv4.
-fn who(clients: &[Cidr]) -> String {
+/// The match on clients' addresses; IPv6 ranges match nothing, as published addresses are IPv4.
+fn who(clients: &[Cidr], field: &str) -> String {
     if clients.is_empty() {
         return String::new();
     }
     let ranges = merged(clients);
     if ranges.is_empty() {
         // Only IPv6 ranges were named: no IPv4 client is among them.
-        return " ip saddr 0.0.0.0".to_owned();
+        return format!(" {field} 0.0.0.0");
     }
     let list: Vec<String> = ranges.iter().map(ToString::to_string).collect();
-    format!(" ip saddr {{ {} }}", list.join(", "))
+    format!(" {field} {{ {} }}", list.join(", "))
 }
 
 /// IPv4 ranges without those that lie in another: nft refuses overlapping intervals.
@@ -159,14 +260,37 @@ mod tests {
         let text = render_instance(&open);
         assert!(text.contains("iifname \"eth0\" ip saddr 10.0.0.0/24 tcp dport 5432 accept"));
         assert!(text.contains("iifname \"u1\" ip saddr { 192.0.2.0/24 } tcp dport 5432 accept"));
+        let cut = "oifname \"u1\" ip daddr != { 192.0.2.0/24 } tcp sport 5432 reject";
+        assert!(text.contains(cut), "{text}");
+        let shut = text.find("iifname \"u1\" drop").unwrap();
+        assert!(shut < text.find("ct state established,related accept").unwrap());
+    }
+
+    #[test]
+    fn a_port_of_the_host_leads_to_its_instance_and_nowhere_else() {
+        let redirect = Redirect {
+            from: "192.0.2.2:20000".parse().unwrap(),
+            to: "100.64.0.2:5432".parse().unwrap(),
+        };
+        let text = render_host("coffer_t1", "ct1p", &[redirect]);
+        assert!(
+            text.contains("192.0.2.2 . 20000 : 100.64.0.2 . 5432"),
+            "{text}"
+        );
+        assert!(text.contains("elements = { 100.64.0.2 }"), "{text}");
+        assert!(
+            !text.contains("masquerade") && !text.contains("snat"),
+            "{text}"
+        );
+        assert!(!render_host("coffer_t1", "ct1p", &[]).contains("elements"));
     }
 
     #[test]
     fn names_of_ipv6_clients_alone_open_nothing() {
-        assert_eq!(who(&cidrs(&["fd00::/8"])), " ip saddr 0.0.0.0");
-        assert_eq!(who(&[]), "");
+        assert_eq!(who(&cidrs(&["fd00::/8"]), "ip saddr"), " ip saddr 0.0.0.0");
+        assert_eq!(who(&[], "ip saddr"), "");
         assert_eq!(
-            who(&cidrs(&["10.0.0.0/8", "0.0.0.0/0"])),
+            who(&cidrs(&["10.0.0.0/8", "0.0.0.0/0"]), "ip saddr"),
             " ip saddr { 0.0.0.0/0 }"
         );
     }

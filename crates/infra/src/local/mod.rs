@@ -20,6 +20,7 @@ pub(crate) mod netns;
 mod network;
 mod owned;
 mod pool;
+mod ports;
 mod process;
 mod publish;
 mod record;
@@ -43,6 +44,7 @@ use coffer_core::units::Incarnation;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 pub use pool::VolumeMode;
+pub use ports::HostPorts;
 pub use record::Launched;
 
 use crate::error::{ProviderError, Result};
@@ -83,6 +85,8 @@ pub struct LocalConfig {
     pub launcher: Vec<String>,
     /// Range of published addresses; with `None` a free one is chosen once and kept.
     pub published_pool: Option<Cidr>,
+    /// Ports of a host's address instead of addresses of their own, by translation.
+    pub published_ports: Option<HostPorts>,
     /// First user id for sandboxes; each takes two, templates the first two.
     pub uid_base: u32,
 }
@@ -103,9 +107,7 @@ impl LocalProvider {
             host.volumes.prune_tombstones();
             volume::thaw_all(&host);
             template::sweep(&host)?;
-            if host.endpoints.list()?.iter().any(|e| e.published.is_some()) {
-                publish::guard(&host)?;
-            }
+            publish::open(&host)?;
             Ok(host)
         })
         .await?;
@@ -166,7 +168,7 @@ impl LocalProvider {
         }
         self.on_host(|host| {
             host.groups.remove_parents();
-            publish::unguard(host);
+            publish::close(host);
             host.pool.close()
         })
         .await
@@ -239,7 +241,7 @@ impl Provider for LocalProvider {
             snapshot: has_reflink,
             clone: has_reflink,
             fence: true,
-            published_address: true,
+            published_address: self.host.config.published_ports.is_none(),
             not_enforced,
         }
     }

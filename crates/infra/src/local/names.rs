@@ -57,6 +57,16 @@ impl Names {
         format!("c{}p{}", self.tag, tail(id.uuid(), 8))
     }
 
+    /// What the names of all those links begin with.
+    pub(super) fn published_links(&self) -> String {
+        format!("c{}p", self.tag)
+    }
+
+    /// Our table of rules in the host's namespace, where there is one.
+    pub(super) fn host_table(&self) -> String {
+        format!("coffer_{}", self.tag)
+    }
+
     /// Alias of that link: endpoint, and the server it leads to once it is complete.
     pub(super) fn published_alias(&self, id: EndpointId, target: Option<ServerId>) -> String {
         let target = target

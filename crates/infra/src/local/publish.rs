@@ -1,12 +1,16 @@
 //! Endpoints: which ports of an instance are open to whom, and its published address.
 //!
 //! A published address lies on a second link of the instance, straight from the host, without
-//! translation: the client's address stays visible and the host's own rules are left alone. The
-//! address and port belong to the endpoint and are kept while it exists, on disk, over restarts
-//! of the server, of Coffer and of the host.
+//! translation: the client's address stays visible and the host's own rules are left alone. Where
+//! ports of a host's address are published instead (`ports.rs`), the link has an address that is
+//! known on this host only. What is published belongs to the endpoint and is kept while it exists,
+//! on disk, over restarts of the server, of Coffer and of the host. Clients who lose the right to
+//! come lose the connections that they have.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, ServerId};
@@ -17,7 +21,7 @@ use super::host::Host;
 use super::names::{inner_link, ns_path};
 use super::network::{has_link, ip_in, load_rules};
 use super::record::{EndpointRecord, Lock, NetworkRecord, ServerRecord, read_json, write_json};
-use super::{LocalConfig, netns, process};
+use super::{LocalConfig, netns, ports, process};
 use crate::error::{ProviderError, Result};
 use crate::provider::{EndpointRef, EndpointSpec};
 
@@ -26,6 +30,8 @@ const WHAT: &str = "ensure endpoint";
 const SHARED_SPACE: (u32, u8) = (0x6440_0000, 10);
 /// Size of a published pool: 1022 addresses.
 const POOL_PREFIX: u8 = 22;
+/// LIMIT: clients whose connections one call of `ss` ends.
+const CUT_AT_ONCE: usize = 64;
 /// Routing tables of published addresses are numbered from here.
 const TABLE_BASE: u32 = 7000;
 
@@ -36,7 +42,7 @@ pub(super) fn ensure(host: &Host, spec: &EndpointSpec) -> Result<EndpointRef> {
     let known = host.endpoints.find(&key)?;
     let record = settle(host, spec, known.as_ref())?;
     if let Some(known) = known {
-        let has_moved = known.target != record.target || record.published != known.published;
+        let has_moved = known.target != record.target || !is_same_place(&known, &record);
         if has_moved {
             unplug(host, spec.id)?;
         }
@@ -50,6 +56,10 @@ pub(super) fn ensure(host: &Host, spec: &EndpointSpec) -> Result<EndpointRef> {
     })
 }
 
+fn is_same_place(a: &EndpointRecord, b: &EndpointRecord) -> bool {
+    (a.published, a.inside) == (b.published, b.inside)
+}
+
 /// Takes an endpoint's addresses away and forgets it.
 pub(super) fn delete(host: &Host, id: EndpointId) -> Result<()> {
     let key = id.to_string();
@@ -59,6 +69,9 @@ pub(super) fn delete(host: &Host, id: EndpointId) -> Result<()> {
     host.endpoints.remove(&key)?;
     if let Some(known) = known {
         refresh(host, known.target)?;
+        if known.inside.is_some() {
+            ports::load(host)?;
+        }
     }
     host.forget(lock, "endpoint", &key)
 }
@@ -75,26 +88,42 @@ pub(super) fn rules(host: &Host, server: ServerId, net: &NetworkRecord) -> Resul
             open.tenant_ports.push(endpoint.port);
         }
         if endpoint.published.is_some() {
-            let clients: Vec<Cidr> = endpoint
-                .allowed_cidrs
-                .iter()
-                .filter_map(|c| c.parse().ok())
-                .collect();
+            let link = inner_link(endpoint.id);
             open.published
-                .push((inner_link(endpoint.id), endpoint.port, clients));
+                .push((link, endpoint.port, clients(&endpoint)));
         }
     }
     Ok(render_instance(&open))
 }
 
+/// Who may come to a published endpoint; nobody named means anyone.
+fn clients(endpoint: &EndpointRecord) -> Vec<Cidr> {
+    let parsed = endpoint.allowed_cidrs.iter().map(|c| c.parse());
+    parsed.filter_map(std::result::Result::ok).collect()
+}
+
+/// Address at an endpoint's published link.
+fn inside(endpoint: &EndpointRecord) -> Option<IpAddr> {
+    endpoint.inside.or(endpoint.published.map(|p| p.ip()))
+}
+
 /// Brings the published addresses of a server up; its namespace and its lock are there.
 pub(super) fn plug_all(host: &Host, server: ServerId) -> Result<()> {
-    for endpoint in leading_to(host, server)? {
-        if let Some(published) = endpoint.published {
-            plug(host, endpoint.id, server, published)?;
+    let all = leading_to(host, server)?;
+    for endpoint in &all {
+        if let Some(address) = inside(endpoint) {
+            plug(host, endpoint.id, server, address)?;
         }
     }
-    Ok(())
+    if all.iter().all(|e| e.inside.is_none()) {
+        return Ok(());
+    }
+    let refused = ports::load(host)?;
+    let ours = |at| all.iter().any(|e| e.published == Some(at));
+    match refused.into_iter().find(|(at, _)| ours(*at)) {
+        Some((_, words)) => Err(conflict(WHAT, words)),
+        None => Ok(()),
+    }
 }
 
 /// Takes the published addresses of a server down; the endpoints keep them.
@@ -151,7 +180,7 @@ fn free_pool(tag: &str, taken: &[Cidr]) -> Option<Cidr> {
         .find(|pool| !taken.iter().any(|t| t.overlaps(pool)))
 }
 
-/// Decides the published address and writes the endpoint down.
+/// Decides what is published and writes the endpoint down.
 fn settle(
     host: &Host,
     spec: &EndpointSpec,
@@ -164,17 +193,16 @@ fn settle(
         .into_iter()
         .filter(|e| e.id != spec.id)
         .collect();
-    let wish = spec.published.or_else(|| known.and_then(|k| k.published));
-    let published = match (spec.is_published, wish) {
-        (false, _) => None,
-        (true, Some(wish)) => Some(keep(host, wish.ip(), &others)?),
-        (true, None) => Some(allocate(host, &others)?),
+    let (published, inside) = match spec.is_published {
+        false => (None, None),
+        true => place(host, spec, known, &others)?,
     };
     let record = EndpointRecord {
         id: spec.id,
         network_id: spec.network_id,
         port: spec.port,
-        published: published.map(|address| SocketAddr::new(address, spec.port)),
+        published,
+        inside,
         allowed_cidrs: spec.allowed_cidrs.iter().map(ToString::to_string).collect(),
         target: spec.target,
     };
@@ -182,10 +210,47 @@ fn settle(
     Ok(record)
 }
 
+/// What is published, and the address at the link where that is another one. What the endpoint had
+/// is kept as long as the configuration asks for that form.
+fn place(
+    host: &Host,
+    spec: &EndpointSpec,
+    known: Option<&EndpointRecord>,
+    others: &[EndpointRecord],
+) -> Result<(Option<SocketAddr>, Option<IpAddr>)> {
+    let wish = spec.published.or_else(|| known.and_then(|k| k.published));
+    let had = known.and_then(|k| k.inside);
+    let Some(ports) = &host.config.published_ports else {
+        // An endpoint that had a port of the host's gets an address of its own.
+        let wish = wish.filter(|_| had.is_none());
+        let address = match wish {
+            Some(wish) => keep(host, wish.ip(), others)?,
+            None => allocate(host, others)?,
+        };
+        return Ok((Some(SocketAddr::new(address, spec.port)), None));
+    };
+    let at = match wish.filter(|wish| ports.contains(*wish)) {
+        Some(wish) if others.iter().any(|e| e.published == Some(wish)) => {
+            return Err(conflict(
+                WHAT,
+                format!("{wish} belongs to another endpoint"),
+            ));
+        }
+        Some(wish) => wish,
+        None => ports::allocate(ports, others)?,
+    };
+    let inside = match had {
+        Some(had) => had,
+        None => allocate(host, others)?,
+    };
+    Ok((Some(at), Some(inside)))
+}
+
 fn keep(host: &Host, address: IpAddr, others: &[EndpointRecord]) -> Result<IpAddr> {
     if !host.published_pool.contains(address) {
         let why = format!(
-            "{address} is not in the published pool {}",
+            "{address} is not in the published pool {}: publish the instance anew, or name a \
+             pool that holds it in local.published_pool",
             host.published_pool
         );
         return Err(rejected(WHAT, why));
@@ -201,10 +266,12 @@ fn keep(host: &Host, address: IpAddr, others: &[EndpointRecord]) -> Result<IpAdd
 
 fn allocate(host: &Host, others: &[EndpointRecord]) -> Result<IpAddr> {
     let pool = host.published_pool;
+    let routed = routed(None)?;
+    let is_routed = |address: IpAddr| routed.iter().any(|(to, _)| *to == address);
     // The first is the range itself, the second the host's end, the last is left out.
     (2..u32::MAX)
         .map_while(|n| pool.nth(n).filter(|_| pool.nth(n + 1).is_some()))
-        .find(|address| !has(others, *address))
+        .find(|address| !has(others, *address) && !is_routed(*address))
         .ok_or_else(|| ProviderError::QuotaExceeded {
             what: WHAT,
             why: format!("the published pool {pool} is used up: name a larger one"),
@@ -214,7 +281,22 @@ fn allocate(host: &Host, others: &[EndpointRecord]) -> Result<IpAddr> {
 fn has(endpoints: &[EndpointRecord], address: IpAddr) -> bool {
     endpoints
         .iter()
-        .any(|e| e.published.is_some_and(|p| p.ip() == address))
+        .any(|e| inside(e) == Some(address) || e.published.is_some_and(|p| p.ip() == address))
+}
+
+/// Single addresses that the host routes or has, each with the line that says so.
+fn routed(only: Option<IpAddr>) -> Result<Vec<(IpAddr, String)>> {
+    let mut words = vec!["-4", "route", "show", "table", "all"];
+    let exact = only.map(|address| format!("{address}/32"));
+    if let Some(exact) = &exact {
+        words.extend(["exact", exact]);
+    }
+    let shown = process::run(WHAT, "ip", &words, None)?;
+    let parse = |line: &str| {
+        let word = line.split_whitespace().find(|w| w.contains('.'))?;
+        Some((word.parse().ok()?, line.trim().to_owned()))
+    };
+    Ok(shown.lines().filter_map(parse).collect())
 }
 
 fn leading_to(host: &Host, server: ServerId) -> Result<Vec<EndpointRecord>> {
@@ -238,12 +320,67 @@ fn refresh(host: &Host, server: Option<ServerId>) -> Result<()> {
     };
     let rules = rules(host, server, &net)?;
     netns::run_in(&path, || load_rules(&rules))?;
+    for endpoint in leading_to(host, server)? {
+        cut(&path, &endpoint)?;
+    }
     plug_all(host, server)
+}
+
+/// Ends connections to a published address from clients that are not let in any more. The rules
+/// are loaded before, so that none comes back; what this misses ends by them.
+fn cut(namespace: &Path, endpoint: &EndpointRecord) -> Result<()> {
+    let (Some(address), clients) = (inside(endpoint), clients(endpoint)) else {
+        return Ok(());
+    };
+    if clients.is_empty() {
+        return Ok(());
+    }
+    let own = format!("src {address} sport = :{}", endpoint.port);
+    let shown = netns::run_in(namespace, || {
+        process::run(WHAT, "ss", &["-Htn", "state", "connected", &own], None)
+    })?;
+    let peers: BTreeSet<IpAddr> = shown
+        .lines()
+        .filter_map(|line| {
+            line.split_whitespace()
+                .last()?
+                .rsplit_once(':')?
+                .0
+                .parse()
+                .ok()
+        })
+        .filter(|peer| !clients.iter().any(|c| c.contains(*peer)))
+        .collect();
+    let peers: Vec<String> = peers.iter().map(|peer| format!("dst {peer}")).collect();
+    for some in peers.chunks(CUT_AT_ONCE) {
+        let theirs = format!("{own} and ( {} )", some.join(" or "));
+        netns::run_in(namespace, || {
+            process::run(WHAT, "ss", &["-KHtn", "state", "connected", &theirs], None)
+        })?;
+    }
+    Ok(())
+}
+
+/// Brings up on the host what published addresses share, where there are any.
+pub(super) fn open(host: &Host) -> Result<()> {
+    if host.endpoints.list()?.iter().any(|e| e.published.is_some()) {
+        guard(host)?;
+    }
+    for (_, words) in ports::load(host)? {
+        tracing::warn!("{words}");
+    }
+    Ok(())
+}
+
+/// Takes away what published addresses share, for a Coffer that leaves the host.
+pub(super) fn close(host: &Host) {
+    unguard(host);
+    ports::unload(host);
 }
 
 /// Keeps what is sent to a published address that leads nowhere just now from leaving the host by
 /// its default route, where somebody else might answer.
-pub(super) fn guard(host: &Host) -> Result<()> {
+fn guard(host: &Host) -> Result<()> {
     ip(&format!(
         "route replace unreachable {}\n",
         host.published_pool
@@ -252,13 +389,13 @@ pub(super) fn guard(host: &Host) -> Result<()> {
 
 /// Takes the guard away; for a Coffer that leaves the host. Until then it stays, also while nothing
 /// is published: a client may still try an address that it knows.
-pub(super) fn unguard(host: &Host) {
+fn unguard(host: &Host) {
     // It is not there if nothing was ever published.
     ip(&format!("route del unreachable {}\n", host.published_pool)).ok();
 }
 
 /// Makes the link of a published address, unless it is there and complete.
-fn plug(host: &Host, id: EndpointId, server: ServerId, published: SocketAddr) -> Result<()> {
+fn plug(host: &Host, id: EndpointId, server: ServerId, address: IpAddr) -> Result<()> {
     let link = host.names.published_link(id);
     let complete = host.names.published_alias(id, Some(server));
     let inside = host.names.server_ns(server);
@@ -269,12 +406,12 @@ fn plug(host: &Host, id: EndpointId, server: ServerId, published: SocketAddr) ->
         return Ok(());
     }
     unplug(host, id)?;
+    refuse_if_taken(address)?;
     guard(host)?;
     let gateway = host
         .published_pool
         .nth(1)
         .ok_or_else(|| rejected(WHAT, "pool is too small"))?;
-    let address = published.ip();
     let begun = host.names.published_alias(id, None);
     let add = format!(
         "link add {link} type veth peer name {inner} netns {inside}\n\
@@ -284,6 +421,11 @@ fn plug(host: &Host, id: EndpointId, server: ServerId, published: SocketAddr) ->
     ip(&add)?;
     // The host's services must not be reachable over a link-local address on this link.
     fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1").ok();
+    if host.config.published_pool.is_some() || host.config.published_ports.is_some() {
+        // Other machines are meant to come: answers to them leave by the host's other links, as
+        // far as the host forwards at all. Our table lets nothing but answers pass.
+        fs::write(format!("/proc/sys/net/ipv4/conf/{link}/forwarding"), "1").ok();
+    }
     let table = table_of(host, address);
     ip_in(
         WHAT,
@@ -299,6 +441,21 @@ fn plug(host: &Host, id: EndpointId, server: ServerId, published: SocketAddr) ->
         "link set {link} up\nroute replace {address}/32 dev {link} src {gateway}\n\
          link set {link} alias {complete}\n"
     ))
+}
+
+/// Refuses an address that the host has or routes elsewhere: taking it would cut that off.
+fn refuse_if_taken(address: IpAddr) -> Result<()> {
+    match routed(Some(address))?.first() {
+        None => Ok(()),
+        Some((_, line)) => {
+            let why = format!(
+                "the published address {address} is taken on this host ({line}): remove that \
+                 address or route, and the instance is published there again; or publish the \
+                 instance anew and it gets another address"
+            );
+            Err(conflict(WHAT, why))
+        }
+    }
 }
 
 /// Removes the link of a published address, if it is there.

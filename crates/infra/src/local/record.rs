@@ -91,6 +91,9 @@ pub(super) struct EndpointRecord {
     pub(super) network_id: NetworkId,
     pub(super) port: u16,
     pub(super) published: Option<SocketAddr>,
+    /// Address at its published link, where that is not the published address itself.
+    #[serde(default)]
+    pub(super) inside: Option<IpAddr>,
     pub(super) allowed_cidrs: Vec<String>,
     pub(super) target: Option<ServerId>,
 }

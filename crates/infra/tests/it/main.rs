@@ -14,6 +14,7 @@
 mod guest;
 mod limits;
 mod networks;
+mod published;
 mod recovery;
 mod volumes;
 mod walls;
@@ -36,6 +37,16 @@ const TESTS: &[Test] = &[
         Box::pin(networks::spoofing(w))
     }),
     ("published_address", |w| Box::pin(networks::published(w))),
+    ("published_pool_of_the_operator", |w| {
+        Box::pin(published::pool_of_the_operator(w))
+    }),
+    ("published_ports_of_the_host", |w| {
+        Box::pin(published::ports_of_the_host(w))
+    }),
+    ("clients_shut_out_are_cut", |w| Box::pin(published::cut(w))),
+    ("taken_addresses_are_explained", |w| {
+        Box::pin(published::taken(w))
+    }),
     ("volume_limit_and_growth", |w| {
         Box::pin(volumes::limit_and_growth(w))
     }),

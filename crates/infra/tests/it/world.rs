@@ -187,6 +187,11 @@ impl World {
         }
     }
 
+    /// Goes on with another provider.
+    pub(crate) fn put_provider(&self, provider: LocalProvider) {
+        *self.provider.write().unwrap() = Arc::new(provider);
+    }
+
     pub(crate) fn local(&self) -> Arc<LocalProvider> {
         Arc::clone(&self.provider.read().unwrap())
     }
@@ -390,6 +395,10 @@ impl World {
         look(&["ip", "netns", "list"], &|l| l.contains(&mark));
         look(&["ip", "-o", "link"], &|l| l.contains(&link));
         look(&["ip", "route"], &|l| l.contains(&link));
+        let table = format!(" coffer_{}", self.config.tag);
+        look(&["nft", "list", "tables"], &|l| {
+            l.ends_with(&table) && self.local().abilities().published_address
+        });
         look(&["losetup", "--list", "--noheadings"], &in_dir);
         look(&["cat", "/proc/self/mounts"], &in_dir);
         let group = format!("coffer-{}/", self.config.tag);
@@ -486,7 +495,7 @@ impl Bench for World {
         let opened = LocalProvider::open(self.config.clone())
             .await
             .expect("it opens again");
-        *self.provider.write().unwrap() = Arc::new(opened);
+        self.put_provider(opened);
     }
 
     fn next_id(&self) -> Uuid {
@@ -526,6 +535,7 @@ pub(crate) fn config(dir: &Path, tag: &str, volume_mode: VolumeMode) -> LocalCon
         guest_binary: own.clone(),
         launcher: vec![own.display().to_string(), "sandbox-launch".to_owned()],
         published_pool: None,
+        published_ports: None,
         uid_base: 700_000,
     }
 }
@@ -568,7 +578,8 @@ pub(crate) async fn say(link: &GuestLink, line: &str) -> std::result::Result<Str
             Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
         }
     };
-    converse(stream, line).await
+    let mut stream = stream;
+    converse(&mut stream, line).await
 }
 
 /// Says one line to an address that the host itself reaches, within a bound.
@@ -578,11 +589,13 @@ pub(crate) async fn say_to(address: SocketAddr, line: &str) -> std::result::Resu
     let stream = stream
         .map_err(|_| "no answer".to_owned())?
         .map_err(|e| e.to_string())?;
-    converse(stream, line).await
+    let mut stream = stream;
+    converse(&mut stream, line).await
 }
 
-async fn converse(
-    mut stream: tokio::net::TcpStream,
+/// Says one line over a connection that stays open.
+pub(crate) async fn converse(
+    stream: &mut tokio::net::TcpStream,
     line: &str,
 ) -> std::result::Result<String, String> {
     stream
@@ -599,6 +612,45 @@ async fn converse(
         return Err("the guest closed the connection".to_owned());
     }
     Ok(answer.trim_end().to_owned())
+}
+
+/// A listener in a namespace of this host.
+pub(crate) fn listen_in(namespace: &str, at: SocketAddr) -> std::net::TcpListener {
+    in_namespace(namespace, move || std::net::TcpListener::bind(at).unwrap())
+}
+
+/// Connects from an address that a namespace has, within a bound.
+pub(crate) fn dial_from(
+    namespace: &str,
+    from: IpAddr,
+    to: SocketAddr,
+) -> std::result::Result<(), String> {
+    in_namespace(namespace, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new(from, 0)).unwrap();
+            let dial = tokio::time::timeout(Duration::from_millis(700), socket.connect(to)).await;
+            let answer = dial.map_err(|_| "no answer".to_owned())?;
+            answer.map(drop).map_err(|e| e.to_string())
+        })
+    })
+}
+
+fn in_namespace<T: Send + 'static>(
+    namespace: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let path = format!("/run/netns/{namespace}");
+    let enter = move || {
+        let file = fs::File::open(path).unwrap();
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    };
+    std::thread::spawn(enter).join().unwrap()
 }
 
 /// A root with just what this program needs to run in it.

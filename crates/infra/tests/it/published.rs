@@ -29,7 +29,7 @@ impl Outside {
     fn new(w: &World) -> Self {
         let net = format!("198.18.{}", std::process::id() & 0xff);
         let made = Self {
-            namespace: format!("coffer-{}-outside", w.config.tag),
+            namespace: format!("coffer-outside-{}", w.config.tag),
             link: format!("x{}", w.config.tag),
             host: format!("{net}.1").parse().unwrap(),
             own: format!("{net}.2").parse().unwrap(),
@@ -160,8 +160,8 @@ pub(crate) async fn pool_of_the_operator(w: &World) {
     assert_eq!(put(w, &spec).await, at, "the address stays");
     assert_eq!(outside.ask(at).await, Some(seen));
     says_nothing_by_itself(w, &outside, first.id, at.ip()).await;
-    w.clean().await;
     w.reopen().await;
+    w.clean().await;
 }
 
 /// Ports of one address of the host, by translation of the destination only.
@@ -214,8 +214,8 @@ pub(crate) async fn ports_of_the_host(w: &World) {
     assert_eq!(outside.ask(at).await, Some(seen));
     let from = w.local().published_pool().nth(2).unwrap();
     says_nothing_by_itself(w, &outside, first.id, from).await;
-    w.clean().await;
     w.reopen().await;
+    w.clean().await;
     drop(taken);
     assert_eq!(
         shown("nft", &["list", "ruleset"]),
@@ -275,9 +275,9 @@ pub(crate) async fn cut(w: &World) {
             .await
             .expect("who may stay stays");
         drop(ours);
+        w.reopen().await;
         w.clean().await;
     }
-    w.reopen().await;
 }
 
 /// What is taken on the host is not taken away: a message says what to do, and then it works.
@@ -324,7 +324,7 @@ pub(crate) async fn taken(w: &World) {
             say_to(at, "who").await.is_ok()
         })
         .await;
+        w.reopen().await;
         w.clean().await;
     }
-    w.reopen().await;
 }

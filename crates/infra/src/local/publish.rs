@@ -104,7 +104,9 @@ fn clients(endpoint: &EndpointRecord) -> Vec<Cidr> {
 
 /// Address at an endpoint's published link.
 fn inside(endpoint: &EndpointRecord) -> Option<IpAddr> {
-    endpoint.inside.or(endpoint.published.map(|p| p.ip()))
+    endpoint
+        .inside
+        .or_else(|| endpoint.published.map(|p| p.ip()))
 }
 
 /// Brings the published addresses of a server up; its namespace and its lock are there.

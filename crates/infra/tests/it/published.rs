@@ -120,7 +120,7 @@ fn namespace(w: &World, id: ServerId) -> String {
 }
 
 /// Nothing but answers comes out of an instance, also when its own rules are gone.
-async fn says_nothing_by_itself(w: &World, outside: &Outside, server: ServerId, from: IpAddr) {
+fn says_nothing_by_itself(w: &World, outside: &Outside, server: ServerId, from: IpAddr) {
     let ns = namespace(w, server);
     ip(&["netns", "exec", &ns, "nft", "flush", "ruleset"]);
     let listener = crate::world::listen_in(&outside.namespace, SocketAddr::new(outside.own, 7));
@@ -159,7 +159,7 @@ pub(crate) async fn pool_of_the_operator(w: &World) {
     w.ask(first.id, "who").await;
     assert_eq!(put(w, &spec).await, at, "the address stays");
     assert_eq!(outside.ask(at).await, Some(seen));
-    says_nothing_by_itself(w, &outside, first.id, at.ip()).await;
+    says_nothing_by_itself(w, &outside, first.id, at.ip());
     w.reopen().await;
     w.clean().await;
 }
@@ -213,7 +213,7 @@ pub(crate) async fn ports_of_the_host(w: &World) {
     assert_eq!(put(w, &spec).await, at);
     assert_eq!(outside.ask(at).await, Some(seen));
     let from = w.local().published_pool().nth(2).unwrap();
-    says_nothing_by_itself(w, &outside, first.id, from).await;
+    says_nothing_by_itself(w, &outside, first.id, from);
     w.reopen().await;
     w.clean().await;
     drop(taken);

@@ -179,7 +179,6 @@ fn published_in(text: &mut String, link: &str, port: u16, clients: &[Cidr]) {
         format_args!("{here} tcp dport {port} ct state established reject with tcp reset"),
     );
     line(text, format_args!("{here} ct state related accept"));
-    line(text, format_args!("{here} icmp type echo-request accept"));
     line(text, format_args!("{here} drop"));
 }
 
@@ -264,6 +263,8 @@ mod tests {
         assert!(text.contains(cut), "{text}");
         let shut = text.find("iifname \"u1\" drop").unwrap();
         assert!(shut < text.find("ct state established,related accept").unwrap());
+        // Only members of the tenant's network hear an echo.
+        assert!(shut < text.find("icmp type echo-request").unwrap());
     }
 
     #[test]

@@ -32,6 +32,8 @@ const SHARED_SPACE: (u32, u8) = (0x6440_0000, 10);
 const POOL_PREFIX: u8 = 22;
 /// LIMIT: clients whose connections one call of `ss` ends.
 const CUT_AT_ONCE: usize = 64;
+/// An address that no client has.
+const NOBODY: &str = "0.0.0.0/32";
 /// Routing tables of published addresses are numbered from here.
 const TABLE_BASE: u32 = 7000;
 
@@ -96,10 +98,17 @@ pub(super) fn rules(host: &Host, server: ServerId, net: &NetworkRecord) -> Resul
     Ok(render_instance(&open))
 }
 
-/// Who may come to a published endpoint; nobody named means anyone.
+/// Who may come to a published endpoint; nobody named means anyone. A record that was changed by
+/// hand and cannot be read opens nothing: in the place of what it meant stands who is nobody.
 fn clients(endpoint: &EndpointRecord) -> Vec<Cidr> {
-    let parsed = endpoint.allowed_cidrs.iter().map(|c| c.parse());
-    parsed.filter_map(std::result::Result::ok).collect()
+    let read = |text: &String| {
+        text.parse().unwrap_or_else(|_| {
+            tracing::warn!(endpoint_id = %endpoint.id, range = %text,
+                "a range of clients cannot be read and is shut out");
+            NOBODY.parse().expect("it is a range of one address")
+        })
+    };
+    endpoint.allowed_cidrs.iter().map(read).collect()
 }
 
 /// Address at an endpoint's published link.
@@ -493,7 +502,30 @@ fn ip(commands: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use coffer_core::id::NetworkId;
+    use uuid::Uuid;
+
     use super::*;
+
+    #[test]
+    fn clients_that_cannot_be_read_are_shut_out() {
+        let endpoint = |ranges: &[&str]| EndpointRecord {
+            id: EndpointId::from_uuid(Uuid::nil()),
+            network_id: NetworkId::from_uuid(Uuid::nil()),
+            port: 5432,
+            published: None,
+            inside: None,
+            allowed_cidrs: ranges.iter().map(|&range| range.to_owned()).collect(),
+            target: None,
+        };
+        let who = |ranges: &[&str]| -> Vec<String> {
+            let all = clients(&endpoint(ranges));
+            all.iter().map(ToString::to_string).collect()
+        };
+        assert!(who(&[]).is_empty(), "nobody named is anyone");
+        assert_eq!(who(&["192.0.2.0/33"]), [NOBODY]);
+        assert_eq!(who(&["10.0.0.0/8", "x"]), ["10.0.0.0/8", NOBODY]);
+    }
 
     #[test]
     fn a_pool_is_free_and_differs_between_tags() {

@@ -1,4 +1,5 @@
-//! The conformance suite: what the store promises, asked of SQLite and PostgreSQL alike.
+//! The conformance suite: what the store promises, asked of SQLite and PostgreSQL alike, and of
+//! SQLite in memory, on which simulation runs.
 //!
 //! Not part of the library: `tests/it` includes it and gives each case a database of its own.
 
@@ -21,25 +22,33 @@ mod tasks;
 #[path = "conformance/world.rs"]
 mod world;
 
-macro_rules! suite {
-    ($($module:ident: $($case:ident),* $(,)?;)*) => {
-        mod sqlite {
-            $(mod $module {$(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $case() {
-                    super::super::$module::$case(&crate::fixture::Fixture::sqlite().await).await;
-                }
-            )*})*
-        }
-        mod postgres {
-            $(mod $module {$(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $case() {
-                    super::super::$module::$case(&crate::fixture::Fixture::postgres().await).await;
-                }
-            )*})*
-        }
+macro_rules! on {
+    ($fixture:ident: $($module:ident: $($case:ident),* $(,)?;)*) => {
+        $(mod $module {$(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::super::$module::$case(&crate::fixture::Fixture::$fixture().await).await;
+            }
+        )*})*
     };
+}
+
+macro_rules! suite {
+    ($($cases:tt)*) => {
+        mod sqlite { on! { sqlite: $($cases)* } }
+        mod postgres { on! { postgres: $($cases)* } }
+        mod memory { on! { memory: $($cases)* } }
+    };
+}
+
+#[tokio::test]
+async fn sqlite_names_damaged_rows() {
+    shared::damaged_rows_are_named(&crate::fixture::Fixture::sqlite().await).await;
+}
+
+#[tokio::test]
+async fn postgres_names_damaged_rows() {
+    shared::damaged_rows_are_named(&crate::fixture::Fixture::postgres().await).await;
 }
 
 suite! {
@@ -67,7 +76,7 @@ suite! {
         inventories_are_replaced_and_paged, one_process_holds_a_role;
     shared:
         secrets_name_their_keys, settings_are_shared, events_and_audit_keep_their_actor,
-        quotas_have_defaults, damaged_rows_are_named;
+        quotas_have_defaults;
     storms:
         quota_is_never_exceeded, names_are_taken_once, one_default_network, addresses_are_unique,
         one_exclusive_holder, one_primary_per_generation, tasks_are_claimed_once,

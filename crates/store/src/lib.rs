@@ -39,6 +39,7 @@ mod write;
 pub mod zone;
 
 pub use error::{Result, StoreError};
+pub use sql::direct::Rewrite;
 pub use store::{Durability, Store, StoreOptions, StoreUrl};
 pub use wake::Wakeups;
 pub use write::Write;

@@ -10,7 +10,7 @@ use crate::sql::Db;
 const TABLE: &str = "schema_version";
 
 /// All migrations: version, title, statements.
-const MIGRATIONS: &[(i64, &str, &str)] =
+pub(crate) const MIGRATIONS: &[(i64, &str, &str)] =
     &[(1, "first", include_str!("../migrations/0001_first.sql"))];
 
 /// Runs the migrations that the database lacks.

@@ -1,4 +1,5 @@
-//! The seam between SQLite and PostgreSQL, and the only file that names a driver.
+//! The seam between SQLite and PostgreSQL, and with `sql/direct.rs`, SQLite in memory for
+//! simulation, the only place that names a driver.
 //!
 //! Both run the same text with `$n` parameters over columns of four types: TEXT, BIGINT, DOUBLE
 //! PRECISION and BYTEA. What differs is here: how a write begins, what a claim locks, how text
@@ -6,6 +7,8 @@
 //! writes go through one connection; on PostgreSQL they are SERIALIZABLE and repeated when the
 //! database asks for it, so the body of a transaction may run more than once and must not keep
 //! anything between runs.
+
+pub(crate) mod direct;
 
 use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
@@ -25,6 +28,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction};
 
+use self::direct::{Direct, DirectTx, Rewrite};
 use crate::error::{Result, StoreError};
 
 /// LIMIT: how often PostgreSQL may ask to repeat one transaction.
@@ -38,23 +42,38 @@ const WORK_CHANNEL: &str = "coffer_work";
 
 /// An error of the driver; its text is what the database said.
 #[derive(Debug)]
-pub struct DriverError(sqlx::Error);
+pub struct DriverError(Driver);
+
+#[derive(Debug)]
+enum Driver {
+    Sqlx(sqlx::Error),
+    Direct(rusqlite::Error),
+}
 
 impl DriverError {
     fn code(&self) -> Option<Cow<'_, str>> {
-        self.0.as_database_error().and_then(|error| error.code())
+        match &self.0 {
+            Driver::Sqlx(error) => error.as_database_error().and_then(|error| error.code()),
+            Driver::Direct(_) => None,
+        }
     }
 
     fn is_unique(&self) -> bool {
-        self.0
-            .as_database_error()
-            .is_some_and(|error| error.is_unique_violation())
+        match &self.0 {
+            Driver::Sqlx(error) => error
+                .as_database_error()
+                .is_some_and(|error| error.is_unique_violation()),
+            Driver::Direct(error) => direct::is_unique(error),
+        }
     }
 
     fn is_foreign_key(&self) -> bool {
-        self.0
-            .as_database_error()
-            .is_some_and(|error| error.is_foreign_key_violation())
+        match &self.0 {
+            Driver::Sqlx(error) => error
+                .as_database_error()
+                .is_some_and(|error| error.is_foreign_key_violation()),
+            Driver::Direct(error) => direct::is_foreign_key(error),
+        }
     }
 
     /// Serialization failure or deadlock: PostgreSQL asks to run the transaction again.
@@ -65,19 +84,31 @@ impl DriverError {
 
 impl std::fmt::Display for DriverError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+        match &self.0 {
+            Driver::Sqlx(error) => error.fmt(f),
+            Driver::Direct(error) => error.fmt(f),
+        }
     }
 }
 
 impl std::error::Error for DriverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.0)
+        match &self.0 {
+            Driver::Sqlx(error) => std::error::Error::source(error),
+            Driver::Direct(error) => std::error::Error::source(error),
+        }
     }
 }
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Database(DriverError(error))
+        Self::Database(DriverError(Driver::Sqlx(error)))
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(DriverError(Driver::Direct(error)))
     }
 }
 
@@ -173,15 +204,18 @@ pub(crate) enum Row {
     Sqlite(SqliteRow),
     /// Of PostgreSQL.
     Postgres(PgRow),
+    /// Of SQLite in memory.
+    Direct(Vec<rusqlite::types::Value>),
 }
 
 macro_rules! getter {
-    ($(#[$doc:meta])* $name:ident, $type:ty) => {
+    ($(#[$doc:meta])* $name:ident, $type:ty, $direct:ident) => {
         $(#[$doc])*
         pub(crate) fn $name(&self, index: usize) -> Option<$type> {
             match self {
                 Self::Sqlite(row) => row.try_get(index).ok(),
                 Self::Postgres(row) => row.try_get(index).ok(),
+                Self::Direct(row) => direct::$direct(row.get(index)?),
             }
         }
     };
@@ -190,15 +224,15 @@ macro_rules! getter {
 impl Row {
     getter!(
         /// A text; the outer `None` means that the column holds something else.
-        text, Option<&str>
+        text, Option<&str>, text
     );
     getter!(
         /// An integer.
-        int, Option<i64>
+        int, Option<i64>, int
     );
     getter!(
         /// Bytes.
-        blob, Option<&[u8]>
+        blob, Option<&[u8]>, blob
     );
 }
 
@@ -218,6 +252,8 @@ pub(crate) enum Db {
         /// For the connection that listens.
         options: Box<PgConnectOptions>,
     },
+    /// SQLite in memory.
+    Direct(Direct),
 }
 
 /// How a SQLite file is opened.
@@ -234,6 +270,7 @@ impl std::fmt::Debug for Db {
         f.write_str(match self {
             Self::Sqlite { .. } => "Sqlite",
             Self::Postgres { .. } => "Postgres",
+            Self::Direct(_) => "Direct",
         })
     }
 }
@@ -269,17 +306,9 @@ impl Db {
         Ok(Self::Sqlite { read, write })
     }
 
-    /// Opens SQLite in memory; one connection does everything.
-    pub(crate) async fn open_memory() -> Result<Self> {
-        let options = SqliteConnectOptions::new()
-            .filename(":memory:")
-            .foreign_keys(true)
-            .disable_statement_logging();
-        let write = sqlite_pool(1).connect_with(options).await?;
-        Ok(Self::Sqlite {
-            read: write.clone(),
-            write,
-        })
+    /// Opens SQLite in memory, migrated, with statements weakened by `rewrites`.
+    pub(crate) fn open_memory(rewrites: Vec<Rewrite>) -> Result<Self> {
+        Ok(Self::Direct(Direct::open(rewrites)?))
     }
 
     /// Opens a PostgreSQL database.
@@ -312,7 +341,7 @@ impl Db {
     ) -> Result<()> {
         let migrations = list.iter().map(|&(version, title, text)| {
             let text = match self {
-                Self::Sqlite { .. } => text.to_owned(),
+                Self::Sqlite { .. } | Self::Direct(_) => text.to_owned(),
                 // SQLite sorts text by bytes; PostgreSQL does so only when told.
                 Self::Postgres { .. } => text.replace(" TEXT", " TEXT COLLATE \"C\""),
             };
@@ -324,6 +353,8 @@ impl Db {
         match self {
             Self::Sqlite { write, .. } => migrator.run(write).await,
             Self::Postgres { pool, .. } => migrator.run(pool).await,
+            // It is a copy of a template that went through them.
+            Self::Direct(_) => Ok(()),
         }
         .map_err(|error| StoreError::from(sqlx::Error::from(error)))
     }
@@ -339,6 +370,7 @@ impl Db {
                 let rows = postgres_query(sql.into(), args).fetch_all(pool).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
+            Self::Direct(db) => Ok(direct_rows(db.run(sql.into().sqlite, &args).await?)),
         }
     }
 
@@ -359,6 +391,7 @@ impl Db {
                     .await?;
                 Ok(row.map(Row::Postgres))
             }
+            Self::Direct(_) => Ok(self.fetch_all(sql, args).await?.into_iter().next()),
         }
     }
 
@@ -374,6 +407,7 @@ impl Db {
                 .execute(pool)
                 .await?
                 .rows_affected()),
+            Self::Direct(db) => Ok(db.run(sql.into().sqlite, &args).await?.1),
         }
     }
 
@@ -388,7 +422,7 @@ impl Db {
                 let rows = sqlite_query(sql.into(), args).fetch_all(write).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
-            Self::Postgres { .. } => self.fetch_all(sql, args).await,
+            Self::Postgres { .. } | Self::Direct(_) => self.fetch_all(sql, args).await,
         }
     }
 
@@ -402,6 +436,7 @@ impl Db {
                 let begin = "BEGIN ISOLATION LEVEL SERIALIZABLE";
                 Connection::Postgres(pool.begin_with(begin).await?)
             }
+            Self::Direct(db) => Connection::Direct(db.begin("BEGIN IMMEDIATE").await?),
         };
         Ok(Tx {
             connection,
@@ -417,6 +452,7 @@ impl Db {
                 let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
                 Connection::Postgres(pool.begin_with(begin).await?)
             }
+            Self::Direct(db) => Connection::Direct(db.begin("BEGIN").await?),
         };
         Ok(Tx {
             connection,
@@ -459,8 +495,13 @@ impl Db {
                 write.close().await;
             }
             Self::Postgres { pool, .. } => pool.close().await,
+            Self::Direct(_) => {}
         }
     }
+}
+
+fn direct_rows((rows, _): (Vec<Vec<rusqlite::types::Value>>, u64)) -> Vec<Row> {
+    rows.into_iter().map(Row::Direct).collect()
 }
 
 /// A connection that hears notifications.
@@ -479,6 +520,7 @@ impl Listener {
 enum Connection {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(Transaction<'static, Postgres>),
+    Direct(DirectTx),
 }
 
 /// A transaction that writes; rolled back when dropped.
@@ -505,6 +547,7 @@ impl Tx {
                 .execute(&mut **tx)
                 .await?
                 .rows_affected()),
+            Connection::Direct(tx) => Ok(tx.run(sql.into().sqlite, &args)?.1),
         }
     }
 
@@ -525,6 +568,7 @@ impl Tx {
                     .await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
+            Connection::Direct(tx) => Ok(direct_rows(tx.run(sql.into().sqlite, &args)?)),
         }
     }
 
@@ -575,6 +619,7 @@ impl Tx {
                 }
                 tx.commit().await?;
             }
+            Connection::Direct(tx) => tx.commit()?,
         }
         Ok(())
     }
@@ -584,6 +629,8 @@ impl Tx {
         match self.connection {
             Connection::Sqlite(tx) => tx.rollback().await?,
             Connection::Postgres(tx) => tx.rollback().await?,
+            // Dropped, it rolls back.
+            Connection::Direct(tx) => drop(tx),
         }
         Ok(())
     }
@@ -667,7 +714,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_transaction_that_is_dropped_or_fails_writes_nothing() {
-        let db = Db::open_memory().await.unwrap();
+        let db = Db::open_memory(Vec::new()).unwrap();
         db.execute("CREATE TABLE t (a BIGINT)", Vec::new())
             .await
             .unwrap();

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::error::{Result, StoreError};
 use crate::migrate::migrate;
+use crate::sql::direct::Rewrite;
 use crate::sql::{Db, SqliteTuning};
 
 /// Where the store is kept.
@@ -82,16 +83,26 @@ impl Store {
                 };
                 Db::open_sqlite(path, &tuning).await?
             }
-            StoreUrl::SqliteMemory => Db::open_memory().await?,
+            StoreUrl::SqliteMemory => Db::open_memory(Vec::new())?,
             StoreUrl::Postgres(url) => Db::open_postgres(url, options.connections).await?,
         };
         migrate(&db).await?;
-        Ok(Self {
+        Ok(Self::on(db))
+    }
+
+    /// A store in memory whose statements are weakened on purpose: for simulations that show
+    /// that they notice.
+    pub fn weakened(rewrites: Vec<Rewrite>) -> Result<Self> {
+        Ok(Self::on(Db::open_memory(rewrites)?))
+    }
+
+    fn on(db: Db) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 db,
                 commits: watch::Sender::new(0),
             }),
-        })
+        }
     }
 
     /// Closes every connection after its present statement.

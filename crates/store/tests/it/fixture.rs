@@ -27,6 +27,17 @@ impl Fixture {
         Self::open(postgres::new_database().await, None).await
     }
 
+    /// All of its stores share one connection; damage cannot be done behind its back.
+    pub(crate) async fn memory() -> Self {
+        let store = Store::open(&StoreUrl::SqliteMemory, StoreOptions::default()).await;
+        let store = store.unwrap();
+        Self {
+            url: StoreUrl::SqliteMemory,
+            stores: vec![store.clone(), store],
+            directory: None,
+        }
+    }
+
     async fn open(url: StoreUrl, directory: Option<TempDir>) -> Self {
         let mut fixture = Self {
             url,

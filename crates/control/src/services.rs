@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use coffer_core::task::Task;
 use coffer_infra::Provider;
 use coffer_store::Store;
+use coffer_store::task::StepCommit;
 use uuid::Uuid;
 
 use crate::clock::{Clock, Entropy, new_uuid};
@@ -37,6 +38,31 @@ impl Services {
     pub fn new_uuid(&self) -> Uuid {
         new_uuid(&*self.clock, &*self.entropy)
     }
+
+    /// Whether a simulation has broken this promise; never in production.
+    pub(crate) fn breaks(&self, guard: Guard) -> bool {
+        self.chaos.as_ref().is_some_and(|chaos| chaos.breaks(guard))
+    }
+}
+
+/// A promise of the runtime that a simulation breaks on purpose, one at a time, to show that its
+/// checks notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// An outside call is made only under a lease that outlives it.
+    LeaseBeforeCall,
+    /// A lease is lost only after it was seen unmoved for its whole time.
+    LeaseUnmoved,
+    /// Steps run only under the task's locks.
+    Locks,
+    /// A delete ends other tasks before their next step.
+    DeleteFirst,
+    /// What was done is undone when a step is given up.
+    Undo,
+    /// A step is given up at its deadline.
+    Deadline,
+    /// Undoing and deleting are never given up.
+    NeverGivenUp,
 }
 
 /// Whether a simulated process goes on.
@@ -59,4 +85,12 @@ pub trait Chaos: Send + Sync + Debug {
 
     /// Before a call to a provider or guest, after the lease was checked.
     async fn before_call(&self, task: &Task) -> Verdict;
+
+    /// Whether this promise is broken.
+    fn breaks(&self, _guard: Guard) -> bool {
+        false
+    }
+
+    /// Spoils a commit that is about to be made.
+    fn spoil(&self, _commit: &mut StepCommit) {}
 }

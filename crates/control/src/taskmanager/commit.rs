@@ -10,6 +10,12 @@ use crate::workflow::{Failure, Outcome, StepPolicy, Stepped, WaitFor};
 /// Longest time between two tries of a failing step; unit: milliseconds.
 const BACKOFF_MS_MAX: u64 = 30_000;
 
+/// Longest time between two looks at what a step waits for; unit: milliseconds.
+const LOOK_MS_MAX: i64 = 2_000;
+/// A step that has waited for long looks after this part of that time again, so that it neither
+/// notices late nor looks thousands of times.
+const LOOK_PART: i64 = 16;
+
 /// What the runtime knows when it commits.
 #[derive(Debug)]
 pub(super) struct Commit<'a> {
@@ -158,10 +164,11 @@ impl Commit<'_> {
             Some(before) if before.reason == wait.reason => before.since,
             _ => self.now,
         };
+        let asked_ms = i64::try_from(wait.after_ms).unwrap_or(i64::MAX);
+        let waited_ms = self.now.millis_since(since);
+        let after_ms = asked_ms.max((waited_ms / LOOK_PART).min(LOOK_MS_MAX));
         TaskUpdate {
-            run_at: self
-                .now
-                .plus_millis(i64::try_from(wait.after_ms).unwrap_or(i64::MAX)),
+            run_at: self.now.plus_millis(after_ms),
             wait: Some(Wait {
                 reason: wait.reason.to_owned(),
                 message: wait.message,

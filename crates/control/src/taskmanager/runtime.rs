@@ -4,9 +4,11 @@
 //! unmoved. Outcome, history and the step's own writes are one transaction, compared with the
 //! task's version, so a worker that wakes from a pause can commit nothing.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use coffer_core::id::TaskId;
 use coffer_core::task::{Signal, Task, TaskState};
 use coffer_store::StoreError;
 use coffer_store::lock::{Acquire, LockOutcome};
@@ -16,7 +18,7 @@ use tokio::sync::Semaphore;
 use super::commit::Commit;
 use super::lease::LeaseWatch;
 use crate::limits;
-use crate::services::{Services, Verdict};
+use crate::services::{Guard, Services, Verdict};
 use crate::supervise::Supervisor;
 use crate::workflow::{
     self, AnyWorkflow, Context, Failure, Outcome, StepError, StepPolicy, Stepped, WaitFor,
@@ -51,6 +53,9 @@ pub struct Worker {
     services: Services,
     name: String,
     watch: Mutex<LeaseWatch>,
+    /// When the tasks that were claimed and not yet run were asked for: their leases count from
+    /// then, however long it takes until they run.
+    claimed: Mutex<BTreeMap<TaskId, Duration>>,
 }
 
 impl Worker {
@@ -60,6 +65,7 @@ impl Worker {
             services,
             name,
             watch: Mutex::new(LeaseWatch::default()),
+            claimed: Mutex::default(),
         }
     }
 
@@ -116,6 +122,7 @@ impl Worker {
     pub async fn claim(&self, limit: u32) -> Result<Vec<Task>, RunError> {
         let store = &self.services.store;
         let now = self.services.clock.now();
+        let asked = self.services.clock.monotonic();
         let mut tasks = store.claim_tasks(&self.name, now, limit).await?;
         let running: Vec<_> = store
             .list_running()
@@ -123,12 +130,16 @@ impl Worker {
             .into_iter()
             .filter(|t| t.owner != self.name)
             .collect();
-        let monotonic = self.services.clock.monotonic();
+        let lease = if self.services.breaks(Guard::LeaseUnmoved) {
+            Duration::ZERO
+        } else {
+            limits::LEASE
+        };
         let lost = self
             .watch
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .observe(&running, monotonic, limits::LEASE);
+            .observe(&running, self.services.clock.monotonic(), lease);
         for one in lost {
             tracing::warn!(task_id = %one.id, owner = %one.owner, "take over from a lost worker");
             tasks.extend(
@@ -137,6 +148,10 @@ impl Worker {
                     .await?,
             );
         }
+        self.claimed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(tasks.iter().map(|task| (task.id, asked)));
         Ok(tasks)
     }
 
@@ -170,11 +185,19 @@ impl Worker {
 
     /// Runs a claimed task, step after step, until it waits or ends.
     pub async fn run_task(&self, mut task: Task) -> Result<(), RunError> {
-        let renewed = Mutex::new(self.services.clock.monotonic());
+        let asked = self
+            .claimed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&task.id);
+        let renewed = Mutex::new(asked.unwrap_or_else(|| self.services.clock.monotonic()));
         loop {
-            let (commit, next) = self.decide(&task, &renewed).await?;
+            let (mut commit, next) = self.decide(&task, &renewed).await?;
             if self.fault(Point::BeforeCommit, &task).await == Verdict::Crash {
                 return Err(RunError::Crashed);
+            }
+            if let Some(chaos) = &self.services.chaos {
+                chaos.spoil(&mut commit);
             }
             let version = self.services.store.commit_step(&commit).await?;
             if self.fault(Point::AfterCommit, &task).await == Verdict::Crash {
@@ -227,7 +250,7 @@ impl Worker {
         task: &Task,
         workflow: &dyn AnyWorkflow,
     ) -> Result<Option<StepCommit>, RunError> {
-        if workflow.preempts() {
+        if workflow.preempts() || self.services.breaks(Guard::DeleteFirst) {
             return Ok(None);
         }
         let signals = self.services.store.list_signals(task.id).await?;
@@ -246,7 +269,7 @@ impl Worker {
         task: &Task,
         workflow: &dyn AnyWorkflow,
     ) -> Result<Option<StepCommit>, RunError> {
-        if task.has_locks {
+        if task.has_locks || self.services.breaks(Guard::Locks) {
             return Ok(None);
         }
         let locks = match workflow.task_locks(task) {
@@ -287,9 +310,40 @@ impl Worker {
         Commit {
             task,
             worker: &self.name,
-            policy,
+            policy: self.policy(policy),
             now: self.services.clock.now(),
             took_ms: i64::try_from(took.as_millis()).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// The policy as it is; simulation can break it.
+    fn policy(&self, policy: StepPolicy) -> StepPolicy {
+        let mut policy = policy;
+        if self.services.breaks(Guard::NeverGivenUp) && policy.retries.is_none() {
+            policy = StepPolicy::within(60);
+        }
+        if self.services.breaks(Guard::Deadline) {
+            policy.deadline_seconds = None;
+        }
+        policy
+    }
+
+    fn give_up(
+        &self,
+        commit: &Commit<'_>,
+        workflow: &dyn AnyWorkflow,
+        failure: &Failure,
+        source: String,
+    ) -> (StepCommit, bool) {
+        let undo = if self.services.breaks(Guard::Undo) {
+            Ok(None)
+        } else {
+            workflow.task_undo(commit.task)
+        };
+        match undo {
+            Ok(Some(undo)) => (commit.unwind(undo, failure, source), true),
+            Ok(None) => (commit.give_up(failure, source), false),
+            Err(_) => (commit.stuck("its step cannot be read"), false),
         }
     }
 
@@ -305,7 +359,7 @@ impl Worker {
             Ok(stepped) => stepped,
             Err(StepError::Retry(failure)) => {
                 return Ok(if is_spent(&commit) {
-                    give_up(&commit, workflow, &failure, String::new())
+                    self.give_up(&commit, workflow, &failure, String::new())
                 } else {
                     (commit.retry(&failure), false)
                 });
@@ -314,7 +368,7 @@ impl Worker {
                 return Ok((commit.retry(&failure), false));
             }
             Err(StepError::Fatal(failure)) => {
-                return Ok(give_up(&commit, workflow, &failure, String::new()));
+                return Ok(self.give_up(&commit, workflow, &failure, String::new()));
             }
             Err(StepError::LeaseLost) => return Err(RunError::LeaseLost),
             Err(StepError::Crashed) => return Err(RunError::Crashed),
@@ -323,10 +377,10 @@ impl Worker {
         };
         let source = format!("{}:{}", stepped.source.file(), stepped.source.line());
         match &stepped.outcome {
-            Outcome::Unwind(failure) => Ok(give_up(&commit, workflow, failure, source)),
+            Outcome::Unwind(failure) => Ok(self.give_up(&commit, workflow, failure, source)),
             Outcome::Wait(wait) if is_late(&commit) => {
                 let failure = late(&commit, wait);
-                Ok(give_up(&commit, workflow, &failure, source))
+                Ok(self.give_up(&commit, workflow, &failure, source))
             }
             Outcome::Next(_) => Ok((commit.stepped(stepped), true)),
             Outcome::Wait(_) | Outcome::Done | Outcome::Failed => {
@@ -386,17 +440,4 @@ pub(crate) fn step_name(step: &str) -> String {
         .ok()
         .and_then(|v| v.get("step").and_then(|s| s.as_str()).map(str::to_owned))
         .unwrap_or_else(|| step.to_owned())
-}
-
-fn give_up(
-    commit: &Commit<'_>,
-    workflow: &dyn AnyWorkflow,
-    failure: &Failure,
-    source: String,
-) -> (StepCommit, bool) {
-    match workflow.task_undo(commit.task) {
-        Ok(Some(undo)) => (commit.unwind(undo, failure, source), true),
-        Ok(None) => (commit.give_up(failure, source), false),
-        Err(_) => (commit.stuck("its step cannot be read"), false),
-    }
 }

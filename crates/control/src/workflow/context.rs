@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::StepError;
 use crate::guest::GuestError;
 use crate::limits;
-use crate::services::{Services, Verdict};
+use crate::services::{Guard, Services, Verdict};
 
 /// Context of one run of one step.
 #[derive(Debug)]
@@ -96,7 +96,8 @@ impl Context<'_> {
         let now = self.services.clock.monotonic();
         let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
         let needed = limits::CALL_MAX + limits::LEASE_MARGIN;
-        if (renewed + limits::LEASE).saturating_sub(now) > needed {
+        let outlives = (renewed + limits::LEASE).saturating_sub(now) > needed;
+        if outlives || self.services.breaks(Guard::LeaseBeforeCall) {
             return Ok(());
         }
         let task = self.task;

@@ -79,6 +79,21 @@ impl Workflow for CreateInstance {
     const NAME: &'static str = "create_instance";
     type Input = CreateInstanceInput;
     type Step = Step;
+    const STEPS: &'static [Step] = &[
+        Step::EnsureNetwork,
+        Step::EnsureVolume,
+        Step::EnsureServer,
+        Step::EnsureEndpoint,
+        Step::EnrolGuest,
+        Step::PushSpec,
+        Step::AwaitEngine { version: 1 },
+        Step::CreateContent { index: 0 },
+        Step::Finish,
+        Step::UndoEndpoint,
+        Step::UndoServer,
+        Step::UndoVolume,
+        Step::MarkFailed,
+    ];
 
     fn locks(&self, input: &CreateInstanceInput) -> Vec<LockRequest> {
         vec![

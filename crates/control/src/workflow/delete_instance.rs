@@ -56,6 +56,13 @@ impl Workflow for DeleteInstance {
     const PREEMPTS: bool = true;
     type Input = DeleteInstanceInput;
     type Step = Step;
+    const STEPS: &'static [Step] = &[
+        Step::DeleteEndpoint,
+        Step::DeleteServer,
+        Step::DeleteVolume,
+        Step::DeleteNetwork,
+        Step::Finish,
+    ];
 
     fn locks(&self, input: &DeleteInstanceInput) -> Vec<LockRequest> {
         vec![

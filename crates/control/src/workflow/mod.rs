@@ -82,6 +82,8 @@ pub trait Workflow: Send + Sync + Debug + 'static {
     type Input: Serialize + DeserializeOwned + Send + Sync;
     /// Its steps.
     type Step: Serialize + DeserializeOwned + Send + Sync + Clone + Debug + PartialEq;
+    /// Every step, in the order of the story; data in one is an example.
+    const STEPS: &'static [Self::Step];
 
     /// The locks it needs, in any order.
     fn locks(&self, input: &Self::Input) -> Vec<LockRequest>;
@@ -101,6 +103,17 @@ pub trait Workflow: Send + Sync + Debug + 'static {
     ) -> StepResult<Self::Step>;
 }
 
+/// A step without its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepInfo {
+    /// As tasks in flight hold it: JSON text.
+    pub stored: String,
+    /// How long and how often it is tried.
+    pub policy: StepPolicy,
+    /// Where undoing begins when it is given up.
+    pub undo: Option<String>,
+}
+
 /// A workflow without its types, as the runtime sees it. Steps are JSON text.
 #[async_trait]
 pub trait AnyWorkflow: Send + Sync + Debug {
@@ -109,6 +122,9 @@ pub trait AnyWorkflow: Send + Sync + Debug {
 
     /// Whether it makes holders of its locks stop.
     fn preempts(&self) -> bool;
+
+    /// Every step, in the order of the story.
+    fn steps(&self) -> Vec<StepInfo>;
 
     /// The locks that this task needs, in the order they are taken.
     fn task_locks(&self, task: &Task) -> Result<Vec<LockRequest>, StepError>;
@@ -131,6 +147,15 @@ impl<W: Workflow> AnyWorkflow for W {
 
     fn preempts(&self) -> bool {
         W::PREEMPTS
+    }
+
+    fn steps(&self) -> Vec<StepInfo> {
+        let info = |step: &W::Step| StepInfo {
+            stored: encode(step),
+            policy: self.policy(step),
+            undo: self.undo(step).map(|undo| encode(&undo)),
+        };
+        W::STEPS.iter().map(info).collect()
     }
 
     fn task_locks(&self, task: &Task) -> Result<Vec<LockRequest>, StepError> {
@@ -207,5 +232,100 @@ impl NewTask {
             created_at: self.now,
             updated_at: self.now,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names that tasks in flight hold. One that changes here needs a migration of stored
+    /// tasks; a new one is added where its step stands in the story.
+    const STORED: &[(&str, &[&str])] = &[
+        (
+            "create_instance",
+            &[
+                r#"{"step":"ensure_network"}"#,
+                r#"{"step":"ensure_volume"}"#,
+                r#"{"step":"ensure_server"}"#,
+                r#"{"step":"ensure_endpoint"}"#,
+                r#"{"step":"enrol_guest"}"#,
+                r#"{"step":"push_spec"}"#,
+                r#"{"step":"await_engine","version":1}"#,
+                r#"{"step":"create_content","index":0}"#,
+                r#"{"step":"finish"}"#,
+                r#"{"step":"undo_endpoint"}"#,
+                r#"{"step":"undo_server"}"#,
+                r#"{"step":"undo_volume"}"#,
+                r#"{"step":"mark_failed"}"#,
+            ],
+        ),
+        (
+            "delete_instance",
+            &[
+                r#"{"step":"delete_endpoint"}"#,
+                r#"{"step":"delete_server"}"#,
+                r#"{"step":"delete_volume"}"#,
+                r#"{"step":"delete_network"}"#,
+                r#"{"step":"finish"}"#,
+            ],
+        ),
+        (
+            "recover_instance",
+            &[
+                r#"{"step":"ensure_volume"}"#,
+                r#"{"step":"ensure_server"}"#,
+                r#"{"step":"ensure_endpoint"}"#,
+                r#"{"step":"enrol_guest"}"#,
+                r#"{"step":"push_spec"}"#,
+                r#"{"step":"await_engine","version":1}"#,
+                r#"{"step":"finish"}"#,
+                r#"{"step":"mark_failed"}"#,
+            ],
+        ),
+        (
+            "restart_instance",
+            &[
+                r#"{"step":"ensure_server"}"#,
+                r#"{"step":"ensure_endpoint"}"#,
+                r#"{"step":"push_spec"}"#,
+                r#"{"step":"restart","version":1}"#,
+                r#"{"step":"await_engine","version":1}"#,
+                r#"{"step":"finish"}"#,
+                r#"{"step":"mark_failed"}"#,
+            ],
+        ),
+        (
+            "run_commands",
+            &[
+                r#"{"step":"run","index":0}"#,
+                r#"{"step":"finish"}"#,
+                r#"{"step":"mark_failed"}"#,
+            ],
+        ),
+        (
+            "update_access",
+            &[
+                r#"{"step":"ensure_endpoint"}"#,
+                r#"{"step":"push_spec"}"#,
+                r#"{"step":"await_engine","version":1}"#,
+                r#"{"step":"finish"}"#,
+                r#"{"step":"mark_failed"}"#,
+            ],
+        ),
+    ];
+
+    #[test]
+    fn stored_steps_keep_their_names() {
+        let names = |workflow: &&dyn AnyWorkflow| {
+            let steps = workflow.steps().into_iter();
+            (workflow.name(), steps.map(|step| step.stored).collect())
+        };
+        let steps: Vec<(&str, Vec<String>)> = registry().iter().map(names).collect();
+        let stored: Vec<_> = STORED
+            .iter()
+            .map(|(name, steps)| (*name, steps.iter().map(|&s| s.to_owned()).collect()))
+            .collect::<Vec<(&str, Vec<String>)>>();
+        assert_eq!(steps, stored);
     }
 }

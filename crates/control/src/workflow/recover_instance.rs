@@ -60,6 +60,16 @@ impl Workflow for RecoverInstance {
     const NAME: &'static str = "recover_instance";
     type Input = RecoverInstanceInput;
     type Step = Step;
+    const STEPS: &'static [Step] = &[
+        Step::EnsureVolume,
+        Step::EnsureServer,
+        Step::EnsureEndpoint,
+        Step::EnrolGuest,
+        Step::PushSpec,
+        Step::AwaitEngine { version: 1 },
+        Step::Finish,
+        Step::MarkFailed,
+    ];
 
     fn locks(&self, input: &RecoverInstanceInput) -> Vec<LockRequest> {
         vec![

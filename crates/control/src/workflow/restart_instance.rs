@@ -62,6 +62,15 @@ impl Workflow for RestartInstance {
     const NAME: &'static str = "restart_instance";
     type Input = RestartInstanceInput;
     type Step = Step;
+    const STEPS: &'static [Step] = &[
+        Step::EnsureServer,
+        Step::EnsureEndpoint,
+        Step::PushSpec,
+        Step::Restart { version: 1 },
+        Step::AwaitEngine { version: 1 },
+        Step::Finish,
+        Step::MarkFailed,
+    ];
 
     fn locks(&self, input: &RestartInstanceInput) -> Vec<LockRequest> {
         vec![

@@ -54,6 +54,7 @@ impl Workflow for RunCommands {
     const NAME: &'static str = "run_commands";
     type Input = RunCommandsInput;
     type Step = Step;
+    const STEPS: &'static [Step] = &[Step::Run { index: 0 }, Step::Finish, Step::MarkFailed];
 
     fn locks(&self, input: &RunCommandsInput) -> Vec<LockRequest> {
         vec![

@@ -54,6 +54,13 @@ impl Workflow for UpdateAccess {
     const NAME: &'static str = "update_access";
     type Input = UpdateAccessInput;
     type Step = Step;
+    const STEPS: &'static [Step] = &[
+        Step::EnsureEndpoint,
+        Step::PushSpec,
+        Step::AwaitEngine { version: 1 },
+        Step::Finish,
+        Step::MarkFailed,
+    ];
 
     fn locks(&self, input: &UpdateAccessInput) -> Vec<LockRequest> {
         vec![

@@ -78,7 +78,7 @@ struct State {
 /// The fake.
 #[derive(Debug)]
 pub struct FakeProvider {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     faults: Arc<dyn FaultSource>,
 }
 
@@ -86,14 +86,27 @@ impl FakeProvider {
     /// An empty fake.
     pub fn new(faults: Arc<dyn FaultSource>) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Arc::default(),
             faults,
+        }
+    }
+
+    /// Another fake on the same infrastructure, as after a restart of Coffer.
+    pub fn reopened(&self) -> Self {
+        Self {
+            state: Arc::clone(&self.state),
+            faults: Arc::clone(&self.faults),
         }
     }
 
     /// The server, if it is there.
     pub fn server(&self, id: ServerId) -> Option<FakeServer> {
         self.state().servers.get(&id).cloned()
+    }
+
+    /// Where the endpoint is published.
+    pub fn published(&self, id: EndpointId) -> Option<SocketAddr> {
+        self.state().endpoints.get(&id).and_then(|(_, at)| *at)
     }
 
     /// The server dies by itself, as when its host reboots.
@@ -147,6 +160,13 @@ fn stale(what: &'static str) -> ProviderError {
     }
 }
 
+fn older(what: &'static str) -> ProviderError {
+    ProviderError::Conflict {
+        what,
+        why: "a newer incarnation is there".to_owned(),
+    }
+}
+
 fn missing<T>(what: &'static str) -> Result<T> {
     Err(ProviderError::NotFound { what })
 }
@@ -175,6 +195,12 @@ fn put_volume(state: &mut State, spec: &VolumeSpec) -> Result<Progress<VolumeRef
         return Err(stale("volume"));
     }
     let known = state.volumes.entry(spec.id).or_insert_with(|| spec.clone());
+    if known.incarnation > spec.incarnation {
+        return Err(older("volume"));
+    }
+    if known.incarnation < spec.incarnation {
+        *known = spec.clone();
+    }
     known.size = known.size.max(spec.size);
     Ok(volume_ref(spec.id))
 }
@@ -198,6 +224,13 @@ fn put_server(state: &mut State, spec: &ServerSpec) -> Result<Progress<ServerRef
         is_running: false,
         starts: 0,
     });
+    if server.spec.incarnation > spec.incarnation {
+        return Err(older("server"));
+    }
+    if server.spec.incarnation < spec.incarnation {
+        server.spec = spec.clone();
+        server.is_running = false;
+    }
     if !server.is_running {
         server.is_running = true;
         server.starts += 1;
@@ -323,11 +356,13 @@ impl Provider for FakeProvider {
     async fn stop_server(
         &self,
         id: ServerId,
-        _incarnation: Incarnation,
+        incarnation: Incarnation,
         _grace_ms: u64,
     ) -> Result<Progress<()>> {
         self.call("stop_server", |state| {
-            if let Some(server) = state.servers.get_mut(&id) {
+            if let Some(server) = state.servers.get_mut(&id)
+                && server.spec.incarnation <= incarnation
+            {
                 server.is_running = false;
             }
             Ok(Progress::Ready(()))
@@ -396,5 +431,60 @@ impl Provider for FakeProvider {
             .chain(servers)
             .chain(endpoints)
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::conformance::{self, Bench};
+
+    #[derive(Debug)]
+    struct FakeBench {
+        provider: Mutex<Arc<FakeProvider>>,
+        ids: AtomicU64,
+    }
+
+    #[async_trait]
+    impl Bench for FakeBench {
+        fn provider(&self) -> Arc<dyn Provider> {
+            self.provider.lock().unwrap().clone()
+        }
+
+        async fn reopen(&self) {
+            let mut provider = self.provider.lock().unwrap();
+            *provider = Arc::new(provider.reopened());
+        }
+
+        fn next_id(&self) -> Uuid {
+            Uuid::from_u128(u128::from(self.ids.fetch_add(1, Ordering::Relaxed)) + 1)
+        }
+
+        fn root(&self) -> String {
+            "root-checksum".to_owned()
+        }
+
+        fn boot(&self, _server: ServerId, _address: IpAddr) -> String {
+            "{}".to_owned()
+        }
+
+        async fn pause(&self, _ms: u64) {}
+
+        async fn speak(&self, _server: ServerId, _line: &str) -> Option<String> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn it_does_what_every_provider_must() {
+        let bench = FakeBench {
+            provider: Mutex::new(Arc::new(FakeProvider::new(Arc::new(NoFaults)))),
+            ids: AtomicU64::new(0),
+        };
+        conformance::run(&bench).await.unwrap();
     }
 }

@@ -1,18 +1,23 @@
 //! Injected faults: where they strike, and a count of those that really did.
 //!
 //! A plan is either exact (this kind, at this point, so often) or random by seed. In a random run
-//! whole kinds of faults are switched off, so that rare combinations are not always drowned.
+//! whole kinds of faults are switched off, so that rare combinations are not always drowned, and
+//! now and then one kind strikes almost every call, so that steps are given up as well.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
-use coffer_control::services::{Chaos, Verdict};
-use coffer_core::id::InstanceId;
+use coffer_control::services::{Chaos, Guard, Verdict};
+use coffer_core::id::{InstanceId, TaskId};
 use coffer_core::task::Task;
 use coffer_infra::fake::{Fault, FaultSource};
+use coffer_store::Store;
+use coffer_store::task::StepCommit;
 use tokio::sync::Notify;
 
+use crate::mutants::Mutant;
+use crate::oracle;
 use crate::time::Seeded;
 
 /// What can be injected.
@@ -57,6 +62,23 @@ impl Kind {
         Self::Delete,
         Self::ServerDies,
     ];
+
+    /// Kinds that may strike almost every call of a random run.
+    const STUBBORN: &'static [Self] = &[
+        Self::CallFails,
+        Self::Conflict,
+        Self::Pending,
+        Self::LostReply,
+    ];
+}
+
+/// Which outside call of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Call {
+    /// The call of this name.
+    Named(&'static str),
+    /// The call with this number, from 0, in one run of the step.
+    Nth(u32),
 }
 
 /// One exact fault.
@@ -68,6 +90,8 @@ pub struct Strike {
     pub workflow: String,
     /// Name of the step it happens at.
     pub step: String,
+    /// The call it happens at; `None`: the first, or where no call is meant.
+    pub call: Option<Call>,
     /// How often it happens before it stops; `u32::MAX`: always.
     pub times: u32,
 }
@@ -79,8 +103,12 @@ struct Inner {
     fired: BTreeMap<(Kind, String), u64>,
     /// Workflow and step that make the call which is about to be made.
     at: (String, String),
-    /// Every workflow and step that made an outside call.
-    calls: std::collections::BTreeSet<(String, String)>,
+    /// Task and version that make calls, and how many were made.
+    count: Option<(TaskId, u64, u32)>,
+    /// Every outside call that was made, with its workflow and step.
+    calls: BTreeSet<(String, String, Call)>,
+    /// Promises that were seen broken.
+    violations: Vec<String>,
     /// How many random faults may still be injected.
     budget: u32,
     /// Whether a worker is paused already: one at a time.
@@ -104,6 +132,8 @@ pub enum PauseReason {
 pub struct Faults {
     inner: Mutex<Inner>,
     random: Arc<Seeded>,
+    mutant: Option<&'static Mutant>,
+    store: OnceLock<Store>,
     /// Rung when a worker pauses.
     pub paused: Notify,
     /// Rung to let a paused worker go on.
@@ -130,6 +160,11 @@ impl Faults {
                 chances.insert(*kind, 1 + random.below(12));
             }
         }
+        if random.percent(25) {
+            let stubborn = random.below(Kind::STUBBORN.len() as u64);
+            let stubborn = usize::try_from(stubborn).unwrap_or(0);
+            chances.insert(Kind::STUBBORN[stubborn], 97);
+        }
         Self::with(
             Inner {
                 random: chances,
@@ -144,9 +179,38 @@ impl Faults {
         Self {
             inner: Mutex::new(inner),
             random,
+            mutant: None,
+            store: OnceLock::new(),
             paused: Notify::new(),
             resume: Notify::new(),
         }
+    }
+
+    /// The same faults over code that breaks a promise.
+    pub fn over(mut self, mutant: &'static Mutant) -> Self {
+        self.mutant = Some(mutant);
+        self
+    }
+
+    /// The promise that is broken.
+    pub(crate) const fn mutant(&self) -> Option<&'static Mutant> {
+        self.mutant
+    }
+
+    /// Lets every outside call be checked against this store.
+    pub(crate) fn watch(&self, store: &Store) {
+        // A world has one store.
+        let _ = self.store.set(store.clone());
+    }
+
+    /// A promise that was seen broken, if one was.
+    pub(crate) fn violation(&self) -> Option<String> {
+        self.lock().violations.first().cloned()
+    }
+
+    /// Whether a fault of this kind struck.
+    pub fn has_fired(&self, kind: Kind) -> bool {
+        self.lock().fired.keys().any(|(fired, _)| *fired == kind)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -158,8 +222,8 @@ impl Faults {
         self.lock().fired.clone()
     }
 
-    /// Every workflow and step that made an outside call so far.
-    pub fn calls(&self) -> std::collections::BTreeSet<(String, String)> {
+    /// Every outside call so far, with its workflow and step.
+    pub fn calls(&self) -> BTreeSet<(String, String, Call)> {
         self.lock().calls.clone()
     }
 
@@ -198,16 +262,16 @@ impl Faults {
     }
 
     /// Whether a fault of this kind strikes at this point.
-    pub fn strikes(&self, kind: Kind, workflow: &str, step: &str) -> bool {
+    fn strikes(&self, kind: Kind, workflow: &str, step: &str, call: Option<&Call>) -> bool {
         let mut inner = self.lock();
         let stands_still = matches!(kind, Kind::Pause | Kind::Delete | Kind::ServerDies);
         if stands_still && inner.is_paused {
             return false;
         }
-        let exact = inner
-            .strikes
-            .iter_mut()
-            .find(|s| s.kind == kind && s.workflow == workflow && s.step == step && s.times > 0);
+        let exact = inner.strikes.iter_mut().find(|s| {
+            let is_here = s.kind == kind && s.workflow == workflow && s.step == step;
+            is_here && s.times > 0 && (s.call.is_none() || s.call.as_ref() == call)
+        });
         let mut strikes = false;
         if let Some(strike) = exact {
             if strike.times != u32::MAX {
@@ -233,7 +297,18 @@ impl Faults {
     }
 
     fn strikes_task(&self, kind: Kind, task: &Task) -> bool {
-        self.strikes(kind, &task.workflow, &step_name(&task.step))
+        self.strikes(kind, &task.workflow, &step_name(&task.step), None)
+    }
+
+    /// The number of the call that the task is about to make in this run of its step.
+    fn number(&self, task: &Task) -> u32 {
+        let mut inner = self.lock();
+        let next = match inner.count {
+            Some((id, version, n)) if id == task.id && version == task.version => n + 1,
+            _ => 0,
+        };
+        inner.count = Some((task.id, task.version, next));
+        next
     }
 }
 
@@ -262,16 +337,33 @@ impl Chaos for Faults {
     }
 
     async fn before_call(&self, task: &Task) -> Verdict {
+        if let Some(store) = self.store.get()
+            && let Err(problem) = oracle::check_call(store, task).await
+        {
+            self.lock().violations.push(problem);
+        }
         let at = (task.workflow.clone(), step_name(&task.step));
-        self.lock().calls.insert(at.clone());
-        if self.strikes_task(Kind::CrashBeforeCall, task) {
+        let call = Call::Nth(self.number(task));
+        let place = (at.0.clone(), at.1.clone(), call.clone());
+        self.lock().calls.insert(place);
+        if self.strikes(Kind::CrashBeforeCall, &at.0, &at.1, Some(&call)) {
             return Verdict::Crash;
         }
-        if self.strikes_task(Kind::Pause, task) {
+        if self.strikes(Kind::Pause, &at.0, &at.1, Some(&call)) {
             self.stand_still(PauseReason::Paused).await;
         }
         self.lock().at = at;
         Verdict::Go
+    }
+
+    fn breaks(&self, guard: Guard) -> bool {
+        self.mutant.is_some_and(|mutant| mutant.breaks(guard))
+    }
+
+    fn spoil(&self, commit: &mut StepCommit) {
+        if let Some(mutant) = self.mutant {
+            mutant.spoil(commit);
+        }
     }
 }
 
@@ -280,8 +372,15 @@ const fn crash_if(crashes: bool) -> Verdict {
 }
 
 impl FaultSource for Faults {
-    fn strike(&self, _call: &'static str) -> Fault {
-        let (workflow, step) = self.lock().at.clone();
+    fn strike(&self, call: &'static str) -> Fault {
+        let call = Call::Named(call);
+        let (workflow, step) = {
+            let mut inner = self.lock();
+            let at = inner.at.clone();
+            let place = (at.0.clone(), at.1.clone(), call.clone());
+            inner.calls.insert(place);
+            at
+        };
         let kinds = [
             (Kind::CallFails, Fault::Fails),
             (Kind::LostReply, Fault::LostReply),
@@ -291,7 +390,7 @@ impl FaultSource for Faults {
         ];
         kinds
             .into_iter()
-            .find(|(kind, _)| self.strikes(*kind, &workflow, &step))
+            .find(|(kind, _)| self.strikes(*kind, &workflow, &step, Some(&call)))
             .map_or(Fault::None, |(_, fault)| fault)
     }
 }

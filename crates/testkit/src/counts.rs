@@ -1,27 +1,37 @@
 //! How often repeated tests run: read from `tests/counts.toml`.
 
-/// The count of `test`: column `ci`, or `soak` when `COFFER_SOAK` is set.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test runner chooses the column"
-)]
+use std::ops::Range;
+
+/// The count of `test` in `./test`; the soak runner, which counts itself, says how many in
+/// `COFFER_ROUNDS`.
 pub fn count(test: &str) -> u64 {
-    let column = if std::env::var("COFFER_SOAK").is_ok() {
-        "soak"
-    } else {
-        "ci"
-    };
-    read(include_str!("../../../tests/counts.toml"), test, column)
-        .unwrap_or_else(|| panic!("tests/counts.toml has no {column} for [{test}]"))
+    if let Some(rounds) = told("COFFER_ROUNDS") {
+        return rounds.parse().expect("COFFER_ROUNDS is a number");
+    }
+    read(include_str!("../../../tests/counts.toml"), test, "ci")
+        .unwrap_or_else(|| panic!("tests/counts.toml has no ci for [{test}]"))
 }
 
-/// The one seed to run again, from `SEED`.
+/// The seeds to play: one from `SEED=n`, some from `SEEDS=a..b`, or as many as `test` has.
+pub fn seeds(test: &str) -> Range<u64> {
+    if let Some(seed) = told("SEED") {
+        let seed: u64 = seed.parse().expect("SEED is a number");
+        return seed..seed + 1;
+    }
+    if let Some(seeds) = told("SEEDS") {
+        let (from, to) = seeds.split_once("..").expect("SEEDS is a..b");
+        let number = |text: &str| text.parse().expect("SEEDS is a..b");
+        return number(from)..number(to);
+    }
+    0..count(test)
+}
+
 #[expect(
     clippy::disallowed_methods,
-    reason = "whoever repeats a run names its seed"
+    reason = "whoever runs a test says how often"
 )]
-pub fn seed() -> Option<u64> {
-    std::env::var("SEED").ok()?.parse().ok()
+fn told(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn read(text: &str, test: &str, column: &str) -> Option<u64> {

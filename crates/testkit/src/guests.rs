@@ -2,7 +2,7 @@
 //! on their volume, and refuse what real guests refuse.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,7 +43,8 @@ pub struct SimGuests {
     provider: Arc<FakeProvider>,
     clock: Arc<SimClock>,
     faults: Arc<dyn FaultSource>,
-    request: (String, String),
+    /// Whether every try of a command counts as another command.
+    renames_commands: bool,
     kept: Mutex<BTreeMap<VolumeId, Kept>>,
 }
 
@@ -53,18 +54,13 @@ impl SimGuests {
         provider: Arc<FakeProvider>,
         clock: Arc<SimClock>,
         faults: Arc<dyn FaultSource>,
+        renames_commands: bool,
     ) -> Self {
-        let key = rcgen::KeyPair::generate().expect("key generation needs only randomness");
-        let csr = rcgen::CertificateParams::default()
-            .serialize_request(&key)
-            .and_then(|csr| csr.pem())
-            .expect("a request of an own key can always be made");
-        let fingerprint = "ab".repeat(32);
         Self {
             provider,
             clock,
             faults,
-            request: (csr, fingerprint),
+            renames_commands,
             kept: Mutex::default(),
         }
     }
@@ -112,6 +108,19 @@ impl SimGuests {
             Ok(answer)
         }
     }
+}
+
+/// The certificate request of every guest; their keys are never used.
+fn request() -> String {
+    static REQUEST: OnceLock<String> = OnceLock::new();
+    let make = || {
+        let key = rcgen::KeyPair::generate().expect("key generation needs only randomness");
+        rcgen::CertificateParams::default()
+            .serialize_request(&key)
+            .and_then(|csr| csr.pem())
+            .expect("a request of an own key can always be made")
+    };
+    REQUEST.get_or_init(make).clone()
 }
 
 fn refused<T>(reason: &str) -> Result<T> {
@@ -166,7 +175,7 @@ fn apply(kept: &mut Kept, operation: &Operation) {
 #[async_trait]
 impl Guests for SimGuests {
     async fn enrolment(&self, guest: &GuestAddress) -> Result<(Enrolment, String)> {
-        let (csr, fingerprint) = self.request.clone();
+        let (csr, fingerprint) = (request(), "ab".repeat(32));
         self.call(guest, "enrolment", |kept, _| {
             let asked = Enrolment {
                 server_id: guest.server_id.to_string(),
@@ -236,7 +245,11 @@ impl Guests for SimGuests {
 
     async fn start_command(&self, guest: &GuestAddress, command: &Command) -> Result<CommandState> {
         self.call(guest, "start_command", |kept, now| {
-            if let Some(state) = kept.commands.get(&command.id) {
+            let mut id = command.id.clone();
+            if self.renames_commands {
+                id.push_str(&format!("-{}", kept.applied.len()));
+            }
+            if let Some(state) = kept.commands.get(&id) {
                 return Ok(state.clone());
             }
             let fencing = &command.fencing;
@@ -254,9 +267,8 @@ impl Guests for SimGuests {
                 });
             }
             apply(kept, &command.operation);
-            kept.applied
-                .push((command.id.clone(), command.operation.name()));
-            kept.commands.insert(command.id.clone(), CommandState::Done);
+            kept.applied.push((id.clone(), command.operation.name()));
+            kept.commands.insert(id, CommandState::Done);
             Ok(CommandState::Done)
         })
     }

@@ -5,8 +5,13 @@
 //! are the shipped code. A seed and a commit reproduce a run. Never shipped.
 
 pub mod chaos;
+mod checks;
 pub mod counts;
 pub mod guests;
 pub mod harness;
+pub mod mutants;
+mod oracle;
+pub mod scenario;
+pub mod seeds;
 pub mod time;
 pub mod world;

@@ -1,8 +1,9 @@
 //! A whole control plane in one process: real store, real workflows and runtime, fake provider,
 //! guests in memory. Tasks are run to their end in virtual time.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coffer_control::clock::{Clock, Entropy, new_uuid};
@@ -11,18 +12,41 @@ use coffer_control::services::Services;
 use coffer_control::taskmanager::periodic::reconcile::Reconciler;
 use coffer_control::taskmanager::{RunError, Worker};
 use coffer_core::actor::Actor;
-use coffer_core::id::{InstanceId, NetworkId, TaskId, TenantId};
-use coffer_core::task::Task;
+use coffer_core::id::{InstanceId, NetworkId, SecretId, TaskId, TenantId};
+use coffer_core::instance::Lifecycle;
+use coffer_core::task::{Signal, Task, TaskState};
 use coffer_infra::fake::FakeProvider;
-use coffer_store::{Durability, Store, StoreOptions, StoreUrl};
+use coffer_store::{Rewrite, Store};
 use uuid::Uuid;
 
 use crate::chaos::{Faults, PauseReason};
 use crate::guests::SimGuests;
+use crate::mutants::Mutant;
+use crate::oracle::{self, LeaseLog};
 use crate::time::{Seeded, SimClock};
 
 /// Longest a task may take to end once faults have stopped; unit: virtual time.
 const SETTLE_MAX: Duration = Duration::from_secs(2 * 3_600);
+
+/// LIMIT: looks for work until a world counts as running in circles.
+const ROUNDS_MAX: u32 = 200_000;
+/// Waits shorter than this are not looked at every time; unit: milliseconds.
+const LOOKED_AT_MS: i64 = 250;
+/// Of shorter waits, one in so many is looked at.
+const LOOKED_AT_EVERY: u64 = 64;
+
+/// What tenants asked of a world.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// Every instance, in order.
+    pub(crate) instances: Vec<InstanceId>,
+    /// Those whose deletion began.
+    pub(crate) deleted: BTreeSet<InstanceId>,
+    /// How often each command was asked for.
+    pub(crate) commands: BTreeMap<(InstanceId, &'static str), usize>,
+    /// Sealed commands.
+    pub(crate) secrets: Vec<SecretId>,
+}
 
 /// A simulated control plane.
 #[derive(Debug)]
@@ -41,8 +65,12 @@ pub struct World {
     pub tenant_id: TenantId,
     /// The project's network.
     pub network_id: NetworkId,
+    /// How the store's statements are weakened.
+    pub rewrites: Vec<Rewrite>,
     generation: AtomicU64,
-    asked: Mutex<Vec<InstanceId>>,
+    looks: AtomicU64,
+    leases: LeaseLog,
+    asked: Mutex<Asked>,
 }
 
 impl World {
@@ -56,15 +84,11 @@ impl World {
             provider.clone(),
             clock.clone(),
             faults.clone(),
+            faults.mutant().is_some_and(Mutant::renames_commands),
         ));
-        let options = StoreOptions {
-            durability: Durability::Off,
-            readers: 1,
-            connections: 1,
-        };
-        let store = Store::open(&StoreUrl::SqliteMemory, options)
-            .await
-            .expect("a database in memory opens");
+        let rewrites = faults.mutant().map(Mutant::rewrites).unwrap_or_default();
+        let store = Store::weakened(rewrites.clone()).expect("a database in memory opens");
+        faults.watch(&store);
         let network_id = NetworkId::from_uuid(new_uuid(&*clock, &*entropy));
         let services = Services {
             store,
@@ -84,7 +108,10 @@ impl World {
             guests,
             tenant_id,
             network_id,
+            rewrites,
             generation: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
+            leases: LeaseLog::default(),
             asked: Mutex::default(),
         };
         crate::harness::furnish(&world).await;
@@ -118,12 +145,24 @@ impl World {
         Worker::new(self.services.clone(), format!("worker-{number}"))
     }
 
+    /// Claims what a worker may have, and checks that it may.
+    async fn claim(&self, worker: &Worker) -> Result<Vec<Task>, String> {
+        let running = self.services.store.list_running().await;
+        let running = running.map_err(|e| e.to_string())?;
+        let monotonic = self.clock.monotonic();
+        self.leases.observe(&running, monotonic);
+        let tasks = worker.claim(4).await.map_err(|e| e.to_string())?;
+        self.leases
+            .check(&tasks, monotonic, self.services.clock.now())?;
+        Ok(tasks)
+    }
+
     /// Runs tasks, under whatever faults strike, until none is left.
     pub async fn settle(&self) -> Result<(), String> {
         let mut worker = self.worker();
         let end = self.clock.monotonic() + SETTLE_MAX;
-        loop {
-            let tasks = worker.claim(4).await.map_err(|e| e.to_string())?;
+        for _ in 0..ROUNDS_MAX {
+            let tasks = self.claim(&worker).await?;
             if tasks.is_empty() && !self.pass_time(end).await? {
                 return Ok(());
             }
@@ -132,12 +171,35 @@ impl World {
                     worker = self.worker();
                 }
             }
+            self.check_promises().await?;
         }
+        Err("it runs in circles".to_owned())
+    }
+
+    /// What must hold at every moment.
+    async fn check_promises(&self) -> Result<(), String> {
+        if let Some(violation) = self.faults.violation() {
+            return Err(violation);
+        }
+        let deleted = self.asked().deleted.clone();
+        for id in deleted {
+            let instance = self.services.store.find_instance(id).await;
+            let lifecycle = instance.map_err(|e| e.to_string())?.map(|i| i.lifecycle);
+            let is_on_its_way = lifecycle
+                .is_none_or(|state| matches!(state, Lifecycle::Deleting | Lifecycle::Deleted));
+            if !is_on_its_way {
+                return Err(format!("instance {id} is deleted and {lifecycle:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Moves the clock to when something is due. Answers whether anything is left to do.
     async fn pass_time(&self, end: Duration) -> Result<bool, String> {
-        if self.unended().await?.is_empty() {
+        let store = &self.services.store;
+        let due = store.next_due().await.map_err(|e| e.to_string())?;
+        let running = store.list_running().await.map_err(|e| e.to_string())?;
+        if due.is_none() && running.is_empty() {
             return Ok(false);
         }
         if self.clock.monotonic() > end {
@@ -145,23 +207,17 @@ impl World {
             return Err(format!("stuck: {left:#?}"));
         }
         let now = self.services.clock.now();
-        let due = self
-            .services
-            .store
-            .next_due()
-            .await
-            .map_err(|e| e.to_string())?;
-        let running = self
-            .services
-            .store
-            .list_running()
-            .await
-            .map_err(|e| e.to_string())?;
         // A dead worker's lease has to be seen twice; with none to be seen, nothing is missed.
         let longest = if running.is_empty() { 60_000 } else { 5_000 };
         let ms = due
             .map_or(longest, |due| due.millis_since(now))
             .clamp(1, longest);
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        if ms >= LOOKED_AT_MS || looks.is_multiple_of(LOOKED_AT_EVERY) {
+            for task in self.unended().await? {
+                oracle::check_wait(store, &task, now).await?;
+            }
+        }
         self.clock
             .advance(Duration::from_millis(u64::try_from(ms).unwrap_or(1)));
         Ok(true)
@@ -178,24 +234,19 @@ impl World {
         Ok(left)
     }
 
-    /// Notes that this instance was asked for.
-    pub(crate) fn note_asked(&self, id: InstanceId) {
-        self.asked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(id);
+    /// What was asked for.
+    pub(crate) fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every instance that was ever asked for, deleted ones too.
     pub fn instances(&self) -> Vec<InstanceId> {
-        self.asked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.asked().instances.clone()
     }
 
     /// Runs one task. Answers whether the worker's process died.
     async fn run(&self, worker: &Worker, task: Task) -> Result<bool, String> {
+        let told = self.told_to_stop(&task).await?;
         let mut running = std::pin::pin!(worker.run_task(task));
         let ended = loop {
             tokio::select! {
@@ -208,9 +259,29 @@ impl World {
             }
         };
         match ended {
-            Ok(()) | Err(RunError::LeaseLost) => Ok(false),
+            Ok(()) => match told {
+                Some(id) => self.has_stopped(id).await.map(|()| false),
+                None => Ok(false),
+            },
+            Err(RunError::LeaseLost) => Ok(false),
             Err(RunError::Crashed) => Ok(true),
             Err(error @ RunError::Store(_)) => Err(error.to_string()),
+        }
+    }
+
+    /// The task's id, if it was told to make way for a delete before it runs now.
+    async fn told_to_stop(&self, task: &Task) -> Result<Option<TaskId>, String> {
+        let signals = self.services.store.list_signals(task.id).await;
+        let signals = signals.map_err(|e| e.to_string())?;
+        let is_told = signals.contains(&Signal::Delete) && task.workflow != "delete_instance";
+        Ok(is_told.then_some(task.id))
+    }
+
+    async fn has_stopped(&self, id: TaskId) -> Result<(), String> {
+        let task = self.services.store.find_task(id).await;
+        match task.map_err(|e| e.to_string())? {
+            Some(task) if task.state == TaskState::Cancelled => Ok(()),
+            other => Err(format!("a task that was told to stop went on: {other:#?}")),
         }
     }
 
@@ -235,7 +306,7 @@ impl World {
         let other = self.worker();
         for _ in 0..60 {
             self.clock.advance(Duration::from_secs(7));
-            for task in other.claim(4).await.map_err(|e| e.to_string())? {
+            for task in self.claim(&other).await? {
                 Box::pin(self.run(&other, task)).await?;
             }
         }

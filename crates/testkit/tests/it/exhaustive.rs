@@ -1,11 +1,14 @@
-//! Every step of every workflow under every kind of fault, one at a time.
+//! Every step of every workflow under every kind of fault, one at a time: each step twice, a crash
+//! before and after each commit and call, each call failing once, always and after it did its
+//! work, a delete and a server's death at each step, a pause at each call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use coffer_testkit::chaos::{Faults, Kind, Strike, step_name};
+use coffer_control::workflow;
+use coffer_testkit::chaos::{Call, Faults, Kind, Strike, step_name};
+use coffer_testkit::scenario::Scenario;
+use coffer_testkit::seeds::{Fired, table};
 use coffer_testkit::world::World;
-
-use crate::scenario::Scenario;
 
 /// Kinds that strike at every step.
 const AT_EVERY_STEP: &[Kind] = &[
@@ -15,57 +18,32 @@ const AT_EVERY_STEP: &[Kind] = &[
     Kind::ServerDies,
 ];
 
-/// Kinds that strike at steps that call the outside, and how often.
+/// Kinds that strike before each outside call of a step.
+const BEFORE_CALLS: &[Kind] = &[Kind::CrashBeforeCall, Kind::Pause];
+
+/// Kinds that strike each outside call, and how often.
 const AT_CALLS: &[(Kind, u32)] = &[
-    (Kind::CrashBeforeCall, 1),
-    (Kind::Pause, 1),
     (Kind::CallFails, 1),
     (Kind::LostReply, 1),
     (Kind::Pending, 2),
     (Kind::Conflict, 2),
     (Kind::Rejected, 1),
     (Kind::CallFails, u32::MAX),
+    (Kind::Pending, u32::MAX),
 ];
 
-/// Steps that a plain run of the scenario goes through.
-async fn steps(scenario: Scenario) -> (BTreeSet<String>, BTreeSet<String>) {
-    let world = scenario
-        .play(1, Faults::exact(scenario.strikes()))
-        .await
-        .unwrap();
-    let calls = world
-        .faults
-        .calls()
-        .into_iter()
-        .filter(|(workflow, _)| workflow == scenario.workflow())
-        .map(|(_, step)| step)
-        .collect();
-    let mut all = BTreeSet::new();
-    for id in world.instances() {
-        for task in world.services.store.list_tasks(id).await.unwrap() {
-            if task.workflow != scenario.workflow() {
-                continue;
-            }
-            for record in world.services.store.list_history(task.id).await.unwrap() {
-                all.insert(step_name(&record.step));
-            }
-        }
-    }
-    world.check().await.unwrap();
-    (all, calls)
-}
-
-async fn strike(scenario: Scenario, step: &str, kind: Kind, times: u32) -> (World, u64) {
+/// Plays a scenario with one more fault; answers how often that struck.
+async fn strike(scenario: Scenario, step: &str, call: Option<Call>, kind: Kind, times: u32) -> u64 {
+    let label = format!("{scenario:?} at {step} {call:?} under {kind:?} x{times}");
     let mut strikes = scenario.strikes();
     strikes.push(Strike {
         kind,
         workflow: scenario.workflow().to_owned(),
         step: step.to_owned(),
+        call,
         times,
     });
-    let label = format!("{scenario:?} at {step} under {kind:?} x{times}");
-    let world = scenario
-        .play_bounded(Faults::exact(strikes), times == u32::MAX)
+    let world = play(scenario, Faults::exact(strikes), times == u32::MAX)
         .await
         .unwrap_or_else(|e| panic!("{label}: {e}"));
     world
@@ -73,65 +51,88 @@ async fn strike(scenario: Scenario, step: &str, kind: Kind, times: u32) -> (Worl
         .await
         .unwrap_or_else(|e| panic!("{label}: {e}"));
     let at = format!("{}/{step}", scenario.workflow());
-    let fired = world
-        .faults
-        .fired()
-        .into_iter()
-        .filter(|((k, place), _)| *k == kind && *place == at)
-        .map(|(_, n)| n)
-        .sum();
-    (world, fired)
+    let fired = world.faults.fired();
+    fired.get(&(kind, at)).copied().unwrap_or(0)
 }
 
-impl Scenario {
-    /// Plays it; a fault that never ends is taken away after a while, as an operator would.
-    async fn play_bounded(self, faults: Faults, is_endless: bool) -> Result<World, String> {
-        if !is_endless {
-            return self.play(1, faults).await;
+/// Plays it; a fault that never ends is taken away after a while, as an operator would.
+async fn play(scenario: Scenario, faults: Faults, is_endless: bool) -> Result<World, String> {
+    if !is_endless {
+        return scenario.play(1, faults).await;
+    }
+    match scenario.play_until_stuck(faults).await {
+        (world, Ok(())) => Ok(world),
+        (world, Err(problem)) if problem.starts_with("stuck") => {
+            world.faults.stop();
+            world.settle().await?;
+            Ok(world)
         }
-        match self.play_until_stuck(faults).await {
-            (world, Ok(())) => Ok(world),
-            (world, Err(_)) => {
-                world.faults.stop();
-                world.settle().await?;
-                Ok(world)
-            }
-        }
+        (_, Err(problem)) => Err(problem),
     }
 }
 
 async fn exhaust(scenario: Scenario) {
-    let (all, calls) = steps(scenario).await;
-    assert!(!all.is_empty(), "{scenario:?} ran no step");
-    let mut struck = 0;
-    for step in &all {
-        for &kind in AT_EVERY_STEP {
-            let (_, fired) = strike(scenario, step, kind, 1).await;
-            assert!(fired > 0, "{scenario:?}: {kind:?} never struck at {step}");
-            struck += fired;
-        }
+    let path = scenario.path().await.unwrap();
+    assert!(!path.steps.is_empty(), "{scenario:?} ran no step");
+    let mut planned = Vec::new();
+    for step in &path.steps {
+        let at_step = AT_EVERY_STEP.iter().map(|kind| (*kind, 1));
+        planned.extend(at_step.map(|(kind, times)| (step, None, kind, times)));
     }
-    for step in &calls {
-        for &(kind, times) in AT_CALLS {
-            let (_, fired) = strike(scenario, step, kind, times).await;
-            assert!(fired > 0, "{scenario:?}: {kind:?} never struck at {step}");
-            struck += fired;
-        }
+    let own = scenario.strikes();
+    // Calls that the scenario's own fault strikes are struck in the scenario without it.
+    let is_own = |step: &String| own.iter().any(|own| own.step == *step);
+    for (step, call) in path.calls.iter().filter(|(step, _)| !is_own(step)) {
+        let kinds: Vec<_> = match call {
+            Call::Nth(_) => BEFORE_CALLS.iter().map(|kind| (*kind, 1)).collect(),
+            Call::Named(_) => AT_CALLS.to_vec(),
+        };
+        let at_call = kinds.into_iter();
+        planned.extend(at_call.map(|(kind, times)| (step, Some(call.clone()), kind, times)));
     }
-    println!(
-        "{scenario:?}: {} steps, {} with calls, {struck} faults",
-        all.len(),
-        calls.len()
-    );
+    let mut fired: Fired = BTreeMap::new();
+    for (step, call, kind, times) in planned {
+        let struck = strike(scenario, step, call.clone(), kind, times).await;
+        assert!(
+            struck > 0,
+            "{scenario:?}: {kind:?} never struck at {step} {call:?}"
+        );
+        let at = format!("{}/{step}", scenario.workflow());
+        *fired.entry((kind, at)).or_default() += struck;
+    }
+    println!("{scenario:?}\n{}", table(&fired));
+}
+
+#[tokio::test]
+async fn scenarios_go_through_every_step() {
+    let mut seen = BTreeSet::new();
+    for &scenario in Scenario::ALL {
+        let path = scenario.path().await.unwrap();
+        let steps = path.steps.into_iter();
+        seen.extend(steps.map(|step| (scenario.workflow(), step)));
+    }
+    let mut listed = BTreeSet::new();
+    for workflow in workflow::registry() {
+        let steps = workflow.steps().into_iter();
+        listed.extend(steps.map(|step| (workflow.name(), step_name(&step.stored))));
+    }
+    assert_eq!(seen, listed, "scenarios, and the workflows' lists of steps");
 }
 
 macro_rules! exhaust {
-    ($($name:ident: $scenario:ident,)*) => {$(
-        #[tokio::test]
-        async fn $name() {
-            exhaust(Scenario::$scenario).await;
+    ($($name:ident: $scenario:ident,)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                exhaust(Scenario::$scenario).await;
+            }
+        )*
+
+        #[test]
+        fn every_scenario_is_exhausted() {
+            assert_eq!(Scenario::ALL, &[$(Scenario::$scenario),*]);
         }
-    )*};
+    };
 }
 
 exhaust! {
@@ -139,16 +140,11 @@ exhaust! {
     failed_create_under_every_fault: CreateRefused,
     delete_under_every_fault: Delete,
     restart_under_every_fault: Restart,
+    failed_restart_under_every_fault: RestartRefused,
     access_under_every_fault: Access,
+    failed_access_under_every_fault: AccessRefused,
     commands_under_every_fault: Root,
+    failed_commands_under_every_fault: RootRefused,
     recovery_under_every_fault: Recover,
-}
-
-#[test]
-fn every_scenario_is_exhausted() {
-    assert_eq!(
-        Scenario::ALL.len(),
-        7,
-        "add the new scenario to the list above"
-    );
+    failed_recovery_under_every_fault: RecoverRefused,
 }

@@ -3,5 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic on purpose")]
 
 mod exhaustive;
-mod scenario;
+mod mutants;
 mod seeds;

@@ -7,14 +7,19 @@ pub mod generated;
 pub mod leftovers;
 pub mod process;
 pub mod quickstart;
+pub mod resource;
 pub mod rings;
+pub mod runners;
 pub mod setup;
+pub mod soak;
 pub mod tidy;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+
+use crate::quickstart::Build;
 
 const HELP: &str = "\
 usage: cargo xtask COMMAND
@@ -25,6 +30,9 @@ usage: cargo xtask COMMAND
   test --list        name the rings
   bench [ROW...]     measure what is promised and write docs/benchmarks.md; --list names the rows,
                      --continue leaves out those that have a result, --smoke runs each once
+  test --soak NAME   run a repeated test as often as docs/soak.md is to say, or go on with it;
+                     without a name: name those there are
+  new-resource NAME  write the skeleton of an API resource (a word in the singular)
   quickstart [--once]
                      from this tree to a PostgreSQL that answers; --once leaves nothing behind
 ";
@@ -37,11 +45,14 @@ pub fn run(words: &[&str]) -> Result<ExitCode> {
         ["docs"] => generated::write(root)?,
         ["docs", "--check"] => generated::check(root)?,
         ["test", "--list"] => println!("{}", rings::names().join("\n")),
+        ["test", "--soak"] => println!("{}", soak::names().join("\n")),
+        ["test", "--soak", name] => return soak::run(root, name),
+        ["new-resource", name] => resource::write(root, name)?,
         ["test", names @ ..] => return rings::run(root, names),
         ["bench", "--list"] => println!("{}", bench::names().collect::<Vec<_>>().join("\n")),
         ["bench", words @ ..] => return bench::run(root, words),
-        ["quickstart"] => quickstart::run(root, false)?,
-        ["quickstart", "--once"] => quickstart::run(root, true)?,
+        ["quickstart"] => quickstart::run(root, false, Build::Shipped)?,
+        ["quickstart", "--once"] => quickstart::run(root, true, Build::Shipped)?,
         ["help" | "--help" | "-h"] => print!("{HELP}"),
         _ => bail!("{} is not known\n{HELP}", words.join(" ")),
     }

@@ -112,6 +112,21 @@ impl Program {
         ended_well(status, &self.name).with_context(|| tail(log))
     }
 
+    /// Runs with its output in one file and its complaints in a log, whose end is in the error.
+    pub fn logged_apart(mut self, output: &Path, log: &Path) -> Result<()> {
+        let (errors, _) = log_files(log)?;
+        let (output, _) = log_files(output)?;
+        let quiet = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
+        let status = quiet
+            .status()
+            .with_context(|| format!("start {}", self.name))?;
+        ended_well(status, &self.name).with_context(|| tail(log))
+    }
+
     /// Starts it with its output in a log file, in a process group of its own, so that an
     /// interrupt on the terminal does not reach it.
     pub fn start(mut self, log: &Path) -> Result<Child> {

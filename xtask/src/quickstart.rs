@@ -31,22 +31,39 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// Longest time until a stopped Coffer is gone.
 const STOP_MAX: Duration = Duration::from_secs(60);
 
+/// Builds what is shipped.
+const SHIPPED: &[&str] = &[
+    "build",
+    "--quiet",
+    "--package",
+    "coffer-server",
+    "--package",
+    "coffer-guest",
+];
+/// Builds with the features that tests have, which the rings have built already.
+const WORKSPACE: &[&str] = &["build", "--quiet", "--workspace", "--all-targets"];
+
+/// What is built first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// Only what a user of Coffer needs.
+    Shipped,
+    /// All of the tree.
+    Workspace,
+}
+
 /// Does it all.
-pub fn run(root: &Path, once: bool) -> Result<()> {
+pub fn run(root: &Path, once: bool, what: Build) -> Result<()> {
     if !setup::is_root()? {
         bail!("quickstart makes namespaces and mounts: run it as root (sudo ./quickstart)");
     }
     setup::packages(setup::RUN)?;
     println!("building coffer (the first time takes minutes)");
-    let packages = [
-        "build",
-        "--quiet",
-        "--package",
-        "coffer-server",
-        "--package",
-        "coffer-guest",
-    ];
-    Program::new("cargo", &packages).in_dir(root).run()?;
+    let words = match what {
+        Build::Shipped => SHIPPED,
+        Build::Workspace => WORKSPACE,
+    };
+    Program::new("cargo", words).in_dir(root).run()?;
     let coffer = built()?.join("coffer");
     println!("building the engine root {RECIPE} (once on this machine)");
     Program::new(&coffer, &["image", "build", RECIPE]).output()?;

@@ -13,7 +13,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{self, Program, Stopwatch};
+<<<<<<< HEAD
 use crate::{bench, built, generated, leftovers, quickstart, setup, tidy};
+=======
+use crate::quickstart::Build;
+use crate::runners::{self, Runner};
+use crate::{built, generated, leftovers, quickstart, resource, setup, tidy};
+>>>>>>> f4bd1bc (Run the tests' executables from one build, add soak and new-resource)
 
 /// Root recipe that the tests run from.
 const RECIPE: &str = "postgresql-17";
@@ -57,11 +63,14 @@ const RINGS: &[Ring] = &[
             ],
         )
     }),
+    ("skeleton", skeleton_ring),
     ("build", |c| {
-        cargo(c, &["build", "--workspace", "--all-targets"])
+        runners::build(c.root, &c.log)?;
+        Ok(Count::default())
     }),
     ("docs", docs_ring),
     ("roots", roots_ring),
+<<<<<<< HEAD
     ("unit", |c| {
         tests(
             c,
@@ -72,6 +81,10 @@ const RINGS: &[Ring] = &[
         tests(c, &["test", "--package", "e2e", "--no-fail-fast"])
     }),
     ("bench", bench_ring),
+=======
+    ("unit", |c| tests(c, |one| one.package != runners::E2E)),
+    ("e2e", |c| tests(c, |one| one.package == runners::E2E)),
+>>>>>>> f4bd1bc (Run the tests' executables from one build, add soak and new-resource)
     ("quickstart", quickstart_ring),
 ];
 
@@ -138,6 +151,12 @@ fn tidy_ring(context: &Run<'_>) -> Result<Count> {
     Ok(Count::default())
 }
 
+/// Whether the skeleton that a contributor begins a resource with builds.
+fn skeleton_ring(context: &Run<'_>) -> Result<Count> {
+    resource::try_out(context.root, &built()?.join("skeleton"), &context.log)?;
+    Ok(Count::default())
+}
+
 fn docs_ring(context: &Run<'_>) -> Result<Count> {
     generated::check(context.root)?;
     let program = Program::new(
@@ -171,7 +190,7 @@ fn bench_ring(context: &Run<'_>) -> Result<Count> {
 
 fn quickstart_ring(context: &Run<'_>) -> Result<Count> {
     let before = leftovers::now();
-    quickstart::run(context.root, true)?;
+    quickstart::run(context.root, true, Build::Workspace)?;
     left_nothing(&before)?;
     Ok(Count {
         passed: 1,
@@ -186,20 +205,45 @@ fn cargo(context: &Run<'_>, words: &[&str]) -> Result<Count> {
     Ok(Count::default())
 }
 
-/// Runs a test runner with the real clients at hand, and counts what it says.
-fn tests(context: &Run<'_>, words: &[&str]) -> Result<Count> {
+/// Runs the programs of tests that are wanted, with the real clients at hand, and counts what
+/// they say.
+fn tests(context: &Run<'_>, is_wanted: impl Fn(&Runner) -> bool) -> Result<Count> {
     let before = leftovers::now();
     let clients = setup::clients()?;
-    let program = Program::new("cargo", words)
-        .in_dir(context.root)
-        .with_first_in_path(&clients);
-    program.logged(&context.log)?;
+    let build_log = context.log.with_extension("build.log");
+    let mut wanted = runners::build(context.root, &build_log)?;
+    wanted.retain(|one| is_wanted(one));
+    let logs = context.log.with_extension("");
+    let ran = runners::run(&wanted, &logs, &clients);
+    gather(&ran, &context.log)?;
+    runners::problems(&ran)?;
     let count = count_in(&context.log);
-    if count.passed == 0 {
-        bail!("no test ran; see {}", context.log.display());
+    let silent: Vec<_> = ran.iter().filter(|one| !has_counted(&one.log)).collect();
+    if count.passed == 0 || !silent.is_empty() {
+        bail!("no test ran in: {silent:?}");
     }
     left_nothing(&before)?;
     Ok(count)
+}
+
+/// Puts the programs' logs into one, from which the ring is counted.
+fn gather(ran: &[runners::Ran], log: &Path) -> Result<()> {
+    let mut all = String::new();
+    for one in ran {
+        all.push_str(&format!("== {}\n", one.name));
+        all.push_str(&fs::read_to_string(&one.log).unwrap_or_default());
+        let is_counted = count_in(&one.log).failed > 0 || one.problem.is_none();
+        if !is_counted {
+            all.push_str("test result: FAILED. 0 passed; 1 failed; it did not end\n");
+        }
+    }
+    fs::write(log, all).with_context(|| format!("write {}", log.display()))
+}
+
+/// Whether a program of tests said how many ran, even if none is in it.
+fn has_counted(log: &Path) -> bool {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines().any(|line| count_of(line).is_some())
 }
 
 /// Adds up the runners' last lines in a log.

@@ -1,0 +1,326 @@
+//! `cargo xtask new-resource NAME`: the skeleton of an API resource, from the domain to the verb
+//! of the command line, so that the tree builds and the tests name what is missing.
+//!
+//! The files are written from the templates beside this one; the lists that name files get their
+//! line. Nothing that is there is written over.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process::Program;
+
+/// Longest name; unit: characters.
+const NAME_CHARS_MAX: usize = 32;
+
+/// Path of each file, and its template.
+const FILES: &[(&str, &str)] = &[
+    (
+        "crates/core/src/__name__/mod.rs",
+        include_str!("resource/core.rs.txt"),
+    ),
+    (
+        "crates/store/migrations/__number_____names__.sql",
+        include_str!("resource/migration.sql.txt"),
+    ),
+    (
+        "crates/store/src/__name__.rs",
+        include_str!("resource/store.rs.txt"),
+    ),
+    (
+        "crates/wire/src/rest/v1/__name__.rs",
+        include_str!("resource/wire.rs.txt"),
+    ),
+    (
+        "crates/control/src/app/__name__.rs",
+        include_str!("resource/app.rs.txt"),
+    ),
+    (
+        "crates/control/src/api/views/__names__.rs",
+        include_str!("resource/view.rs.txt"),
+    ),
+    (
+        "crates/control/src/api/resources/__names__.rs",
+        include_str!("resource/resource.rs.txt"),
+    ),
+    (
+        "crates/cli/src/__name__.rs",
+        include_str!("resource/cli.rs.txt"),
+    ),
+];
+
+/// How a list gets a line.
+enum Line {
+    /// Among lines that begin so, in their order.
+    Sorted(&'static str),
+    /// Before the first line that begins so.
+    Before(&'static str),
+    /// After the last line that begins so.
+    After(&'static str),
+}
+
+/// File, where, and the text that is added.
+const LINES: &[(&str, Line, &str)] = &[
+    (
+        "crates/core/src/lib.rs",
+        Line::Sorted("pub mod "),
+        "pub mod __name__;",
+    ),
+    (
+        "crates/store/src/lib.rs",
+        Line::Sorted("pub mod "),
+        "pub mod __name__;",
+    ),
+    (
+        "crates/wire/src/rest/v1/mod.rs",
+        Line::Sorted("pub mod "),
+        "pub mod __name__;",
+    ),
+    (
+        "crates/control/src/app/mod.rs",
+        Line::Sorted("pub mod "),
+        "pub mod __name__;",
+    ),
+    (
+        "crates/control/src/api/views/mod.rs",
+        Line::Sorted("pub(super) mod "),
+        "pub(super) mod __names__;",
+    ),
+    (
+        "crates/control/src/api/resources/mod.rs",
+        Line::Sorted("pub(super) mod "),
+        "pub(super) mod __names__;",
+    ),
+    (
+        "crates/control/src/api/router.rs",
+        Line::After("        .merge(resources::audit::router())"),
+        "        .merge(resources::__names__::router())",
+    ),
+    (
+        "crates/cli/src/lib.rs",
+        Line::Sorted("pub mod "),
+        "pub mod __name__;",
+    ),
+    (
+        "crates/cli/src/lib.rs",
+        Line::Before("    /// Print the OS_* variables"),
+        "    /// __Names__ of the project\n    #[command(subcommand)]\n    __Name__(__name__::Command),",
+    ),
+    (
+        "crates/cli/src/lib.rs",
+        Line::Before("        Verb::Status =>"),
+        "        Verb::__Name__(command) => __name__::run(client, options, command).await,",
+    ),
+];
+
+/// The forms of a resource's name.
+struct Words {
+    name: String,
+    number: String,
+}
+
+impl Words {
+    fn fill(&self, template: &str) -> String {
+        let name = &self.name;
+        let camel: String = name.split('_').map(capital).collect();
+        let words = name.replace('_', " ");
+        let plural = format!("{}s", capital(&words));
+        // The longer forms first: `__names__` holds no `__name__`, but is held by `___names__`.
+        template
+            .replace("__names__", &format!("{name}s"))
+            .replace("__name__", name)
+            .replace("__Names__", &plural)
+            .replace("__Name__", &camel)
+            .replace("__words__", &words)
+            .replace("__verb__", &name.replace('_', "-"))
+            .replace("__number__", &self.number)
+    }
+}
+
+fn capital(word: &str) -> String {
+    let (first, rest) = word.split_at(word.len().min(1));
+    first.to_uppercase() + rest
+}
+
+/// Writes the skeleton.
+pub fn write(root: &Path, name: &str) -> Result<()> {
+    let is_letter = |c: char| c.is_ascii_lowercase() || c == '_';
+    let is_word = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(is_letter)
+        && !name.ends_with(['s', '_'])
+        && name.len() <= NAME_CHARS_MAX;
+    ensure!(
+        is_word,
+        "'{name}' is not a name: lower-case words in the singular, such as alarm or backup_plan"
+    );
+    let words = Words {
+        name: name.to_owned(),
+        number: format!("{:04}", next_migration(root)?),
+    };
+    let files: Vec<(PathBuf, String)> = FILES
+        .iter()
+        .map(|(path, text)| (root.join(words.fill(path)), words.fill(text)))
+        .collect();
+    if let Some((path, _)) = files.iter().find(|(path, _)| path.exists()) {
+        bail!("{} is there already", path.display());
+    }
+    for (path, text) in &files {
+        let dir = path.parent().context("find the file's directory")?;
+        fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+        println!("wrote {}", path.display());
+    }
+    for (path, place, text) in LINES {
+        edit(&root.join(path), |old| {
+            with_line(old, place, &words.fill(text))
+        })?;
+    }
+    edit(&root.join("crates/store/src/migrate.rs"), |old| {
+        with_migration(old, &words)
+    })?;
+    println!("next: cargo fmt --all, cargo check --workspace, cargo xtask docs");
+    Ok(())
+}
+
+fn edit(path: &Path, change: impl Fn(&str) -> Option<String>) -> Result<()> {
+    let old = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let new =
+        change(&old).with_context(|| format!("{} has no place for its line", path.display()))?;
+    fs::write(path, new).with_context(|| format!("write {}", path.display()))?;
+    println!("changed {}", path.display());
+    Ok(())
+}
+
+fn with_line(old: &str, place: &Line, line: &str) -> Option<String> {
+    let mut lines: Vec<&str> = old.lines().collect();
+    let begins = |start: &'static str| move |one: &&str| one.starts_with(start);
+    let at = match place {
+        Line::Sorted(start) => {
+            let first = lines.iter().position(begins(start))?;
+            let last = lines.iter().rposition(begins(start))? + 1;
+            let later = lines[first..last].iter().position(|one| *one > line);
+            later.map_or(last, |later| first + later)
+        }
+        Line::Before(start) => lines.iter().position(begins(start))?,
+        Line::After(start) => lines.iter().rposition(begins(start))? + 1,
+    };
+    lines.insert(at, line);
+    Some(lines.join("\n") + "\n")
+}
+
+/// The number of the next migration.
+fn next_migration(root: &Path) -> Result<u32> {
+    let dir = root.join("crates/store/migrations");
+    let entries = fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let numbers = names.filter_map(|name| name.split('_').next()?.parse::<u32>().ok());
+    Ok(numbers.max().unwrap_or(0) + 1)
+}
+
+/// The list of migrations with one more at its end.
+fn with_migration(old: &str, words: &Words) -> Option<String> {
+    let begin = old.find("MIGRATIONS:")?;
+    let end = begin + old[begin..].find("];")?;
+    let number = words.number.trim_start_matches('0');
+    let before = old[..end].trim_end();
+    let comma = if before.ends_with(',') { "" } else { "," };
+    let entry =
+        words.fill("\"__names__\", include_str!(\"../migrations/__number_____names__.sql\")");
+    let rest = &old[end..];
+    Some(format!("{before}{comma}\n    ({number}, {entry}),\n{rest}"))
+}
+
+/// Writes a skeleton into a copy of the tree and checks that the copy builds.
+pub fn try_out(root: &Path, copy: &Path, log: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(copy);
+    let listed = [
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ];
+    let files = Program::new("git", &listed).in_dir(root).output()?;
+    for file in files.split('\0').filter(|file| root.join(file).is_file()) {
+        let to = copy.join(file);
+        let dir = to.parent().context("find the file's directory")?;
+        fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        fs::copy(root.join(file), &to).with_context(|| format!("copy {file}"))?;
+    }
+    write(copy, "sample_thing")?;
+    Program::new("cargo", &["fmt", "--all"])
+        .in_dir(copy)
+        .output()?;
+    let target = crate::built()?;
+    let target = target.parent().context("find the build directory")?;
+    Program::new("cargo", &["check", "--workspace", "--bins", "--examples"])
+        .in_dir(copy)
+        .with("CARGO_TARGET_DIR", &target.to_string_lossy())
+        .with("RUSTFLAGS", "-D warnings")
+        .logged(log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let root = crate::root().unwrap();
+        let kept = LINES.iter().map(|(path, _, _)| *path);
+        let migrations = [
+            "crates/store/src/migrate.rs",
+            "crates/store/migrations/0001_first.sql",
+        ];
+        for path in kept.chain(migrations) {
+            let to = dir.path().join(path);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(root.join(path), to).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn a_skeleton_has_every_file_and_every_line() {
+        let dir = tree();
+        write(dir.path(), "backup_plan").unwrap();
+        let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
+        let words = Words {
+            name: "backup_plan".to_owned(),
+            number: "0002".to_owned(),
+        };
+        for (path, _) in FILES {
+            let text = read(&words.fill(path));
+            assert!(!text.contains("__"), "{path}: {text}");
+        }
+        for (path, _, line) in LINES {
+            assert!(read(path).contains(&words.fill(line)), "{path}");
+        }
+        assert!(read("crates/store/src/migrate.rs").contains("0002_backup_plans.sql"));
+        assert!(read("crates/core/src/backup_plan/mod.rs").contains("pub struct BackupPlan"));
+        let again = write(dir.path(), "backup_plan").unwrap_err().to_string();
+        assert!(again.contains("is there already"), "{again}");
+    }
+
+    #[test]
+    fn names_that_are_none_are_refused() {
+        for name in ["", "Plan", "plans", "1st", "a-b", "_a", "a_"] {
+            let refused = write(Path::new("/nonexistent"), name)
+                .unwrap_err()
+                .to_string();
+            assert!(refused.contains("is not a name"), "{name}: {refused}");
+        }
+    }
+
+    #[test]
+    fn lines_find_their_place() {
+        let old = "use x;\npub mod a;\npub mod c;\n\nend\n";
+        let sorted = with_line(old, &Line::Sorted("pub mod "), "pub mod b;").unwrap();
+        assert_eq!(
+            sorted,
+            "use x;\npub mod a;\npub mod b;\npub mod c;\n\nend\n"
+        );
+        assert_eq!(with_line(old, &Line::Before("none"), "x"), None);
+    }
+}

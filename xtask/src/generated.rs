@@ -56,7 +56,7 @@ fn current(root: &Path) -> Result<Vec<(String, String)>> {
     Program::new("cargo", &build).in_dir(root).run()?;
     let mut files = Vec::new();
     for (path, program, words) in GENERATED {
-        let text = Program::new(built()?.join(program), words)
+        let text = Program::new(built()?.join(program), &words[..])
             .in_dir(root)
             .output()?;
         match *path {

@@ -192,9 +192,12 @@ fn edit(path: &Path, change: impl Fn(&str) -> Option<String>) -> Result<()> {
     Ok(())
 }
 
+fn begins(start: &str) -> impl Fn(&&str) -> bool {
+    move |line| line.starts_with(start)
+}
+
 fn with_line(old: &str, place: &Line, line: &str) -> Option<String> {
     let mut lines: Vec<&str> = old.lines().collect();
-    let begins = |start: &'static str| move |one: &&str| one.starts_with(start);
     let at = match place {
         Line::Sorted(start) => {
             let first = lines.iter().position(begins(start))?;
@@ -257,7 +260,6 @@ pub fn try_out(root: &Path, copy: &Path, log: &Path) -> Result<()> {
     Program::new("cargo", &["check", "--workspace", "--bins", "--examples"])
         .in_dir(copy)
         .with("CARGO_TARGET_DIR", &target.to_string_lossy())
-        .with("RUSTFLAGS", "-D warnings")
         .logged(log)
 }
 

@@ -13,13 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{self, Program, Stopwatch};
-<<<<<<< HEAD
-use crate::{bench, built, generated, leftovers, quickstart, setup, tidy};
-=======
 use crate::quickstart::Build;
 use crate::runners::{self, Runner};
-use crate::{built, generated, leftovers, quickstart, resource, setup, tidy};
->>>>>>> f4bd1bc (Run the tests' executables from one build, add soak and new-resource)
+use crate::{bench, built, generated, leftovers, quickstart, resource, setup, tidy};
 
 /// Root recipe that the tests run from.
 const RECIPE: &str = "postgresql-17";
@@ -70,21 +66,9 @@ const RINGS: &[Ring] = &[
     }),
     ("docs", docs_ring),
     ("roots", roots_ring),
-<<<<<<< HEAD
-    ("unit", |c| {
-        tests(
-            c,
-            &["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"],
-        )
-    }),
-    ("e2e", |c| {
-        tests(c, &["test", "--package", "e2e", "--no-fail-fast"])
-    }),
-    ("bench", bench_ring),
-=======
     ("unit", |c| tests(c, |one| one.package != runners::E2E)),
     ("e2e", |c| tests(c, |one| one.package == runners::E2E)),
->>>>>>> f4bd1bc (Run the tests' executables from one build, add soak and new-resource)
+    ("bench", bench_ring),
     ("quickstart", quickstart_ring),
 ];
 

@@ -72,10 +72,24 @@ pub const COMMANDS_ANSWER_WAIT: Duration = Duration::from_secs(10);
 pub const ROLE_RENEWAL: Duration = Duration::from_secs(5);
 /// Least time between two looks of the conductor at the list of links.
 pub const CONDUCTOR_PACE: Duration = Duration::from_millis(20);
-/// How long a guest may hold the conductor's question when nothing changes.
-pub const LONG_POLL: Duration = Duration::from_secs(20);
-/// Silence after which a guest counts as lost, whatever the provider says.
-pub const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long a guest may hold the conductor's question when nothing changes, by default.
+pub const LONG_POLL: Duration = Duration::from_secs(10);
+/// Silence after which a guest counts as lost, whatever the provider says, by default.
+pub const LOST_AFTER: Duration = Duration::from_secs(90);
+/// Silence up to which the conductor asks at the short pace: an agent that was restarted.
+pub const SILENCE_SHORT: Duration = Duration::from_secs(12);
+/// Pause before the conductor asks a silent guest again, at first.
+pub const SILENT_PACE_SHORT: Duration = Duration::from_millis(20);
+/// Pause before the conductor asks a silent guest again, later.
+pub const SILENT_PACE: Duration = Duration::from_millis(500);
+/// Longest time for reading a guest's whole inventory, all pages together.
+pub const INVENTORY_READ_MAX: Duration = Duration::from_secs(30);
+/// Least time between two looks of the conductor at one guest's inventory.
+pub const INVENTORY_PACE: Duration = Duration::from_secs(1);
+/// How many times longer than it takes to read and write an inventory it is left alone then.
+pub const INVENTORY_REST: u32 = 10;
+/// Pause before reports that could not be written are written again.
+pub const INGEST_RETRY: Duration = Duration::from_secs(1);
 /// Reports of guests that wait to be written.
 pub const INGEST_QUEUE: usize = 4_096;
 /// Reports of guests written in one transaction.

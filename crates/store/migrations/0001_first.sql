@@ -280,7 +280,9 @@ CREATE TABLE statuses (
     replication_position TEXT,
     volume_used_bytes BIGINT,
     volume_total_bytes BIGINT,
-    inventory_counter BIGINT NOT NULL
+    inventory_counter BIGINT NOT NULL,
+    -- The engine's process and its start time: tells another run from the one heard last.
+    engine_run TEXT
 );
 
 CREATE TABLE inventories (

@@ -2,6 +2,7 @@
 //! on their volume, and refuse what real guests refuse.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ use coffer_wire::guest::v1::{
 
 use crate::time::SimClock;
 
+/// Longest time for which a step asks for news.
+const STEP_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often a held question looks for news; virtual time.
+const HOLD_PACE: Duration = Duration::from_millis(50);
 /// How long an engine takes to start; unit: milliseconds of virtual time.
 const START_MS: u64 = 400;
 
@@ -26,6 +31,7 @@ pub struct Kept {
     spec: Option<Spec>,
     applied_at: Duration,
     starts: u64,
+    engine_starts: u64,
     commands: BTreeMap<String, CommandState>,
     task_versions: BTreeMap<String, u64>,
     /// Commands applied, in order, by id and name.
@@ -46,6 +52,8 @@ pub struct SimGuests {
     /// Whether every try of a command counts as another command.
     renames_commands: bool,
     kept: Mutex<BTreeMap<VolumeId, Kept>>,
+    is_frozen: AtomicBool,
+    holds_polls: AtomicBool,
 }
 
 impl SimGuests {
@@ -62,7 +70,56 @@ impl SimGuests {
             faults,
             renames_commands,
             kept: Mutex::default(),
+            is_frozen: AtomicBool::new(false),
+            holds_polls: AtomicBool::new(false),
         }
+    }
+
+    /// Whether guests take calls and answer none, like processes that were stopped.
+    pub fn freeze(&self, is_frozen: bool) {
+        self.is_frozen.store(is_frozen, Ordering::Relaxed);
+    }
+
+    /// From now on a long poll is held until there is news or its time is over, as real guests
+    /// do. Somebody has to move the clock then; the short waits of steps, during which nobody
+    /// does, are answered at once all the same.
+    pub fn hold_polls(&self) {
+        self.holds_polls.store(true, Ordering::Relaxed);
+    }
+
+    /// The engine of the guest on this volume was killed and started again by its init.
+    pub fn restart_engine(&self, volume: VolumeId) {
+        if let Some(kept) = self.lock().get_mut(&volume) {
+            kept.engine_starts += 1;
+            kept.sequence += 1;
+        }
+    }
+
+    async fn thawed(&self) {
+        while self.is_frozen.load(Ordering::Relaxed) {
+            self.clock.sleep(HOLD_PACE).await;
+        }
+    }
+
+    fn sequence(&self, guest: &GuestAddress) -> Option<u64> {
+        let volume = self.provider.server(guest.server_id)?.spec.volume_id;
+        self.lock().get(&volume).map(|kept| kept.sequence)
+    }
+
+    /// Holds a question for what is newer than `after`, at most `wait`.
+    async fn hold(&self, guest: &GuestAddress, after: u64, wait: Duration) {
+        self.thawed().await;
+        let end = self.clock.monotonic() + wait;
+        while self.holds_polls.load(Ordering::Relaxed)
+            && wait > STEP_WAIT_MAX
+            && self.clock.monotonic() < end
+            && self
+                .sequence(guest)
+                .is_some_and(|sequence| sequence <= after)
+        {
+            self.clock.sleep(HOLD_PACE).await;
+        }
+        self.thawed().await;
     }
 
     /// What the guest on this volume keeps.
@@ -98,6 +155,7 @@ impl SimGuests {
         if kept.starts != server.starts {
             // The sandbox began anew: the engine starts again from the spec it kept.
             kept.starts = server.starts;
+            kept.engine_starts = 1;
             kept.applied_at = now;
             kept.sequence += 1;
         }
@@ -214,7 +272,8 @@ impl Guests for SimGuests {
         })
     }
 
-    async fn status(&self, guest: &GuestAddress, _after: u64, _wait: Duration) -> Result<Status> {
+    async fn status(&self, guest: &GuestAddress, after: u64, wait: Duration) -> Result<Status> {
+        self.hold(guest, after, wait).await;
         self.call(guest, "status", |kept, now| {
             let up = is_up(kept, now);
             let version = kept.spec.as_ref().map_or(0, |s| s.version);
@@ -231,8 +290,8 @@ impl Guests for SimGuests {
                     EngineHealth::Starting
                 },
                 message: String::new(),
-                engine_starts: kept.starts,
-                engine_process: None,
+                engine_starts: kept.engine_starts,
+                engine_process: up.then(|| (7, kept.starts * 1_000 + kept.engine_starts)),
                 position: None,
                 volume_used_bytes: 1,
                 volume_total_bytes: 2,
@@ -293,6 +352,7 @@ impl Guests for SimGuests {
         _after: Option<&str>,
         _limit: u32,
     ) -> Result<InventoryPage> {
+        self.thawed().await;
         self.call(guest, "inventory", |kept, _| {
             let database = |name: &String| Database {
                 name: name.clone(),

@@ -25,12 +25,38 @@ use crate::supervise::Supervisor;
 /// Name of the role in the store.
 const ROLE: &str = "conductor";
 
+/// How long guests may say nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long a guest may hold a question when nothing changes.
+    pub long_poll: Duration,
+    /// Silence after which an instance is lost, whatever its provider says.
+    pub lost_after: Duration,
+}
+
+impl Patience {
+    /// These, with the questions short enough that a guest which is well is never lost.
+    pub fn new(long_poll: Duration, lost_after: Duration) -> Self {
+        Self {
+            long_poll: long_poll.min(lost_after / 2),
+            lost_after,
+        }
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self::new(limits::LONG_POLL, limits::LOST_AFTER)
+    }
+}
+
 /// The conductor of one process.
 #[derive(Debug)]
 pub struct Conductor {
     services: Services,
     name: String,
     is_alone: bool,
+    patience: Patience,
 }
 
 impl Conductor {
@@ -41,7 +67,15 @@ impl Conductor {
             services,
             name,
             is_alone,
+            patience: Patience::default(),
         }
+    }
+
+    /// The same with another patience.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Plays the role whenever nobody else does, until told to stop.
@@ -150,7 +184,8 @@ impl Conductor {
             polls.entry(id).or_insert_with(|| {
                 let token = supervisor.token().child_token();
                 let key = link_key(&link);
-                let poll = poll::Poll::new(self.services.clone(), link, sender.clone());
+                let services = self.services.clone();
+                let poll = poll::Poll::new(services, self.patience, link, sender.clone());
                 supervisor.start("guest poll", poll.run(token.clone()));
                 (key, token)
             });

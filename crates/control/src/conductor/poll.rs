@@ -1,16 +1,21 @@
 //! One guest's long poll: hears what changed, reads the inventory when it did, and collects the
 //! evidence when nothing is heard.
 
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use coffer_core::event::{Event, Severity};
+use coffer_core::id::EventId;
 use coffer_core::instance::{Health, Lifecycle, Observation};
 use coffer_core::units::Generation;
 use coffer_infra::provider::ServerState;
 use coffer_store::link::LiveLink;
+use coffer_store::status::Report;
 use coffer_wire::guest::v1::{EngineHealth, Status};
 use tokio_util::sync::CancellationToken;
 
-use super::{ingest, inventory, recovery};
+use super::{Patience, ingest, inventory, recovery};
 use crate::guest::{GuestAddress, GuestError};
 use crate::limits;
 use crate::services::Services;
@@ -19,32 +24,46 @@ use crate::services::Services;
 #[derive(Debug)]
 pub(super) struct Poll {
     services: Services,
+    patience: Patience,
     link: LiveLink,
     guest: GuestAddress,
     sender: ingest::Sender,
     after: u64,
     agent_start: u64,
     inventory: Option<u64>,
-    silent_since: Option<Duration>,
+    /// No inventory is read before.
+    inventory_due: Duration,
+    /// The run of the engine that the store knows; `None` before it was looked up.
+    engine_run: Option<Option<String>>,
+    heard_at: Duration,
     is_lost: bool,
 }
 
 impl Poll {
-    pub(super) fn new(services: Services, link: LiveLink, sender: ingest::Sender) -> Self {
+    pub(super) fn new(
+        services: Services,
+        patience: Patience,
+        link: LiveLink,
+        sender: ingest::Sender,
+    ) -> Self {
         let guest = GuestAddress {
             server_id: link.link.server_id,
             link: services.provider.guest_link(link.link.server_id),
             key_fingerprint: link.link.key_fingerprint.clone(),
         };
+        let now = services.clock.monotonic();
         Self {
             services,
+            patience,
             link,
             guest,
             sender,
             after: 0,
             agent_start: 0,
             inventory: None,
-            silent_since: None,
+            inventory_due: now,
+            engine_run: None,
+            heard_at: now,
             is_lost: false,
         }
     }
@@ -60,24 +79,40 @@ impl Poll {
     }
 
     async fn once(&mut self) {
-        let call = self
-            .services
-            .guests
-            .status(&self.guest, self.after, limits::LONG_POLL);
-        let answer = tokio::select! {
-            answer = call => answer,
-            () = self.services.clock.sleep(limits::LONG_POLL + limits::CALL_MAX) => {
-                Err(GuestError::Unreachable { why: "no answer to the long poll".to_owned() })
-            }
-        };
-        match answer {
+        let hold = self.hold();
+        let call = self.services.guests.status(&self.guest, self.after, hold);
+        match self.bounded(hold + limits::CALL_MAX, call).await {
             Ok(status) => self.heard(status).await,
             Err(error) => self.silent(&error).await,
         }
     }
 
+    /// How long the guest may hold the question: not past the time at which an inventory that
+    /// changed may be read.
+    fn hold(&self) -> Duration {
+        let now = self.services.clock.monotonic();
+        match self.inventory_due.checked_sub(now) {
+            Some(left) if !left.is_zero() => left.min(self.patience.long_poll),
+            _ => self.patience.long_poll,
+        }
+    }
+
+    /// An answer of the guest within `limit`, which is cut so that a loss is seen in time.
+    async fn bounded<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<T, GuestError>>,
+    ) -> Result<T, GuestError> {
+        tokio::select! {
+            answer = call => answer,
+            () = self.services.clock.sleep(limit.min(self.patience.lost_after)) => {
+                Err(GuestError::Unreachable { why: "no answer in time".to_owned() })
+            }
+        }
+    }
+
     async fn heard(&mut self, status: Status) {
-        self.silent_since = None;
+        self.heard_at = self.services.clock.monotonic();
         self.is_lost = false;
         let is_restarted = status.agent_start != self.agent_start;
         self.agent_start = status.agent_start;
@@ -90,95 +125,162 @@ impl Poll {
         self.tell(health(status.health), &status).await;
         if self.inventory != Some(status.inventory_counter)
             && status.health == EngineHealth::Healthy
+            && self.heard_at >= self.inventory_due
         {
             self.read_inventory(status.inventory_counter).await;
         }
     }
 
-    async fn tell(&self, health: Health, status: &Status) {
-        let observation = Observation {
+    async fn tell(&mut self, health: Health, status: &Status) {
+        let (engine_run, event) = self.engine_run(status).await;
+        let seen = Observation {
             instance_id: self.link.instance_id,
             generation: Generation(status.generation),
             health,
             volume_used_bytes: status.volume_used_bytes,
             volume_total_bytes: status.volume_total_bytes,
             inventory_counter: status.inventory_counter,
+            engine_run,
             at: self.services.clock.now(),
         };
-        if self.sender.send(observation).await.is_err() {
+        self.send(Report::Heard { seen, event }).await;
+    }
+
+    async fn send(&self, report: Report) {
+        if self.sender.send(report).await.is_err() {
             tracing::debug!("the conductor stops, a report is dropped");
         }
     }
 
-    async fn read_inventory(&mut self, counter: u64) {
-        match inventory::read(&*self.services.guests, &self.guest).await {
-            Ok(read) => {
-                let now = self.services.clock.now();
-                let id = self.link.instance_id;
-                match self.services.store.put_inventory(id, &read, now).await {
-                    Ok(()) => self.inventory = Some(counter),
-                    Err(error) => tracing::error!(instance_id = %id, %error, "store inventory"),
+    /// Which run of the engine this is, and the event when it is another than the store knows:
+    /// also what began while no conductor looked is seen so.
+    async fn engine_run(&mut self, status: &Status) -> (Option<String>, Option<Event>) {
+        // A process id comes again, together with its start time it does not.
+        let Some((pid, start)) = status.engine_process else {
+            return (None, None);
+        };
+        let run = format!("{pid}@{start}");
+        let id = self.link.instance_id;
+        if self.engine_run.is_none() {
+            match self.services.store.find_engine_run(id).await {
+                Ok(known) => self.engine_run = Some(known),
+                Err(error) => {
+                    tracing::error!(instance_id = %id, %error, "read the engine's last run");
+                    return (None, None);
                 }
             }
+        }
+        let before = self.engine_run.replace(Some(run.clone())).flatten();
+        let event = match before.filter(|before| *before != run) {
+            Some(before) => Some(self.started_again(&before, &run, status).await),
+            None => None,
+        };
+        (Some(run), event)
+    }
+
+    async fn started_again(&self, before: &str, run: &str, status: &Status) -> Event {
+        let instance = self.services.store.find_instance(self.link.instance_id);
+        // While something is done with the instance its engine is started on purpose.
+        let is_at_rest = matches!(instance.await, Ok(Some(i)) if i.lifecycle == Lifecycle::Active);
+        Event {
+            id: EventId::from_uuid(self.services.new_uuid()),
+            tenant_id: self.link.tenant_id.clone(),
+            instance_id: Some(self.link.instance_id),
+            task_id: None,
+            code: "engine.started_again".to_owned(),
+            severity: if is_at_rest {
+                Severity::Warning
+            } else {
+                Severity::Info
+            },
+            message: format!(
+                "the engine was started again: its process (pid@start) is {run} and was {before}; \
+                 start {} since the sandbox began",
+                status.engine_starts
+            ),
+            actor: None,
+            at: self.services.clock.now(),
+        }
+    }
+
+    /// Reads the inventory; the longer that takes, the longer until the next, so that no instance
+    /// takes more than a small part of the store's time.
+    async fn read_inventory(&mut self, counter: u64) {
+        let clock = Arc::clone(&self.services.clock);
+        let begun = clock.monotonic();
+        if self.take_inventory().await {
+            self.inventory = Some(counter);
+        }
+        let took = clock.monotonic().saturating_sub(begun);
+        let pause = (took * limits::INVENTORY_REST).max(limits::INVENTORY_PACE);
+        self.inventory_due = clock.monotonic() + pause;
+    }
+
+    async fn take_inventory(&self) -> bool {
+        let id = self.link.instance_id;
+        let call = inventory::read(&*self.services.guests, &self.guest);
+        let read = match self.bounded(limits::INVENTORY_READ_MAX, call).await {
+            Ok(read) => read,
             Err(error) => {
-                tracing::debug!(instance_id = %self.link.instance_id, %error, "read inventory");
+                tracing::debug!(instance_id = %id, %error, "read inventory");
+                return false;
+            }
+        };
+        let now = self.services.clock.now();
+        match self.services.store.put_inventory(id, &read, now).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(instance_id = %id, %error, "store inventory");
+                false
             }
         }
     }
 
-    /// Silence alone decides nothing: the provider is asked too.
+    /// Silence alone decides nothing before its time is over: the provider is asked too.
     async fn silent(&mut self, error: &GuestError) {
+        let is_gone = self.is_server_gone().await;
         let now = self.services.clock.monotonic();
-        let since = *self.silent_since.get_or_insert(now);
-        let silence = now.saturating_sub(since);
-        let state = self
-            .services
-            .provider
-            .observe_server(self.guest.server_id)
-            .await;
-        let is_gone = matches!(state, Ok(ServerState::Stopped | ServerState::Absent));
-        if (is_gone || silence >= limits::SILENCE_MAX) && !self.is_lost {
+        let silence = now.saturating_sub(self.heard_at);
+        if (is_gone || silence >= self.patience.lost_after) && !self.is_lost {
             tracing::warn!(
                 instance_id = %self.link.instance_id, %error, is_gone, "guest is not heard"
             );
-            self.is_lost = true;
-            self.tell_lost().await;
+            self.is_lost = self.tell_lost().await;
         }
         if is_gone {
             recovery::ask(&self.services, &self.link, "its server was not running").await;
         }
-        let pause = if silence < Duration::from_secs(1) {
-            20
+        let pause = if silence < limits::SILENCE_SHORT {
+            limits::SILENT_PACE_SHORT
         } else {
-            500
+            limits::SILENT_PACE
         };
-        self.services
-            .clock
-            .sleep(Duration::from_millis(pause))
-            .await;
+        self.services.clock.sleep(pause).await;
     }
 
-    async fn tell_lost(&self) {
-        let known = self
-            .services
-            .store
-            .find_instance(self.link.instance_id)
-            .await;
-        let Ok(Some(instance)) = known else { return };
-        if instance.lifecycle == Lifecycle::Deleting {
-            return;
+    async fn is_server_gone(&self) -> bool {
+        let look = self.services.provider.observe_server(self.guest.server_id);
+        tokio::select! {
+            state = look => matches!(state, Ok(ServerState::Stopped | ServerState::Absent)),
+            () = self.services.clock.sleep(limits::CALL_MAX) => false,
         }
-        let observation = Observation {
-            instance_id: self.link.instance_id,
-            generation: Generation(0),
-            health: Health::Lost,
-            volume_used_bytes: instance.volume_used_bytes.unwrap_or(0),
-            volume_total_bytes: 0,
-            inventory_counter: self.inventory.unwrap_or(0),
-            at: self.services.clock.now(),
-        };
-        if self.sender.send(observation).await.is_err() {
-            tracing::debug!("the conductor stops, a report is dropped");
+    }
+
+    /// Answers whether the loss is told, or need not be.
+    async fn tell_lost(&self) -> bool {
+        let id = self.link.instance_id;
+        match self.services.store.find_instance(id).await {
+            Ok(Some(instance)) if instance.lifecycle != Lifecycle::Deleting => {
+                let at = self.services.clock.now();
+                let instance_id = id;
+                self.send(Report::Lost { instance_id, at }).await;
+                true
+            }
+            Ok(_) => true,
+            Err(error) => {
+                tracing::error!(instance_id = %id, %error, "read the instance that was lost");
+                false
+            }
         }
     }
 }

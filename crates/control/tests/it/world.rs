@@ -24,6 +24,7 @@ use coffer_core::tenant::{RoleAssignment, Tenant, Token, User};
 use coffer_core::time::Timestamp;
 use coffer_core::units::Generation;
 use coffer_store::inventory::{StoredDatabase, StoredInventory, StoredUser};
+use coffer_store::status::Report;
 use coffer_store::task::{StepCommit, TaskUpdate};
 use coffer_store::{Durability, Store, StoreOptions, StoreUrl, Write};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -485,12 +486,14 @@ impl World {
             volume_used_bytes: 300 << 20,
             volume_total_bytes: 1 << 30,
             inventory_counter: 1,
+            engine_run: None,
             at: self.clock.now(),
         };
-        self.store
-            .record_observations(&[observation])
-            .await
-            .unwrap();
+        let report = Report::Heard {
+            seen: observation,
+            event: None,
+        };
+        self.store.record_reports(&[report]).await.unwrap();
     }
 }
 

@@ -97,6 +97,9 @@ pub struct Observation {
     pub volume_total_bytes: u64,
     /// Change counter of databases, users and grants.
     pub inventory_counter: u64,
+    /// Which run of its engine this is: differs whenever the engine was started anew. None while
+    /// no engine runs.
+    pub engine_run: Option<String>,
     /// When it was heard.
     pub at: Timestamp,
 }

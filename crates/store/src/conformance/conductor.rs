@@ -7,9 +7,19 @@ use coffer_core::units::Generation;
 use coffer_store::Store;
 use coffer_store::inventory::{StoredDatabase, StoredInventory, StoredUser};
 use coffer_store::singleton::Hold;
+use coffer_store::status::Report;
 
-use super::world::{World, at, commit};
+use super::world::{World, at, commit, event};
 use crate::fixture::Fixture;
+
+/// What was heard, as it is written.
+fn heard(observations: &[Observation]) -> Vec<Report> {
+    let report = |seen: &Observation| Report::Heard {
+        seen: seen.clone(),
+        event: None,
+    };
+    observations.iter().map(report).collect()
+}
 
 fn seen(instance_id: InstanceId, health: Health, used: u64, seconds: i64) -> Observation {
     Observation {
@@ -19,6 +29,7 @@ fn seen(instance_id: InstanceId, health: Health, used: u64, seconds: i64) -> Obs
         volume_used_bytes: used,
         volume_total_bytes: 1 << 40,
         inventory_counter: 0,
+        engine_run: None,
         at: at(seconds),
     }
 }
@@ -35,8 +46,8 @@ pub(crate) async fn observations_write_only_changes(fixture: &Fixture) {
         seen(a, Health::Healthy, 5, 10),
         seen(b, Health::Starting, 0, 10),
     ];
-    assert_eq!(store.record_observations(&both).await.unwrap(), 2);
-    assert_eq!(store.record_observations(&both).await.unwrap(), 0);
+    assert_eq!(store.record_reports(&heard(&both)).await.unwrap(), 2);
+    assert_eq!(store.record_reports(&heard(&both)).await.unwrap(), 0);
     let found = store.find_instance(a).await.unwrap().unwrap();
     assert_eq!(
         (found.health, found.volume_used_bytes),
@@ -51,7 +62,7 @@ pub(crate) async fn observations_write_only_changes(fixture: &Fixture) {
         seen(a, Health::Healthy, 6, 20),
         seen(b, Health::Starting, 0, 20),
     ];
-    assert_eq!(store.record_observations(&more).await.unwrap(), 1);
+    assert_eq!(store.record_reports(&heard(&more)).await.unwrap(), 1);
     let found = store.find_instance(a).await.unwrap().unwrap();
     assert_eq!(
         (found.health_at, found.volume_used_bytes),
@@ -64,14 +75,68 @@ pub(crate) async fn observations_write_only_changes(fixture: &Fixture) {
         generation: Generation(2),
         ..seen(a, Health::Blocked, 6, 30)
     };
-    assert_eq!(store.record_observations(&[newer]).await.unwrap(), 1);
+    assert_eq!(store.record_reports(&heard(&[newer])).await.unwrap(), 1);
     let older = seen(a, Health::Healthy, 6, 40);
-    assert_eq!(store.record_observations(&[older]).await.unwrap(), 0);
+    assert_eq!(store.record_reports(&heard(&[older])).await.unwrap(), 0);
     assert_eq!(
         store.find_instance(a).await.unwrap().unwrap().health,
         Health::Blocked
     );
-    assert_eq!(store.record_observations(&[]).await.unwrap(), 0);
+    assert_eq!(store.record_reports(&[]).await.unwrap(), 0);
+}
+
+pub(crate) async fn loss_changes_only_health(fixture: &Fixture) {
+    let store = fixture.store();
+    let world = World::new(store, "one").await;
+    let id = world.create(store, "a").await.instance.id;
+    let told = Observation {
+        generation: Generation(3),
+        inventory_counter: 7,
+        engine_run: Some("12@500".to_owned()),
+        ..seen(id, Health::Healthy, 5, 10)
+    };
+    let healthy = heard(std::slice::from_ref(&told));
+    assert_eq!(store.record_reports(&healthy).await.unwrap(), 1);
+    let lost = [Report::Lost {
+        instance_id: id,
+        at: at(50),
+    }];
+    assert_eq!(store.record_reports(&lost).await.unwrap(), 1);
+    assert_eq!(store.record_reports(&lost).await.unwrap(), 0);
+    let found = store.find_instance(id).await.unwrap().unwrap();
+    assert_eq!((found.health, found.health_at), (Health::Lost, at(50)));
+    assert_eq!(found.volume_used_bytes, Some(5));
+    assert_eq!(
+        store.find_engine_run(id).await.unwrap().as_deref(),
+        Some("12@500")
+    );
+
+    let silent_engine = Observation {
+        engine_run: None,
+        at: at(60),
+        ..told.clone()
+    };
+    let back = heard(&[silent_engine]);
+    assert_eq!(store.record_reports(&back).await.unwrap(), 1);
+    let found = store.find_instance(id).await.unwrap().unwrap();
+    assert_eq!((found.health, found.health_at), (Health::Healthy, at(60)));
+    let known = store.find_engine_run(id).await.unwrap();
+    assert_eq!(
+        known.as_deref(),
+        Some("12@500"),
+        "no engine is no other engine"
+    );
+    let again = [Report::Heard {
+        seen: Observation {
+            engine_run: Some("12@900".to_owned()),
+            ..told
+        },
+        event: Some(event("one", id)),
+    }];
+    assert_eq!(store.record_reports(&again).await.unwrap(), 1);
+    let known = store.find_engine_run(id).await.unwrap();
+    assert_eq!(known.as_deref(), Some("12@900"));
+    assert_eq!(store.list_events(id, None, 9).await.unwrap().len(), 2);
 }
 
 pub(crate) async fn health_ends_waits(fixture: &Fixture) {
@@ -98,7 +163,7 @@ pub(crate) async fn health_ends_waits(fixture: &Fixture) {
         });
         store.commit_step(&step).await.unwrap();
         store
-            .record_observations(&[seen(new.instance.id, health, 0, 10)])
+            .record_reports(&heard(&[seen(new.instance.id, health, 0, 10)]))
             .await
             .unwrap();
         let due = store.find_task(new.task.id).await.unwrap().unwrap().run_at;

@@ -72,6 +72,8 @@ pub enum Verdict {
     Go,
     /// The process dies here.
     Crash,
+    /// The store does not take the commit that comes now.
+    StoreFails,
 }
 
 /// Points at which simulation can stop or pause a worker.

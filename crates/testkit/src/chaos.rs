@@ -27,6 +27,8 @@ pub enum Kind {
     CrashBeforeCommit,
     /// The process dies after the commit.
     CrashAfterCommit,
+    /// The store does not take the commit; the process lives on.
+    StoreFails,
     /// The process dies before an outside call.
     CrashBeforeCall,
     /// The process stops before an outside call until another has finished.
@@ -52,6 +54,7 @@ impl Kind {
     pub const ALL: &'static [Self] = &[
         Self::CrashBeforeCommit,
         Self::CrashAfterCommit,
+        Self::StoreFails,
         Self::CrashBeforeCall,
         Self::Pause,
         Self::CallFails,
@@ -328,6 +331,9 @@ impl Chaos for Faults {
             if self.strikes_task(Kind::ServerDies, task) {
                 self.stand_still(PauseReason::ServerDies(id)).await;
             }
+        }
+        if self.strikes_task(Kind::StoreFails, task) {
+            return Verdict::StoreFails;
         }
         crash_if(self.strikes_task(Kind::CrashBeforeCommit, task))
     }

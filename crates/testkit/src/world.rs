@@ -265,6 +265,7 @@ impl World {
             },
             Err(RunError::LeaseLost) => Ok(false),
             Err(RunError::Crashed) => Ok(true),
+            Err(RunError::Store(why)) if why == "simulated" => Ok(false),
             Err(error @ RunError::Store(_)) => Err(error.to_string()),
         }
     }

@@ -4,8 +4,8 @@
 //! unmoved. Outcome, history and the step's own writes are one transaction, compared with the
 //! task's version, so a worker that wakes from a pause can commit nothing.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coffer_core::id::TaskId;
@@ -27,7 +27,7 @@ use crate::workflow::{
 /// Why a worker let go of a task before a commit said so.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The store failed; the lease will end and another try begins.
+    /// The store failed; the task is no longer in hand, so that the next claim takes it again.
     #[error("run task: {0}")]
     Store(String),
     /// Another worker has the task.
@@ -53,9 +53,16 @@ pub struct Worker {
     services: Services,
     name: String,
     watch: Mutex<LeaseWatch>,
-    /// When the tasks that were claimed and not yet run were asked for: their leases count from
-    /// then, however long it takes until they run.
-    claimed: Mutex<BTreeMap<TaskId, Duration>>,
+    in_hand: Mutex<HashMap<TaskId, InHand>>,
+}
+
+/// A task that this worker runs or is about to run.
+#[derive(Debug, Clone, Copy)]
+struct InHand {
+    /// Its version as it was claimed.
+    version: u64,
+    /// Monotonic time from which its lease counts.
+    since: Duration,
 }
 
 impl Worker {
@@ -65,7 +72,7 @@ impl Worker {
             services,
             name,
             watch: Mutex::new(LeaseWatch::default()),
-            claimed: Mutex::default(),
+            in_hand: Mutex::default(),
         }
     }
 
@@ -118,41 +125,60 @@ impl Worker {
         ms.min(limits::POLL_SAFETY_NET)
     }
 
-    /// Claims what is due, and takes over what dead workers left.
+    /// Claims what is due and takes over what nobody works on: what dead workers left, and what
+    /// this one let go of because the store failed. Never more than `limit` tasks, because a lease
+    /// that waits for a free slot ends.
     pub async fn claim(&self, limit: u32) -> Result<Vec<Task>, RunError> {
-        let store = &self.services.store;
+        let begun = self.services.clock.monotonic();
         let now = self.services.clock.now();
-        let asked = self.services.clock.monotonic();
-        let mut tasks = store.claim_tasks(&self.name, now, limit).await?;
-        let running: Vec<_> = store
+        let claimed = self.services.store.claim_tasks(&self.name, now, limit);
+        let mut tasks = claimed.await?;
+        self.take_in_hand(&tasks, begun);
+        let free = usize::try_from(limit).unwrap_or(usize::MAX);
+        if let Err(error) = self.take_over(&mut tasks, free).await {
+            tracing::error!(%error, "take over lost tasks");
+        }
+        Ok(tasks)
+    }
+
+    /// Adds lost tasks until there are `limit`; what was taken before an error stays.
+    async fn take_over(&self, tasks: &mut Vec<Task>, limit: usize) -> Result<(), RunError> {
+        let store = &self.services.store;
+        let (own, others): (Vec<_>, Vec<_>) = store
             .list_running()
             .await?
             .into_iter()
-            .filter(|t| t.owner != self.name)
-            .collect();
-        let lease = if self.services.breaks(Guard::LeaseUnmoved) {
-            Duration::ZERO
-        } else {
-            limits::LEASE
-        };
+            .partition(|one| one.owner == self.name);
+        // A task that ended meanwhile has another version by now, and is not taken.
+        let dropped = own.into_iter().filter(|one| !self.is_in_hand(one.id));
+        let monotonic = self.services.clock.monotonic();
         let lost = self
             .watch
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .observe(&running, self.services.clock.monotonic(), lease);
-        for one in lost {
-            tracing::warn!(task_id = %one.id, owner = %one.owner, "take over from a lost worker");
-            tasks.extend(
-                store
-                    .steal_task(one.id, one.version, one.lease, &self.name)
-                    .await?,
-            );
+            .observe(&others, monotonic, self.lease());
+        for one in dropped.chain(lost) {
+            if tasks.len() >= limit {
+                break;
+            }
+            let begun = self.services.clock.monotonic();
+            let taken = store.steal_task(one.id, one.version, one.lease, &self.name);
+            if let Some(task) = taken.await? {
+                tracing::warn!(task_id = %one.id, owner = %one.owner, "take over a lost task");
+                self.take_in_hand(std::slice::from_ref(&task), begun);
+                tasks.push(task);
+            }
         }
-        self.claimed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(tasks.iter().map(|task| (task.id, asked)));
-        Ok(tasks)
+        Ok(())
+    }
+
+    /// How long a lease may stand still before it counts as lost.
+    fn lease(&self) -> Duration {
+        if self.services.breaks(Guard::LeaseUnmoved) {
+            Duration::ZERO
+        } else {
+            limits::LEASE
+        }
     }
 
     /// Takes over at once whatever another worker held: only for a process that knows itself
@@ -160,14 +186,41 @@ impl Worker {
     pub async fn take_over_all(&self) -> Result<Vec<Task>, RunError> {
         let mut tasks = Vec::new();
         for one in self.services.store.list_running().await? {
+            let begun = self.services.clock.monotonic();
             let stolen = self
                 .services
                 .store
                 .steal_task(one.id, one.version, one.lease, &self.name)
                 .await?;
+            self.take_in_hand(stolen.as_slice(), begun);
             tasks.extend(stolen);
         }
         Ok(tasks)
+    }
+
+    fn hand(&self) -> MutexGuard<'_, HashMap<TaskId, InHand>> {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes tasks whose leases were moved at some time after `since`.
+    fn take_in_hand(&self, tasks: &[Task], since: Duration) {
+        let mut hand = self.hand();
+        for task in tasks {
+            let version = task.version;
+            hand.insert(task.id, InHand { version, since });
+        }
+    }
+
+    fn is_in_hand(&self, id: TaskId) -> bool {
+        self.hand().contains_key(&id)
+    }
+
+    /// Lets go of a task, unless it was claimed again meanwhile.
+    fn let_go(&self, id: TaskId, version: u64) {
+        let mut hand = self.hand();
+        if hand.get(&id).is_some_and(|held| held.version == version) {
+            hand.remove(&id);
+        }
     }
 
     async fn run_logged(&self, task: Task) {
@@ -184,17 +237,22 @@ impl Worker {
     }
 
     /// Runs a claimed task, step after step, until it waits or ends.
-    pub async fn run_task(&self, mut task: Task) -> Result<(), RunError> {
-        let asked = self
-            .claimed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&task.id);
-        let renewed = Mutex::new(asked.unwrap_or_else(|| self.services.clock.monotonic()));
+    pub async fn run_task(&self, task: Task) -> Result<(), RunError> {
+        let (id, version) = (task.id, task.version);
+        let ended = self.run_steps(task).await;
+        self.let_go(id, version);
+        ended
+    }
+
+    async fn run_steps(&self, mut task: Task) -> Result<(), RunError> {
+        let held = self.hand().get(&task.id).map(|held| held.since);
+        let renewed = Mutex::new(held.unwrap_or_else(|| self.services.clock.monotonic()));
         loop {
             let (mut commit, next) = self.decide(&task, &renewed).await?;
-            if self.fault(Point::BeforeCommit, &task).await == Verdict::Crash {
-                return Err(RunError::Crashed);
+            match self.fault(Point::BeforeCommit, &task).await {
+                Verdict::Go => {}
+                Verdict::Crash => return Err(RunError::Crashed),
+                Verdict::StoreFails => return Err(RunError::Store("simulated".to_owned())),
             }
             if let Some(chaos) = &self.services.chaos {
                 chaos.spoil(&mut commit);

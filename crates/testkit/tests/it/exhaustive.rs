@@ -14,6 +14,7 @@ use coffer_testkit::world::World;
 const AT_EVERY_STEP: &[Kind] = &[
     Kind::CrashBeforeCommit,
     Kind::CrashAfterCommit,
+    Kind::StoreFails,
     Kind::Delete,
     Kind::ServerDies,
 ];

@@ -4,5 +4,7 @@
 
 mod conductor;
 mod exhaustive;
+mod leases;
 mod mutants;
+mod scenario;
 mod seeds;

@@ -4,7 +4,7 @@
 //! work, take their time, or conflict. Which fault strikes is the simulation's decision. It must
 //! pass the same conformance suite as every provider.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,6 +73,7 @@ struct State {
     deleted_servers: BTreeMap<ServerId, Incarnation>,
     deleted_volumes: BTreeMap<VolumeId, Incarnation>,
     next_address: u32,
+    damaged: BTreeSet<ServerId>,
 }
 
 /// The fake.
@@ -114,6 +115,11 @@ impl FakeProvider {
         if let Some(server) = self.state().servers.get_mut(&id) {
             server.is_running = false;
         }
+    }
+
+    /// What is kept of the server can no longer be read.
+    pub fn damage_server(&self, id: ServerId) {
+        self.state().damaged.insert(id);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -385,6 +391,12 @@ impl Provider for FakeProvider {
     }
 
     async fn observe_server(&self, id: ServerId) -> Result<ServerState> {
+        if self.state().damaged.contains(&id) {
+            return Err(ProviderError::Bug {
+                what: "observe server",
+                why: "its record cannot be read".to_owned(),
+            });
+        }
         Ok(match self.state().servers.get(&id) {
             Some(server) if server.is_running => ServerState::Running(server_ref(&server.spec)),
             Some(_) => ServerState::Stopped,

@@ -82,15 +82,27 @@ fn users(rows: &[Row]) -> Result<Vec<StoredUser>> {
     Ok(users)
 }
 
-/// Replaces what is known of an instance's inside; ignored once it is deleted.
+/// Whether the store may take an inventory of this counter: the instance is not deleted, and
+/// nothing newer is known. Readers may overtake each other, the guest's counter never goes back.
+async fn is_welcome(tx: &mut Tx, instance_id: InstanceId, counter: u64) -> Result<bool> {
+    let sql = "SELECT i.id FROM instances i WHERE i.id = $1 AND i.is_deleted = 0
+        AND NOT EXISTS (SELECT v.instance_id FROM inventories v
+            WHERE v.instance_id = i.id AND v.counter > $2)";
+    Ok(tx
+        .fetch_optional(sql, args![instance_id, counter])
+        .await?
+        .is_some())
+}
+
+/// Replaces what is known of an instance's inside; ignored once it is deleted, and when a newer
+/// inventory is known.
 pub(crate) async fn put(
     tx: &mut Tx,
     instance_id: InstanceId,
     inventory: &StoredInventory,
     now: Timestamp,
 ) -> Result<()> {
-    let sql = "SELECT id FROM instances WHERE id = $1 AND is_deleted = 0";
-    if tx.fetch_optional(sql, args![instance_id]).await?.is_none() {
+    if !is_welcome(tx, instance_id, inventory.counter).await? {
         return Ok(());
     }
     delete(tx, instance_id).await?;
@@ -164,7 +176,8 @@ pub(crate) async fn mark_root_enabled(
 }
 
 impl Store {
-    /// Replaces what is known of an instance's inside; ignored once the instance is deleted.
+    /// Replaces what is known of an instance's inside; ignored once the instance is deleted, and
+    /// when an inventory of a higher counter is known.
     pub async fn put_inventory(
         &self,
         instance_id: InstanceId,

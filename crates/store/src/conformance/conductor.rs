@@ -324,6 +324,31 @@ pub(crate) async fn inventories_are_replaced_and_paged(fixture: &Fixture) {
     assert_eq!(store.list_db_users(instance_id, None, 9).await.unwrap(), []);
 }
 
+pub(crate) async fn older_inventories_are_ignored(fixture: &Fixture) {
+    let store = fixture.store();
+    let world = World::new(store, "one").await;
+    let id = world.create(store, "a").await.instance.id;
+    let inventory = |counter, names: &[&str]| StoredInventory {
+        counter,
+        databases: names.iter().map(|name| database(name)).collect(),
+        users: Vec::new(),
+        is_root_enabled: false,
+    };
+    for (counter, names, expected) in [
+        (5, &["a", "b"][..], &["a", "b"][..]),
+        (4, &["a"][..], &["a", "b"][..]),
+        (5, &["c"][..], &["c"][..]),
+        (6, &[][..], &[][..]),
+    ] {
+        let read = inventory(counter, names);
+        store.put_inventory(id, &read, at(9)).await.unwrap();
+        let known = store.list_databases(id, None, 9).await.unwrap();
+        let known: Vec<_> = known.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(known, expected, "after counter {counter}");
+    }
+    assert_eq!(store.find_inventory_counter(id).await.unwrap(), Some(6));
+}
+
 pub(crate) async fn one_process_holds_a_role(fixture: &Fixture) {
     let store = fixture.store();
     let role = "conductor";

@@ -6,5 +6,6 @@ mod conductor;
 mod exhaustive;
 mod leases;
 mod mutants;
+mod reconcile;
 mod scenario;
 mod seeds;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
+use coffer_core::id::{EndpointId, InstanceId, NetworkId, ServerId, VolumeId};
 use coffer_core::server::{Presence, ServerPurpose};
 use coffer_core::units::Incarnation;
 use coffer_infra::ProviderError;
@@ -30,6 +30,8 @@ pub struct ReconcileStatus {
     pub suspected: usize,
     /// Recoveries asked for.
     pub recovered: usize,
+    /// Objects that could not be looked at or mended; the log names them.
+    pub failed: usize,
 }
 
 /// A run that could not be finished.
@@ -83,9 +85,10 @@ impl Reconciler {
     /// One run.
     pub async fn once(&mut self) -> Result<ReconcileStatus, ReconcileError> {
         let mut status = ReconcileStatus::default();
-        self.remove_unknown(&mut status).await?;
+        // What is lost is recovered also when the provider cannot tell what is left over.
+        let removed = self.remove_unknown(&mut status).await;
         self.recover_lost(&mut status).await?;
-        Ok(status)
+        removed.map(|()| status)
     }
 
     async fn remove_unknown(&mut self, status: &mut ReconcileStatus) -> Result<(), ReconcileError> {
@@ -97,7 +100,10 @@ impl Reconciler {
             tracing::warn!(object = ?one, "remove what the store does not know");
             match remove(&self.services, one).await {
                 Ok(()) => status.removed += 1,
-                Err(error) => tracing::warn!(object = ?one, %error, "remove left-over"),
+                Err(error) => {
+                    tracing::warn!(object = ?one, %error, "remove left-over");
+                    status.failed += 1;
+                }
             }
         }
         status.suspected = unknown.difference(&self.suspected).count();
@@ -116,16 +122,29 @@ impl Reconciler {
             {
                 continue;
             }
-            let state = self.services.provider.observe_server(server.id).await?;
-            if matches!(state, ServerState::Running(_)) {
-                continue;
-            }
-            let cause = "its server was not running";
-            if recovery::request(&self.services, instance_id, cause).await? {
-                status.recovered += 1;
+            match self.recover_if_lost(server.id, instance_id).await {
+                Ok(is_asked) => status.recovered += usize::from(is_asked),
+                // One damaged record keeps no other instance from being recovered.
+                Err(error) => {
+                    tracing::error!(%instance_id, server_id = %server.id, %error, "look at server");
+                    status.failed += 1;
+                }
             }
         }
         Ok(())
+    }
+
+    async fn recover_if_lost(
+        &self,
+        server_id: ServerId,
+        instance_id: InstanceId,
+    ) -> Result<bool, ReconcileError> {
+        let state = self.services.provider.observe_server(server_id).await?;
+        if matches!(state, ServerState::Running(_)) {
+            return Ok(false);
+        }
+        let cause = "its server was not running";
+        Ok(recovery::request(&self.services, instance_id, cause).await?)
     }
 }
 

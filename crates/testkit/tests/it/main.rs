@@ -7,5 +7,4 @@ mod exhaustive;
 mod leases;
 mod mutants;
 mod reconcile;
-mod scenario;
 mod seeds;

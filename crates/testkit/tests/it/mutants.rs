@@ -11,7 +11,10 @@ use coffer_testkit::seeds::catch;
 /// How much of what was noticed is shown.
 const SHOWN_CHARS: usize = 90;
 
-fn catch_all(limit: u64) -> Vec<(&'static Mutant, Result<(u64, String), String>)> {
+/// A promise that was broken, and the seed and the words that noticed it.
+type Caught = (&'static Mutant, Result<(u64, String), String>);
+
+fn catch_all(limit: u64) -> Vec<Caught> {
     let next = AtomicUsize::new(0);
     let caught = Mutex::new(Vec::new());
     let work = || {

@@ -49,7 +49,7 @@ pub const TOKENS_CACHED: usize = 10_000;
 /// How long a token's meaning is kept: what was revoked elsewhere may work that long.
 pub const TOKEN_CACHE_AGE: Duration = Duration::from_secs(5);
 /// Password hashes computed at the same time; each takes 19 MiB.
-pub const PASSWORD_HASHES_AT_ONCE: usize = 2;
+pub const PASSWORD_HASHES_AT_ONCE: usize = 1;
 /// User and address pairs whose failed logins are remembered.
 pub const FAILED_LOGINS_KEPT: usize = 10_000;
 /// Failed logins before the next ones have to wait.
@@ -98,5 +98,3 @@ pub const INGEST_BATCH: usize = 512;
 pub const RECONCILE_PERIOD: Duration = Duration::from_secs(15);
 /// Rows on one page of the management list, at most.
 pub const MANAGEMENT_PAGE: u32 = 1_000;
-/// How often the API looks whether commands have ended, beside wake-ups.
-pub const COMMANDS_POLL: Duration = Duration::from_millis(20);

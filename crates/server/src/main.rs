@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             None => ExitCode::from(2),
         };
     }
+    coffer_infra::local::memory::be_frugal();
     let args = Args::parse();
     match runtime(&args).block_on(run(args)) {
         Ok(code) => code,

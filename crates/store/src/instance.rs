@@ -210,7 +210,7 @@ impl Store {
             None => PAGE_OF_ALL,
         };
         args.extend(args![after, limit]);
-        views(self.db().fetch_optional(sql, args).await?.as_ref())
+        views(self.db().fetch_short(sql, args).await?.as_ref())
     }
 
     /// The instance with this id, of the project if one is given; not a deleted one.
@@ -220,7 +220,7 @@ impl Store {
         id: InstanceId,
     ) -> Result<Option<InstanceView>> {
         let args = args![COLUMN_SEPARATOR, ROW_SEPARATOR, id];
-        let found = views(self.db().fetch_optional(VIEW, args).await?.as_ref())?.pop();
+        let found = views(self.db().fetch_short(VIEW, args).await?.as_ref())?.pop();
         Ok(found.filter(|view| tenant.is_none_or(|tenant| view.instance.tenant_id == *tenant)))
     }
 

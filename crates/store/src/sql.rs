@@ -1,5 +1,5 @@
-//! The seam between SQLite and PostgreSQL, and with `sql/direct.rs`, SQLite in memory for
-//! simulation, the only place that names a driver.
+//! The seam between SQLite and PostgreSQL, and with `sql/direct.rs` (SQLite in memory for
+//! simulation) and `sql/inline.rs` (short reads), the only place that names a driver.
 //!
 //! Both run the same text with `$n` parameters over columns of four types: TEXT, BIGINT, DOUBLE
 //! PRECISION and BYTEA. What differs is here: how a write begins, what a claim locks, how text
@@ -9,6 +9,7 @@
 //! anything between runs.
 
 pub(crate) mod direct;
+mod inline;
 
 use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
@@ -29,6 +30,7 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction};
 
 use self::direct::{Direct, DirectTx, Rewrite};
+use self::inline::InlineReader;
 use crate::error::{Result, StoreError};
 
 /// LIMIT: how often PostgreSQL may ask to repeat one transaction.
@@ -244,6 +246,8 @@ pub(crate) enum Db {
         read: SqlitePool,
         /// The connection that writes.
         write: SqlitePool,
+        /// Short reads without the pool.
+        inline: InlineReader,
     },
     /// PostgreSQL.
     Postgres {
@@ -303,7 +307,12 @@ impl Db {
         let write = sqlite_pool(1).connect_with(options.clone()).await?;
         let readers = options.create_if_missing(false).pragma("query_only", "ON");
         let read = sqlite_pool(tuning.readers).connect_lazy_with(readers);
-        Ok(Self::Sqlite { read, write })
+        let inline = InlineReader::new(path);
+        Ok(Self::Sqlite {
+            read,
+            write,
+            inline,
+        })
     }
 
     /// Opens SQLite in memory, migrated, with statements weakened by `rewrites`.
@@ -393,6 +402,23 @@ impl Db {
             }
             Self::Direct(_) => Ok(self.fetch_all(sql, args).await?.into_iter().next()),
         }
+    }
+
+    /// As `fetch_optional`, for reads so short and frequent that the way to another thread would
+    /// cost more than they do.
+    pub(crate) async fn fetch_short(
+        &self,
+        sql: impl Into<Sql>,
+        args: Vec<Arg>,
+    ) -> Result<Option<Row>> {
+        let sql = sql.into();
+        if let Self::Sqlite { inline, .. } = self
+            && let Ok(row) = inline.first_row(sql.sqlite, &args)
+        {
+            return Ok(row.map(Row::Direct));
+        }
+        // Whatever was in the way there, the pool waits for it or says what it is.
+        self.fetch_optional(sql, args).await
     }
 
     /// Runs one statement that writes, as a transaction of its own; gives the rows it changed. For
@@ -490,7 +516,12 @@ impl Db {
     /// Closes every connection.
     pub(crate) async fn close(&self) {
         match self {
-            Self::Sqlite { read, write } => {
+            Self::Sqlite {
+                read,
+                write,
+                inline,
+            } => {
+                inline.close();
                 read.close().await;
                 write.close().await;
             }
@@ -689,7 +720,7 @@ mod tests {
         let db = Db::open_sqlite(&directory.path().join("db"), &tuning)
             .await
             .unwrap();
-        let Db::Sqlite { read, write } = &db else {
+        let Db::Sqlite { read, write, .. } = &db else {
             unreachable!("it was opened as SQLite")
         };
         assert_eq!(pragma(write, "PRAGMA journal_mode").await, "wal");

@@ -307,6 +307,10 @@ async fn commit_in(tx: &mut Tx, commit: &StepCommit) -> Result<u64> {
         let sql = "DELETE FROM signals WHERE task_id = $1";
         tx.execute(sql, args![commit.task_id]).await?;
     }
+    if state.is_ended() || state == TaskState::Stuck {
+        // Whoever asked for the task waits for its end.
+        tx.wake();
+    }
     if state == TaskState::Ready {
         end_wait_if_over(tx, commit).await?;
         tx.wake();

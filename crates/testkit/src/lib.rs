@@ -11,6 +11,7 @@ pub mod guests;
 pub mod harness;
 pub mod mutants;
 mod oracle;
+pub mod rows;
 pub mod scenario;
 pub mod seeds;
 pub mod time;

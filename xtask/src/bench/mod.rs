@@ -5,6 +5,7 @@
 //! Programs that need the crates' insides are examples of `coffer-testkit`; this crate only starts
 //! them and reads what they print, and so stays quick to build.
 
+pub mod api;
 pub mod coffer;
 pub mod http;
 pub mod machine;
@@ -38,7 +39,7 @@ pub struct Subject {
 }
 
 /// All subjects, in the order of the document.
-const SUBJECTS: &[Subject] = &[];
+const SUBJECTS: &[Subject] = &[api::SUBJECT];
 
 /// Measures the rows of a subject that is set up.
 pub trait Measure {

@@ -227,8 +227,7 @@ pub async fn run(
     }
 }
 
-/// Waits until a task has ended. Wake-ups tell of work, not of its end, so that it also looks from
-/// time to time.
+/// Waits until a task has ended, of which a wake-up tells; looks from time to time all the same.
 async fn end_of(app: &AppState, id: TaskId) -> Result<()> {
     let mut wakeups = app.store.subscribe();
     loop {
@@ -241,7 +240,7 @@ async fn end_of(app: &AppState, id: TaskId) -> Result<()> {
         }
         tokio::select! {
             () = wakeups.wait() => {}
-            () = app.clock.sleep(limits::COMMANDS_POLL) => {}
+            () = app.clock.sleep(limits::POLL_SAFETY_NET) => {}
         }
     }
 }

@@ -39,8 +39,8 @@ pub fn guest_name(server_id: ServerId) -> String {
 #[derive(Debug)]
 pub struct LinkGuests {
     supervisor: Supervisor,
-    identity: Identity,
-    link_ca_pem: String,
+    /// Shared by all connections: one of its own for each would be most of what a link takes.
+    tls: std::result::Result<Configs, String>,
     idle: Mutex<HashMap<ServerId, (Option<String>, Sender)>>,
 }
 
@@ -49,8 +49,7 @@ impl LinkGuests {
     pub fn new(supervisor: Supervisor, identity: Identity, link_ca_pem: String) -> Self {
         Self {
             supervisor,
-            identity,
-            link_ca_pem,
+            tls: Configs::new(&identity, &link_ca_pem).map_err(|error| error.to_string()),
             idle: Mutex::new(HashMap::new()),
         }
     }
@@ -73,14 +72,14 @@ impl LinkGuests {
     async fn connect(&self, guest: &GuestAddress) -> Result<(Sender, String)> {
         let stream = guest.link.dial().await.map_err(|e| unreachable(&e))?;
         stream.set_nodelay(true).map_err(|e| unreachable(&e))?;
-        let seen = Arc::new(Mutex::new(None));
-        let config = self.client_config(guest, Arc::clone(&seen))?;
+        let config = self.client_config(guest)?;
         let name = ServerName::try_from(guest_name(guest.server_id))
             .map_err(|e| GuestError::Protocol { why: e.to_string() })?;
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        let stream = tokio_rustls::TlsConnector::from(config)
             .connect(name, stream)
             .await
             .map_err(|e| classify_handshake(&e))?;
+        let fingerprint = shown_key(stream.get_ref().1, guest)?;
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
             .max_buf_size(limits::GUEST_CONNECTION_BUFFER_BYTES)
             .handshake(TokioIo::new(stream))
@@ -91,47 +90,18 @@ impl LinkGuests {
                 tracing::debug!(%error, "guest connection ended");
             }
         });
-        let fingerprint = seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-            .ok_or_else(|| GuestError::Impostor {
-                why: "it showed no key".to_owned(),
-            })?;
         Ok((sender, fingerprint))
     }
 
-    fn client_config(
-        &self,
-        guest: &GuestAddress,
-        seen: Arc<Mutex<Option<String>>>,
-    ) -> Result<rustls::ClientConfig> {
-        let bad = |e: &dyn ToString| GuestError::Protocol { why: e.to_string() };
-        let mut roots = rustls::RootCertStore::empty();
-        for cert in tls::certificates(&self.link_ca_pem).map_err(|e| bad(&e))? {
-            roots.add(cert).map_err(|e| bad(&e))?;
-        }
-        let inner = rustls::client::WebPkiServerVerifier::builder_with_provider(
-            Arc::new(roots),
-            tls::provider(),
-        )
-        .build()
-        .map_err(|e| bad(&e))?;
-        let verifier = PinVerifier {
-            inner,
-            pinned: guest.key_fingerprint.clone(),
-            seen,
-        };
-        rustls::ClientConfig::builder_with_provider(tls::provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|e| bad(&e))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_auth_cert(
-                tls::certificates(&self.identity.cert_pem).map_err(|e| bad(&e))?,
-                tls::private_key(&self.identity.key_pem).map_err(|e| bad(&e))?,
-            )
-            .map_err(|e| bad(&e))
+    fn client_config(&self, guest: &GuestAddress) -> Result<Arc<rustls::ClientConfig>> {
+        let configs = self
+            .tls
+            .as_ref()
+            .map_err(|why| GuestError::Protocol { why: why.clone() })?;
+        Ok(Arc::clone(match guest.key_fingerprint {
+            Some(_) => &configs.enrolled,
+            None => &configs.any,
+        }))
     }
 
     async fn call<T: DeserializeOwned>(
@@ -163,6 +133,21 @@ impl LinkGuests {
         let body =
             serde_json::to_vec(body).map_err(|e| GuestError::Protocol { why: e.to_string() })?;
         self.call(guest, method, path, Bytes::from(body)).await
+    }
+}
+
+/// The key that the guest showed, which has to be the pinned one where one is pinned. Nothing was
+/// sent to it yet.
+fn shown_key(connection: &rustls::ClientConnection, guest: &GuestAddress) -> Result<String> {
+    let impostor = |why: &str| GuestError::Impostor {
+        why: why.to_owned(),
+    };
+    let shown = connection.peer_certificates().and_then(<[_]>::first);
+    let shown = shown.ok_or_else(|| impostor("it showed no key"))?;
+    let shown = tls::key_fingerprint(shown).map_err(|e| impostor(&e.to_string()))?;
+    match &guest.key_fingerprint {
+        Some(pinned) if *pinned != shown => Err(impostor("it showed another key than the pinned")),
+        _ => Ok(shown),
     }
 }
 
@@ -289,15 +274,62 @@ fn percent(text: &str) -> String {
         .collect()
 }
 
-/// Accepts the pinned key under our authority; before enrolment any key, which is then reported.
+/// Why TLS towards guests cannot be set up.
+type SetupError = Box<dyn std::error::Error + Send + Sync>;
+
+/// TLS towards guests.
 #[derive(Debug)]
-struct PinVerifier {
-    inner: Arc<rustls::client::WebPkiServerVerifier>,
-    pinned: Option<String>,
-    seen: Arc<Mutex<Option<String>>>,
+struct Configs {
+    /// A certificate of our authority is demanded.
+    enrolled: Arc<rustls::ClientConfig>,
+    /// Before enrolment: any certificate, whose key is then reported.
+    any: Arc<rustls::ClientConfig>,
 }
 
-impl ServerCertVerifier for PinVerifier {
+impl Configs {
+    fn new(identity: &Identity, link_ca_pem: &str) -> std::result::Result<Self, SetupError> {
+        let mut roots = rustls::RootCertStore::empty();
+        for cert in tls::certificates(link_ca_pem)? {
+            roots.add(cert)?;
+        }
+        let provider = tls::provider();
+        let inner = rustls::client::WebPkiServerVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::clone(&provider),
+        )
+        .build()?;
+        let config = |is_enrolled| -> std::result::Result<_, SetupError> {
+            let verifier = GuestVerifier {
+                inner: Arc::clone(&inner),
+                is_enrolled,
+            };
+            let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(&[&rustls::version::TLS13])?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier))
+                .with_client_auth_cert(
+                    tls::certificates(&identity.cert_pem)?,
+                    tls::private_key(&identity.key_pem)?,
+                )?;
+            // Links are held for days; what is kept for the next handshake is not worth its room.
+            config.resumption = rustls::client::Resumption::disabled();
+            Ok(Arc::new(config))
+        };
+        Ok(Self {
+            enrolled: config(true)?,
+            any: config(false)?,
+        })
+    }
+}
+
+/// Accepts certificates under our authority; before enrolment any.
+#[derive(Debug)]
+struct GuestVerifier {
+    inner: Arc<rustls::client::WebPkiServerVerifier>,
+    is_enrolled: bool,
+}
+
+impl ServerCertVerifier for GuestVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -306,22 +338,11 @@ impl ServerCertVerifier for PinVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        let shown =
-            tls::key_fingerprint(end_entity).map_err(|_| rustls::CertificateError::BadEncoding)?;
-        if let Some(pinned) = &self.pinned {
-            if *pinned != shown {
-                return Err(rustls::CertificateError::ApplicationVerificationFailure.into());
-            }
-            self.inner.verify_server_cert(
-                end_entity,
-                intermediates,
-                server_name,
-                ocsp_response,
-                now,
-            )?;
+        if !self.is_enrolled {
+            return Ok(ServerCertVerified::assertion());
         }
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
-        Ok(ServerCertVerified::assertion())
+        let inner = &self.inner;
+        inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(

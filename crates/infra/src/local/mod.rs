@@ -15,6 +15,7 @@ mod host;
 mod jail;
 pub mod launch;
 mod loops;
+pub mod memory;
 mod names;
 pub(crate) mod netns;
 mod network;

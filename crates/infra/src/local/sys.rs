@@ -1,5 +1,5 @@
 //! The system calls that have no safe wrapper: loop devices, reflinks, freezing, XFS growth,
-//! capabilities, and the fork of the sandbox launcher.
+//! capabilities, the allocator's settings, and the fork of the sandbox launcher.
 //!
 //! The only file of this crate with `unsafe` in it. It owns no state and decides nothing.
 #![expect(unsafe_code, reason = "raw system calls, each with its argument")]
@@ -26,6 +26,12 @@ const LO_FLAGS_DIRECT_IO: u32 = 16;
 
 /// Sector size of every loop device: the kernel asks for it under reflinked files.
 pub(super) const SECTOR_BYTES: u32 = 4096;
+
+/// Sets how glibc's allocator keeps memory; `false` when it refuses.
+pub(super) fn set_allocator(parameter: libc::c_int, value: libc::c_int) -> bool {
+    // SAFETY: mallopt takes two integers and changes the allocator's own settings only.
+    unsafe { libc::mallopt(parameter, value) == 1 }
+}
 
 #[repr(C)]
 struct LoopInfo {

@@ -313,6 +313,14 @@ pub(crate) async fn commits_wake(fixture: &Fixture) {
     tokio::time::timeout(BOUND, near.wait())
         .await
         .expect("woken by hand");
+    let claimed = store.claim_tasks("worker", at(10), 1).await.unwrap();
+    let end = commit(&claimed[0], "worker", TaskState::Done);
+    near = store.subscribe();
+    tokio::time::timeout(BOUND, near.wait()).await.unwrap();
+    store.commit_step(&end).await.unwrap();
+    tokio::time::timeout(BOUND, near.wait())
+        .await
+        .expect("the end of a task wakes who waits for it");
 }
 
 pub(crate) async fn waits_are_kept(fixture: &Fixture) {

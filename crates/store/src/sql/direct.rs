@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rusqlite::backup::Backup;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
-use rusqlite::{Connection, ToSql, ffi};
+use rusqlite::{Connection, Statement, ToSql, ffi};
 use tokio::sync::OwnedMutexGuard;
 
 use super::Arg;
@@ -29,6 +29,9 @@ const CONNECTIONS_KEPT: usize = 2;
 thread_local! {
     static KEPT: RefCell<Vec<Connection>> = const { RefCell::new(Vec::new()) };
 }
+
+/// What the columns of a row hold.
+pub(crate) type Values = Vec<Value>;
 
 /// A change of the text of statements, which breaks a promise of theirs on purpose.
 #[derive(Debug, Clone)]
@@ -219,6 +222,26 @@ impl ToSql for Bound<'_> {
     }
 }
 
+/// Runs a prepared statement to its end and gives its rows.
+pub(super) fn rows(statement: &mut Statement<'_>, args: &[Arg]) -> rusqlite::Result<Vec<Values>> {
+    // `$7` is the name of a parameter to SQLite, and an argument's number to us.
+    for index in 1..=statement.parameter_count() {
+        let name = statement.parameter_name(index).unwrap_or_default();
+        let number = name.trim_start_matches('$').parse().unwrap_or(index);
+        let missing = || rusqlite::Error::InvalidParameterName(name.to_owned());
+        let arg = args.get(number.wrapping_sub(1)).ok_or_else(missing)?;
+        statement.raw_bind_parameter(index, Bound(arg))?;
+    }
+    let columns = statement.column_count();
+    let mut found = Vec::new();
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next()? {
+        let values = (0..columns).map(|column| row.get(column));
+        found.push(values.collect::<rusqlite::Result<Values>>()?);
+    }
+    Ok(found)
+}
+
 impl Inner {
     /// Notes how the statement is run here, if it is weakened.
     fn rewrite(&mut self, sql: &'static str) {
@@ -234,26 +257,11 @@ impl Inner {
     }
 
     /// Runs a statement to its end; gives its rows and how many it changed.
-    fn run(&mut self, sql: &'static str, args: &[Arg]) -> Result<(Vec<Vec<Value>>, u64)> {
+    fn run(&mut self, sql: &'static str, args: &[Arg]) -> Result<(Vec<Values>, u64)> {
         self.rewrite(sql);
         let text = self.rewritten.get(sql).map_or(sql, String::as_str);
         let mut statement = self.connection.prepare_cached(text)?;
-        // `$7` is the name of a parameter to SQLite, and an argument's number to us.
-        for index in 1..=statement.parameter_count() {
-            let name = statement.parameter_name(index).unwrap_or_default();
-            let number = name.trim_start_matches('$').parse().unwrap_or(index);
-            let missing = || rusqlite::Error::InvalidParameterName(name.to_owned());
-            let arg = args.get(number.wrapping_sub(1)).ok_or_else(missing)?;
-            statement.raw_bind_parameter(index, Bound(arg))?;
-        }
-        let columns = statement.column_count();
-        let mut found = Vec::new();
-        let mut rows = statement.raw_query();
-        while let Some(row) = rows.next()? {
-            let values = (0..columns).map(|column| row.get(column));
-            found.push(values.collect::<rusqlite::Result<Vec<Value>>>()?);
-        }
-        drop(rows);
+        let found = rows(&mut statement, args)?;
         drop(statement);
         Ok((found, self.connection.changes()))
     }
@@ -277,7 +285,7 @@ impl Direct {
         &self,
         sql: &'static str,
         args: &[Arg],
-    ) -> Result<(Vec<Vec<Value>>, u64)> {
+    ) -> Result<(Vec<Values>, u64)> {
         self.inner.lock().await.run(sql, args)
     }
 
@@ -295,7 +303,7 @@ impl DirectTx {
         &mut self,
         sql: &'static str,
         args: &[Arg],
-    ) -> Result<(Vec<Vec<Value>>, u64)> {
+    ) -> Result<(Vec<Values>, u64)> {
         self.inner.run(sql, args)
     }
 

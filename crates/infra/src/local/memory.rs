@@ -1,0 +1,25 @@
+//! Memory that this process keeps: glibc's allocator is told to give back what is not used.
+//!
+//! Left alone it gives each thread an arena of its own, and takes the first large block that is
+//! freed (a password hash's 19 MiB) as a sign to keep blocks of that size for ever.
+
+use super::sys;
+
+/// Arenas that threads share: as many as there are threads that have much to do.
+const ARENAS: i32 = 2;
+/// Blocks of this size and more are given back as soon as they are freed; unit: bytes.
+const MAPPED_FROM: i32 = 256 * 1024;
+/// Free memory at the end of an arena above which it is given back; unit: bytes.
+const TRIM_FROM: i32 = 256 * 1024;
+
+/// Sets the allocator; to be called before the first thread. Another allocator than glibc's may
+/// refuse, which costs memory and nothing else.
+pub fn be_frugal() {
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, ARENAS),
+        (libc::M_MMAP_THRESHOLD, MAPPED_FROM),
+        (libc::M_TRIM_THRESHOLD, TRIM_FROM),
+    ] {
+        sys::set_allocator(parameter, value);
+    }
+}

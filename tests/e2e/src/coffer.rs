@@ -73,6 +73,7 @@ impl Database {
 #[derive(Debug)]
 pub struct Coffer {
     dir: TempDir,
+    host: &'static str,
     port: u16,
     child: Option<Child>,
     role: String,
@@ -98,22 +99,38 @@ impl Coffer {
         Self::start_role("up", extra)
     }
 
+    /// Starts one whose API listens on every address of the host.
+    pub fn start_everywhere() -> Result<Self> {
+        let mut coffer = Self::prepare("up", &[])?;
+        coffer.host = "0.0.0.0";
+        let endpoint = format!("api.public_endpoint=https://127.0.0.1:{}", coffer.port);
+        coffer.extra.extend(["--set".to_owned(), endpoint]);
+        coffer.up()?;
+        Ok(coffer)
+    }
+
     /// Starts one role of it (`up` is all of them).
     pub fn start_role(role: &str, extra: &[&str]) -> Result<Self> {
+        let mut coffer = Self::prepare(role, extra)?;
+        coffer.up()?;
+        Ok(coffer)
+    }
+
+    /// One that was not started yet.
+    pub fn prepare(role: &str, extra: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("coffer-e2e-")
             .tempdir_in("/var/tmp")?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let extra = extra.iter().map(|&w| w.to_owned()).collect();
-        let mut coffer = Self {
+        Ok(Self {
             dir,
+            host: "127.0.0.1",
             port,
             child: None,
             role: role.to_owned(),
             extra,
-        };
-        coffer.up()?;
-        Ok(coffer)
+        })
     }
 
     /// Starts the process again on the same state directory.
@@ -140,8 +157,11 @@ impl Coffer {
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let listen = format!("127.0.0.1:{}", self.port);
-        let child = Command::new(path("coffer")?)
+        let listen = format!("{}:{}", self.host, self.port);
+        // As in many containers: root, but nobody may raise limits.
+        let child = Command::new("setpriv")
+            .arg("--bounding-set=-sys_resource")
+            .arg(path("coffer")?)
             .args([self.role.as_str(), "--state-dir"])
             .arg(self.dir.path())
             .args([
@@ -176,7 +196,12 @@ impl Coffer {
 
     /// The tag of what it makes on the host.
     pub fn tag(&self) -> Result<String> {
-        Ok(fs::read_to_string(self.dir.path().join("tag"))?)
+        let tag = fs::read_to_string(self.dir.path().join("tag"))?;
+        // With an empty one everything on the host would seem to be ours.
+        if tag.len() != 5 {
+            bail!("the tag is '{tag}'");
+        }
+        Ok(tag)
     }
 
     /// The port its API listens on.
@@ -261,13 +286,22 @@ impl Coffer {
 
     /// The same, with more words on the command line.
     pub fn create_published(&self, name: &str, more: &[&str]) -> Result<Database> {
+        self.create_published_for("demo", name, more)
+    }
+
+    /// The same in the project of the user with these credentials.
+    pub fn create_for(&self, user: &str, name: &str) -> Result<Database> {
+        self.create_published_for(user, name, &[])
+    }
+
+    fn create_published_for(&self, user: &str, name: &str, more: &[&str]) -> Result<Database> {
         let words = ["--public", "--database", "app", "--user", "joe"];
         let words: Vec<&str> = words.iter().chain(more).copied().collect();
-        let made = self.create_with(name, &words)?;
+        let made = self.create_with_for(user, name, &words)?;
         let id = made["id"].as_str().context("the answer has no id")?;
         let password = made["passwords"]["joe"].as_str().context("no password")?;
         Ok(Database {
-            address: self.address(id)?,
+            address: self.address_for(user, id, "public")?,
             id: id.to_owned(),
             password: password.to_owned(),
         })
@@ -276,11 +310,16 @@ impl Coffer {
     /// Creates an instance with these words on the command line, and waits until it serves; the
     /// answer of the command line.
     pub fn create_with(&self, name: &str, more: &[&str]) -> Result<serde_json::Value> {
+        self.create_with_for("demo", name, more)
+    }
+
+    fn create_with_for(&self, user: &str, name: &str, more: &[&str]) -> Result<serde_json::Value> {
+        let file = self.credentials(user).display().to_string();
         let words = [
-            "--json", "instance", "create", name, "--flavor", "small", "--wait",
+            "--credentials", &file, "--json", "instance", "create", name, "--flavor", "small", "--wait",
         ];
         let words: Vec<&str> = words.iter().chain(more).copied().collect();
-        let made = self.coffer(&words)?.json();
+        let made = Program::new(&path("coffer")?, words).run()?.json();
         made.with_context(|| format!("create {name}\n{}", self.log()))
     }
 
@@ -311,7 +350,13 @@ impl Coffer {
 
     /// An instance as the API shows it; `None` when there is none.
     pub fn show(&self, id: &str) -> Result<Option<serde_json::Value>> {
-        let shown = self.coffer(&["--json", "instance", "show", id])?;
+        self.show_for("demo", id)
+    }
+
+    fn show_for(&self, user: &str, id: &str) -> Result<Option<serde_json::Value>> {
+        let file = self.credentials(user).display().to_string();
+        let words = ["--credentials", &file, "--json", "instance", "show", id];
+        let shown = Program::new(&path("coffer")?, words).run()?;
         if shown.code == 3 {
             return Ok(None);
         }
@@ -321,13 +366,18 @@ impl Coffer {
 
     /// The published address of an instance.
     pub fn address(&self, id: &str) -> Result<String> {
-        let instance = self.show(id)?.context("the instance is gone")?;
+        self.address_for("demo", id, "public")
+    }
+
+    /// The address of this type (`public`, `private`) of an instance of this user's project.
+    pub fn address_for(&self, user: &str, id: &str, kind: &str) -> Result<String> {
+        let instance = self.show_for(user, id)?.context("the instance is gone")?;
         let all = instance["addresses"].as_array().context("no addresses")?;
-        let public = all
+        let found = all
             .iter()
-            .find(|a| a["type"] == "public")
-            .context("not published")?;
-        Ok(public["address"].as_str().context("no address")?.to_owned())
+            .find(|a| a["type"] == kind)
+            .with_context(|| format!("no {kind} address"))?;
+        Ok(found["address"].as_str().context("no address")?.to_owned())
     }
 
     /// Waits until the instance is gone.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::run::Program;
 
@@ -116,4 +117,119 @@ fn processes() -> Result<Vec<u32>> {
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// A server as the local provider remembers it.
+#[derive(Debug, Clone)]
+pub struct ServerFacts {
+    /// Its id.
+    pub id: String,
+    /// The instance it runs.
+    pub instance_id: String,
+    /// Its network.
+    pub network_id: String,
+    /// Its address there.
+    pub address: String,
+    /// User ids of its agent and its engine.
+    pub uids: (u64, u64),
+}
+
+/// All servers of the Coffer in this state directory.
+pub fn servers(state_dir: &Path) -> Result<Vec<ServerFacts>> {
+    let local = state_dir.join("local");
+    let read = |path: &Path| -> Result<Value> {
+        let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        Ok(serde_json::from_str(&text)?)
+    };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut all = Vec::new();
+    for entry in fs::read_dir(local.join("servers"))? {
+        let record = read(&entry?.path())?;
+        let id = text(&record["id"]);
+        let launch = read(&local.join("sandboxes").join(&id).join("launch.json"))?;
+        let files = launch["files"].as_array().cloned().unwrap_or_default();
+        let boot = files.iter().find(|f| f[0] == "/run/coffer/boot.json");
+        let boot = boot.and_then(|f| f[1].as_str()).context("no boot data")?;
+        let boot: Value = serde_json::from_str(boot)?;
+        all.push(ServerFacts {
+            instance_id: text(&boot["instance_id"]),
+            network_id: text(&record["network_id"]),
+            address: text(&record["network_address"]),
+            uids: (
+                record["uids"][0].as_u64().unwrap_or_default(),
+                record["uids"][1].as_u64().unwrap_or_default(),
+            ),
+            id,
+        });
+    }
+    Ok(all)
+}
+
+/// Host's pids of a server's processes whose command line has this word.
+pub fn processes_of(tag: &str, server_id: &str, word: &str) -> Result<Vec<u32>> {
+    let is_wanted = |pid: &u32| {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        groups.contains(server_id) && line.contains(word)
+    };
+    let all = sandbox_processes(tag)?;
+    Ok(all.into_iter().filter(is_wanted).collect())
+}
+
+/// The one such process.
+pub fn process_of(tag: &str, server_id: &str, word: &str) -> Result<u32> {
+    let all = processes_of(tag, server_id, word)?;
+    match all.as_slice() {
+        [one] => Ok(*one),
+        other => bail!("'{word}' of server {server_id}: {other:?}"),
+    }
+}
+
+/// TCP ports on which a process listens, in its own network namespace.
+pub fn listening_ports(pid: u32) -> Result<Vec<u16>> {
+    let mut sockets = BTreeSet::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let Ok(target) = fs::read_link(entry?.path()) else {
+            continue;
+        };
+        let target = target.display().to_string();
+        let inode = target
+            .strip_prefix("socket:[")
+            .and_then(|t| t.strip_suffix(']'));
+        sockets.extend(inode.map(str::to_owned));
+    }
+    let mut ports = BTreeSet::new();
+    for table in ["tcp", "tcp6"] {
+        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // Local address, state (0A listens) and inode.
+            if let [_, local, _, "0A", _, _, _, _, _, inode, ..] = fields.as_slice()
+                && sockets.contains(*inode)
+            {
+                let port = local.rsplit(':').next().unwrap_or_default();
+                ports.insert(u16::from_str_radix(port, 16)?);
+            }
+        }
+    }
+    Ok(ports.into_iter().collect())
+}
+
+/// IPv4 addresses of the host.
+pub fn addresses() -> Result<Vec<String>> {
+    let shown = Program::new("ip", ["-o", "-4", "addr"]).run()?.ok()?;
+    let address = |line: &str| {
+        let (_, rest) = line.split_once(" inet ")?;
+        rest.split(['/', ' ']).next().map(str::to_owned)
+    };
+    Ok(shown.lines().filter_map(address).collect())
+}
+
+/// Hardware address of an instance in its tenant network.
+pub fn hardware_address(netns: &str) -> Result<String> {
+    let line = ["-n", netns, "-o", "link", "show", "eth0"];
+    let shown = Program::new("ip", line).run()?.ok()?;
+    let (_, rest) = shown.split_once("link/ether ").context("no ethernet")?;
+    Ok(rest.split(' ').next().unwrap_or_default().to_owned())
 }

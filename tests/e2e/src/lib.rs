@@ -6,3 +6,4 @@
 pub mod coffer;
 pub mod host;
 pub mod run;
+pub mod writer;

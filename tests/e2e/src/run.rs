@@ -176,3 +176,43 @@ pub fn random_pause(limit: Duration) -> Result<Duration> {
     std::thread::sleep(pause);
     Ok(pause)
 }
+
+/// A process that runs beside the test and is killed with it.
+#[derive(Debug)]
+pub struct Background(std::process::Child);
+
+impl Background {
+    /// Starts it, without input or output.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this module is where tests spawn processes"
+    )]
+    pub fn start(program: &str, args: &[&str]) -> Result<Self> {
+        let child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("start {program}"))?;
+        Ok(Self(child))
+    }
+
+    /// Its pid.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_none())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}

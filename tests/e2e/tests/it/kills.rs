@@ -1,96 +1,66 @@
-//! `kill -9` of Coffer, of agents and of engines, at random moments: nothing leaks, nothing is
-//! stuck, every acknowledged write is there.
+//! `kill -9` of Coffer, of agents and of engines, at random moments, while a client writes: nothing
+//! leaks, nothing is stuck, every acknowledged write is there.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use coffer_testkit::counts::count;
 use e2e::coffer::Coffer;
 use e2e::host;
-use e2e::run::{Program, random_pause, wait_until};
+use e2e::run::{Background, Program, random_pause, wait_until};
+use e2e::writer::Writer;
 
-/// A create or delete takes about this long; kills come within it.
+/// A create takes about this long; kills come within it.
 const WINDOW: Duration = Duration::from_millis(1_500);
+/// How long what was killed or deleted may take to be gone from the host.
+const LEAVE_MAX: Duration = Duration::from_secs(20);
+/// An engine that dies more often than twice in ten minutes is not started in place again.
+const ROUNDS_OF_ONE: u64 = 6;
 
-#[test]
-fn coffer_dies_while_creating() -> Result<()> {
-    let mut coffer = Coffer::start()?;
-    // The first create makes the template; the kills are to meet every later step.
-    let warm = coffer.create("warm")?;
-    let before = coffer.traces()?;
-    for round in 0..count("kill_create") {
-        let name = format!("db{round}");
-        let made = coffer
-            .coffer(&[
-                "--json", "instance", "create", &name, "--flavor", "tiny", "--public",
-            ])?
-            .json()?;
-        let id = made["id"].as_str().context("no id")?.to_owned();
-        let pause = random_pause(WINDOW)?;
-        coffer.kill()?;
-        coffer.up()?;
-        coffer
-            .await_active(&id)
-            .with_context(|| format!("killed after {pause:?}"))?;
-        coffer
-            .coffer(&["instance", "delete", &id, "--wait"])?
-            .ok()?;
-        let left = coffer.traces()?;
-        ensure!(left == before, "killed after {pause:?}, left: {left:#?}");
-    }
-    warm.await_answer()
+/// Who dies, in turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Coffer,
+    Agent,
+    Engine,
 }
 
-#[test]
-fn coffer_dies_while_deleting() -> Result<()> {
-    let mut coffer = Coffer::start()?;
-    let warm = coffer.create("warm")?;
-    let before = coffer.traces()?;
-    for round in 0..count("kill_delete") {
-        let db = coffer.create(&format!("db{round}"))?;
-        coffer.coffer(&["instance", "delete", &db.id])?.ok()?;
-        let pause = random_pause(WINDOW / 3)?;
-        coffer.kill()?;
-        coffer.up()?;
-        coffer.await_gone(&db.id)?;
-        let left = coffer.traces()?;
-        ensure!(left == before, "killed after {pause:?}, left: {left:#?}");
+impl Victim {
+    fn of(round: u64) -> Self {
+        match round % 3 {
+            0 => Self::Coffer,
+            1 => Self::Agent,
+            _ => Self::Engine,
+        }
     }
-    warm.await_answer()
+
+    /// Kills it at a random moment; says whether there was something to kill.
+    fn strike(self, coffer: &mut Coffer, instance_id: &str, window: Duration) -> Result<String> {
+        let pause = random_pause(window)?;
+        let word = match self {
+            Self::Coffer => {
+                coffer.kill()?;
+                coffer.up()?;
+                return Ok(format!("coffer after {pause:?}"));
+            }
+            Self::Agent => "coffer-guest agent",
+            Self::Engine => "bin/postgres -D",
+        };
+        let pids = processes(coffer, instance_id, word)?;
+        kill(&pids)?;
+        Ok(format!("{self:?} {pids:?} after {pause:?}"))
+    }
 }
 
-#[test]
-fn coffer_dies_while_restarting() -> Result<()> {
-    let mut coffer = Coffer::start()?;
-    let db = coffer.create("db1")?;
-    db.psql("CREATE TABLE t (a bigint)")?.ok()?;
-    for round in 0..count("kill_restart") {
-        db.psql(&format!("INSERT INTO t VALUES ({round})"))?.ok()?;
-        coffer.coffer(&["instance", "restart", &db.id])?.ok()?;
-        random_pause(WINDOW)?;
-        coffer.kill()?;
-        coffer.up()?;
-        coffer.await_active(&db.id)?;
-        db.await_answer()?;
-        let rows = db.psql("SELECT count(*) FROM t")?.ok()?;
-        ensure!(
-            rows.trim() == (round + 1).to_string(),
-            "{rows} rows after {round} restarts"
-        );
-    }
-    Ok(())
-}
-
-/// Processes of the one sandbox whose command line has this word.
-fn processes(coffer: &Coffer, word: &str) -> Result<Vec<u32>> {
-    let all = host::sandbox_processes(&coffer.tag()?)?;
-    let has = |pid: &u32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line)
-            .replace('\0', " ")
-            .contains(word)
-    };
-    Ok(all.into_iter().filter(has).collect())
+/// Processes of an instance whose command line has this word; none while it has no server.
+fn processes(coffer: &Coffer, instance_id: &str, word: &str) -> Result<Vec<u32>> {
+    // A record may be there before its boot data, and go at any moment.
+    let servers = host::servers(coffer.dir()).unwrap_or_default();
+    let server = servers.iter().find(|s| s.instance_id == instance_id);
+    server.map_or(Ok(Vec::new()), |s| {
+        host::processes_of(&coffer.tag()?, &s.id, word)
+    })
 }
 
 fn kill(pids: &[u32]) -> Result<()> {
@@ -100,50 +70,119 @@ fn kill(pids: &[u32]) -> Result<()> {
     Ok(())
 }
 
+/// The host and the quota are as they were.
+fn as_before(coffer: &Coffer, before: &BTreeSet<String>, quota: &str) -> Result<()> {
+    let same = || Ok((coffer.traces()? == *before && held(coffer)? == quota).then_some(()));
+    wait_until(LEAVE_MAX, same)
+        .with_context(|| format!("left: {:#?}, held: {:?}", coffer.traces(), held(coffer)))
+}
+
+/// What the project holds of its quota.
+fn held(coffer: &Coffer) -> Result<String> {
+    let status = coffer.coffer(&["status"])?.ok()?;
+    let lines = status.lines();
+    let quota = lines.filter(|l| l.starts_with("instances") || l.starts_with("volumes"));
+    Ok(quota.collect::<Vec<_>>().join("\n"))
+}
+
 #[test]
-fn agents_and_engines_die_and_come_back() -> Result<()> {
-    let coffer = Coffer::start()?;
-    let db = coffer.create("db1")?;
-    db.psql("CREATE TABLE t (a bigint)")?.ok()?;
-    let engine = |word| processes(&coffer, word);
-    for round in 0..count("kill_restart") {
-        db.psql(&format!("INSERT INTO t VALUES ({round})"))?.ok()?;
-        let before = engine("bin/postgres -D")?;
-        let agents = engine("coffer-guest agent")?;
-        ensure!(
-            !agents.is_empty() && !before.is_empty(),
-            "agent {agents:?}, engine {before:?}"
-        );
-        kill(&agents)?;
-        wait_until(Duration::from_secs(20), || {
-            let now = engine("coffer-guest agent")?;
-            Ok((!now.is_empty() && now != agents).then_some(()))
-        })
-        .context("the agent is started again")?;
-        ensure!(
-            engine("bin/postgres -D")? == before,
-            "the engine outlives its agent"
-        );
-        if round % 2 == 0 {
-            kill(&before)?;
-            wait_until(Duration::from_secs(30), || {
-                let now = engine("bin/postgres -D")?;
-                Ok((!now.is_empty() && now != before).then_some(()))
-            })
-            .context("the engine is started again")?;
+fn creates_and_deletes_outlive_kills() -> Result<()> {
+    let mut coffer = Coffer::start()?;
+    // The first create makes the template; the kills are to meet every later step.
+    let warm = coffer.create("warm")?;
+    let writer = Writer::start(&warm, coffer.dir())?;
+    let (before, quota) = (coffer.traces()?, held(&coffer)?);
+    let (creates, deletes) = (count("kill_create"), count("kill_delete"));
+    for round in 0..creates.max(deletes) {
+        let name = format!("db{round}");
+        let words = [
+            "--json", "instance", "create", &name, "--flavor", "tiny", "--public",
+        ];
+        let made = coffer.coffer(&words)?.json()?;
+        let id = made["id"].as_str().context("no id")?.to_owned();
+        let mut struck = String::new();
+        if round < creates {
+            struck = Victim::of(round).strike(&mut coffer, &id, WINDOW)?;
         }
-        if round % 2 == 0 && round >= 2 {
-            // Two restarts in place within ten minutes are all the ladder allows.
-            break;
+        coffer.await_active(&id).with_context(|| struck.clone())?;
+        coffer.coffer(&["instance", "delete", &id])?.ok()?;
+        if round < deletes {
+            struck += &Victim::of(round).strike(&mut coffer, &id, WINDOW / 3)?;
         }
-        db.await_answer()?;
-        let rows = db.psql("SELECT count(*) FROM t")?.ok()?;
-        ensure!(
-            rows.trim() == (round + 1).to_string(),
-            "an acknowledged write is lost: {rows}"
-        );
+        coffer.await_gone(&id).with_context(|| struck.clone())?;
+        as_before(&coffer, &before, &quota).with_context(|| struck)?;
+        writer.verify()?;
+    }
+    ensure!(writer.count()? > 0, "nothing was written meanwhile");
+    warm.await_answer()
+}
+
+#[test]
+fn restarts_outlive_kills() -> Result<()> {
+    let mut coffer = Coffer::start()?;
+    let rounds = count("kill_restart");
+    let mut round = 0;
+    while round < rounds {
+        let db = coffer.create(&format!("db{round}"))?;
+        let writer = Writer::start(&db, coffer.dir())?;
+        let (before, quota) = (coffer.traces()?, held(&coffer)?);
+        for _ in 0..ROUNDS_OF_ONE.min(rounds - round) {
+            let written = writer.count()?;
+            coffer.coffer(&["instance", "restart", &db.id])?.ok()?;
+            let struck = Victim::of(round).strike(&mut coffer, &db.id, WINDOW)?;
+            coffer
+                .await_active(&db.id)
+                .with_context(|| struck.clone())?;
+            db.await_answer()?;
+            let goes_on = || Ok((writer.count()? > written).then_some(()));
+            wait_until(LEAVE_MAX, goes_on).context("the writer goes on")?;
+            writer.verify().with_context(|| struck.clone())?;
+            as_before(&coffer, &before, &quota).with_context(|| struck)?;
+            round += 1;
+        }
+        drop(writer);
+        coffer
+            .coffer(&["instance", "delete", &db.id, "--wait"])?
+            .ok()?;
     }
     Ok(())
+}
+
+#[test]
+fn an_agent_that_dies_leaves_its_engine_alone() -> Result<()> {
+    let coffer = Coffer::start()?;
+    let db = coffer.create("db1")?;
+    let engine = || processes(&coffer, &db.id, "bin/postgres -D");
+    let agent = || processes(&coffer, &db.id, "coffer-guest agent");
+    let (engines, agents) = (engine()?, agent()?);
+    ensure!(!agents.is_empty() && !engines.is_empty());
+    kill(&agents)?;
+    wait_until(LEAVE_MAX, || {
+        let now = agent()?;
+        Ok((!now.is_empty() && now != agents).then_some(()))
+    })
+    .context("the agent is started again")?;
+    ensure!(engine()? == engines, "the engine outlives its agent");
+    kill(&engines)?;
+    wait_until(LEAVE_MAX, || {
+        let now = engine()?;
+        Ok((!now.is_empty() && now != engines).then_some(()))
+    })
+    .context("the engine is started again")?;
+    db.await_answer()
+}
+
+/// Starts a process with this very pid, which is free.
+fn reuse(pid: u32) -> Result<Background> {
+    // The kernel gives pids in their order; others may take one in between.
+    for _ in 0..200 {
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())?;
+        let sleeper = Background::start("sleep", &["600"])?;
+        if sleeper.id() == pid {
+            return Ok(sleeper);
+        }
+    }
+    bail!("pid {pid} could not be had again")
 }
 
 #[test]
@@ -152,21 +191,27 @@ fn an_engine_that_died_while_coffer_was_away_is_noticed() -> Result<()> {
     let db = coffer.create("db1")?;
     db.psql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")?
         .ok()?;
+    let server = host::servers(coffer.dir())?.remove(0).id;
+    let note = coffer.dir().join("local/sandboxes").join(server);
+    let note = std::fs::read_to_string(note.join("launched.json"))?;
+    let launched: serde_json::Value = serde_json::from_str(&note)?;
+    let init = u32::try_from(launched["pid"].as_u64().context("no pid")?)?;
     coffer.kill()?;
     // The whole sandbox dies: nothing inside can start the engine again.
-    for pid in host::sandbox_processes(&coffer.tag()?)? {
-        Program::new("kill", ["-KILL", &pid.to_string()]).run()?;
-    }
-    wait_until(Duration::from_secs(10), || {
-        Ok((db.psql("SELECT 1")?.code != 0).then_some(()))
+    kill(&host::sandbox_processes(&coffer.tag()?)?)?;
+    wait_until(LEAVE_MAX, || {
+        let left = host::sandbox_processes(&coffer.tag()?)?;
+        Ok(left.is_empty().then_some(()))
     })?;
+    // Another process gets the pid that was noted, and is not taken for the sandbox.
+    let mut stranger = reuse(init)?;
     coffer.up()?;
     db.await_answer()?;
     coffer.await_active(&db.id)?;
-    ensure!(db.psql("TABLE t")?.ok()?.trim() == "1");
-    wait_until(Duration::from_secs(30), || {
-        let events = coffer.coffer(&["instance", "events", &db.id])?.ok()?;
-        Ok(events.contains("recovered").then_some(()))
-    })
-    .context("the history says that it was recovered")
+    ensure!(
+        db.psql("TABLE t")?.ok()?.trim() == "1",
+        "the data are there"
+    );
+    ensure!(stranger.is_running()?, "a stranger was killed for its pid");
+    Ok(())
 }

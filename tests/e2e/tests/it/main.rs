@@ -4,6 +4,7 @@
 
 mod bytes;
 mod clones;
+mod disk;
 mod engines;
 mod failures;
 mod first_start;
@@ -11,6 +12,7 @@ mod hostile;
 mod images;
 mod kills;
 mod legacy;
+mod neighbours;
 mod processes;
 mod reboot;
 mod spine;

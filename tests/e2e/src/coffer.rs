@@ -316,7 +316,15 @@ impl Coffer {
     fn create_with_for(&self, user: &str, name: &str, more: &[&str]) -> Result<serde_json::Value> {
         let file = self.credentials(user).display().to_string();
         let words = [
-            "--credentials", &file, "--json", "instance", "create", name, "--flavor", "small", "--wait",
+            "--credentials",
+            &file,
+            "--json",
+            "instance",
+            "create",
+            name,
+            "--flavor",
+            "small",
+            "--wait",
         ];
         let words: Vec<&str> = words.iter().chain(more).copied().collect();
         let made = Program::new(&path("coffer")?, words).run()?.json();

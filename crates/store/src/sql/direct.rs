@@ -281,11 +281,7 @@ impl Direct {
     }
 
     /// Runs one statement by itself.
-    pub(crate) async fn run(
-        &self,
-        sql: &'static str,
-        args: &[Arg],
-    ) -> Result<(Vec<Values>, u64)> {
+    pub(crate) async fn run(&self, sql: &'static str, args: &[Arg]) -> Result<(Vec<Values>, u64)> {
         self.inner.lock().await.run(sql, args)
     }
 
@@ -299,11 +295,7 @@ impl Direct {
 
 impl DirectTx {
     /// Runs one statement.
-    pub(crate) fn run(
-        &mut self,
-        sql: &'static str,
-        args: &[Arg],
-    ) -> Result<(Vec<Values>, u64)> {
+    pub(crate) fn run(&mut self, sql: &'static str, args: &[Arg]) -> Result<(Vec<Values>, u64)> {
         self.inner.run(sql, args)
     }
 

@@ -64,9 +64,8 @@ const SOAKS: &[Soak] = &[
         batch: 1_000,
         has_seeds: true,
     },
-    kill("kill_create", "kills::coffer_dies_while_creating"),
-    kill("kill_restart", "kills::coffer_dies_while_restarting"),
-    kill("kill_delete", "kills::coffer_dies_while_deleting"),
+    kill("kill_create_delete", "kills::creates_and_deletes_outlive_kills"),
+    kill("kill_restart", "kills::restarts_outlive_kills"),
 ];
 
 /// Names of the repeated tests.

@@ -92,23 +92,17 @@ fn creates_and_deletes_outlive_kills() -> Result<()> {
     let warm = coffer.create("warm")?;
     let writer = Writer::start(&warm, coffer.dir())?;
     let (before, quota) = (coffer.traces()?, held(&coffer)?);
-    let (creates, deletes) = (count("kill_create"), count("kill_delete"));
-    for round in 0..creates.max(deletes) {
+    for round in 0..count("kill_create_delete") {
         let name = format!("db{round}");
         let words = [
             "--json", "instance", "create", &name, "--flavor", "tiny", "--public",
         ];
         let made = coffer.coffer(&words)?.json()?;
         let id = made["id"].as_str().context("no id")?.to_owned();
-        let mut struck = String::new();
-        if round < creates {
-            struck = Victim::of(round).strike(&mut coffer, &id, WINDOW)?;
-        }
+        let mut struck = Victim::of(round).strike(&mut coffer, &id, WINDOW)?;
         coffer.await_active(&id).with_context(|| struck.clone())?;
         coffer.coffer(&["instance", "delete", &id])?.ok()?;
-        if round < deletes {
-            struck += &Victim::of(round).strike(&mut coffer, &id, WINDOW / 3)?;
-        }
+        struck += &Victim::of(round).strike(&mut coffer, &id, WINDOW / 3)?;
         coffer.await_gone(&id).with_context(|| struck.clone())?;
         as_before(&coffer, &before, &quota).with_context(|| struck)?;
         writer.verify()?;

@@ -64,7 +64,10 @@ const SOAKS: &[Soak] = &[
         batch: 1_000,
         has_seeds: true,
     },
-    kill("kill_create_delete", "kills::creates_and_deletes_outlive_kills"),
+    kill(
+        "kill_create_delete",
+        "kills::creates_and_deletes_outlive_kills",
+    ),
     kill("kill_restart", "kills::restarts_outlive_kills"),
 ];
 

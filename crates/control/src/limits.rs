@@ -98,3 +98,5 @@ pub const INGEST_BATCH: usize = 512;
 pub const RECONCILE_PERIOD: Duration = Duration::from_secs(15);
 /// Rows on one page of the management list, at most.
 pub const MANAGEMENT_PAGE: u32 = 1_000;
+/// How long a stuck task rests before a worker looks at it again; unit: milliseconds.
+pub const STUCK_REST_MS: i64 = 60_000;

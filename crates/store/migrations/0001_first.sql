@@ -354,6 +354,7 @@ CREATE TABLE tasks (
 CREATE INDEX tasks_to_claim ON tasks (priority DESC, run_at, id) WHERE state = 'ready';
 CREATE INDEX tasks_due ON tasks (run_at) WHERE state = 'ready';
 CREATE INDEX tasks_running ON tasks (id) WHERE state = 'running';
+CREATE INDEX tasks_stuck ON tasks (updated_at) WHERE state = 'stuck';
 CREATE INDEX tasks_by_instance ON tasks (instance_id, state);
 
 CREATE TABLE task_steps (

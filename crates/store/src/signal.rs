@@ -24,7 +24,9 @@ pub(crate) async fn send(
         WHERE id = $1 AND state NOT IN ('done', 'failed', 'cancelled')
         ON CONFLICT (task_id, signal) DO UPDATE SET is_seen = 0, at = excluded.at";
     tx.execute(sql, args![task_id, signal, now]).await?;
-    let sql = "UPDATE tasks SET run_at = $2 WHERE id = $1 AND state = 'ready' AND run_at > $2";
+    // A stuck task is looked at again, so that a delete does not wait for it for ever.
+    let sql = "UPDATE tasks SET run_at = $2, state = 'ready' WHERE id = $1
+        AND (state = 'stuck' OR (state = 'ready' AND run_at > $2))";
     tx.execute(sql, args![task_id, now]).await?;
     tx.wake();
     Ok(())

@@ -19,7 +19,7 @@ pub enum Report {
         /// What it said.
         seen: Observation,
         /// What its history says of that, if anything.
-        event: Option<Event>,
+        event: Option<Box<Event>>,
     },
     /// Its guest was not heard for too long. All but its health stays as it was last known.
     Lost {

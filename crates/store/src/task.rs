@@ -324,6 +324,16 @@ impl Store {
         transact!(self, tx => insert(&mut tx, task).await)
     }
 
+    /// Enqueues a task of an instance unless another one of it has not ended; gives whether it did.
+    pub async fn insert_task_if_idle(&self, id: InstanceId, task: &Task) -> Result<bool> {
+        transact!(self, tx => {
+            if !unended(&mut tx, id).await?.is_empty() {
+                return Ok(false);
+            }
+            insert(&mut tx, task).await.map(|()| true)
+        })
+    }
+
     /// Takes up to `limit` tasks that are due, the most urgent first, and gives them as they are
     /// after the claim: running, owned by `worker`, version and lease one higher.
     pub async fn claim_tasks(&self, worker: &str, now: Timestamp, limit: u32) -> Result<Vec<Task>> {
@@ -426,6 +436,39 @@ impl Store {
             .iter()
             .map(record)
             .collect()
+    }
+
+    /// Makes tasks ready again that have been stuck since `before`: perhaps a worker knows their
+    /// step by now. Gives how many.
+    pub async fn revive_stuck(&self, before: Timestamp, now: Timestamp) -> Result<u64> {
+        let sql = "UPDATE tasks SET state = 'ready', run_at = $2
+            WHERE state = 'stuck' AND updated_at <= $1";
+        let revived = self.db().execute(sql, args![before, now]).await?;
+        if revived > 0 {
+            self.wake().await?;
+        }
+        Ok(revived)
+    }
+
+    /// How the last tasks of this workflow on this instance ended, the latest first; at most
+    /// `limit`, with when each ended. Those that have not ended are left out.
+    pub async fn list_ends(
+        &self,
+        instance_id: InstanceId,
+        workflow: &str,
+        limit: u32,
+    ) -> Result<Vec<(TaskState, Timestamp)>> {
+        let sql = "SELECT id, state, updated_at FROM tasks
+            WHERE instance_id = $1 AND workflow = $2 AND state IN ('done', 'failed', 'cancelled')
+            ORDER BY created_at DESC, id DESC LIMIT $3";
+        let end = |row| {
+            let mut row = Reader::at(row, "tasks", 1);
+            Ok((row.parse("state")?, row.time("updated_at")?))
+        };
+        let rows = self
+            .db()
+            .fetch_all(sql, args![instance_id, workflow, limit]);
+        rows.await?.iter().map(end).collect()
     }
 
     /// When the next ready task is due; may be in the past.

@@ -154,7 +154,7 @@ impl Poll {
 
     /// Which run of the engine this is, and the event when it is another than the store knows:
     /// also what began while no conductor looked is seen so.
-    async fn engine_run(&mut self, status: &Status) -> (Option<String>, Option<Event>) {
+    async fn engine_run(&mut self, status: &Status) -> (Option<String>, Option<Box<Event>>) {
         // A process id comes again, together with its start time it does not.
         let Some((pid, start)) = status.engine_process else {
             return (None, None);
@@ -172,7 +172,7 @@ impl Poll {
         }
         let before = self.engine_run.replace(Some(run.clone())).flatten();
         let event = match before.filter(|before| *before != run) {
-            Some(before) => Some(self.started_again(&before, &run, status).await),
+            Some(before) => Some(Box::new(self.started_again(&before, &run, status).await)),
             None => None,
         };
         (Some(run), event)

@@ -283,12 +283,13 @@ impl Worker {
         renewed: &Mutex<Duration>,
     ) -> Result<(StepCommit, bool), RunError> {
         let started = self.services.clock.monotonic();
-        let Some(workflow) = workflow::workflow(&task.workflow) else {
-            return Ok((self.commit(task, started).stuck("no such workflow"), false));
-        };
+        let workflow = workflow::workflow(&task.workflow);
         if let Some(end) = self.preempted(task, workflow).await? {
             return Ok((end, false));
         }
+        let Some(workflow) = workflow else {
+            return Ok((self.commit(task, started).stuck("no such workflow"), false));
+        };
         if let Some(wait) = self.lock(task, workflow).await? {
             return Ok((wait, false));
         }
@@ -302,13 +303,13 @@ impl Worker {
         self.conclude(task, workflow, answer, started)
     }
 
-    /// Whether a signal ends the task before its step.
+    /// Whether a signal ends the task before its step, whether or not that is known here.
     async fn preempted(
         &self,
         task: &Task,
-        workflow: &dyn AnyWorkflow,
+        workflow: Option<&dyn AnyWorkflow>,
     ) -> Result<Option<StepCommit>, RunError> {
-        if workflow.preempts() || self.services.breaks(Guard::DeleteFirst) {
+        if workflow.is_some_and(AnyWorkflow::preempts) || self.services.breaks(Guard::DeleteFirst) {
             return Ok(None);
         }
         let signals = self.services.store.list_signals(task.id).await?;

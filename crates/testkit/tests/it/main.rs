@@ -8,3 +8,4 @@ mod leases;
 mod mutants;
 mod reconcile;
 mod seeds;
+mod stuck;

@@ -28,6 +28,8 @@ pub struct ReconcileStatus {
     pub removed: usize,
     /// Objects not known for the first time.
     pub suspected: usize,
+    /// Stuck tasks that are looked at again.
+    pub revived: usize,
     /// Recoveries asked for.
     pub recovered: usize,
     /// Objects that could not be looked at or mended; the log names them.
@@ -87,6 +89,7 @@ impl Reconciler {
         let mut status = ReconcileStatus::default();
         // What is lost is recovered also when the provider cannot tell what is left over.
         let removed = self.remove_unknown(&mut status).await;
+        self.revive_stuck(&mut status).await?;
         self.recover_lost(&mut status).await?;
         removed.map(|()| status)
     }
@@ -108,6 +111,16 @@ impl Reconciler {
         }
         status.suspected = unknown.difference(&self.suspected).count();
         self.suspected = unknown;
+        Ok(())
+    }
+
+    /// Tasks that a worker did not know how to go on with are looked at again: after an upgrade,
+    /// or by a worker that is newer already.
+    async fn revive_stuck(&self, status: &mut ReconcileStatus) -> Result<(), ReconcileError> {
+        let now = self.services.clock.now();
+        let before = now.plus_millis(-limits::STUCK_REST_MS);
+        let revived = self.services.store.revive_stuck(before, now).await?;
+        status.revived = usize::try_from(revived).unwrap_or(usize::MAX);
         Ok(())
     }
 

@@ -3,10 +3,6 @@
 //!
 //! Before each file stands a line with a form feed and its path.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "reads the comments of the workflows beside it"
-)]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -105,7 +105,8 @@ const LINES: &[(&str, Line, &str)] = &[
     (
         "crates/cli/src/lib.rs",
         Line::Before("    /// Print the OS_* variables"),
-        "    /// __Names__ of the project\n    #[command(subcommand)]\n    __Name__(__name__::Command),",
+        "    /// __Names__ of the project\n    #[command(subcommand)]\n    \
+         __Name__(__name__::Command),",
     ),
     (
         "crates/cli/src/lib.rs",

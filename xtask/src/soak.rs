@@ -25,8 +25,8 @@ const HEAD: &str = "\
 # Soak
 
 Repeated tests, as often as `tests/counts.toml` promises, by `./test --soak NAME`; it goes on where
-it was stopped. A failure is kept with its seed (`SEED=n` plays it again at that commit) or the round
-whose log is in the build directory under `soak/`.
+it was stopped. A failure is kept with its seed (`SEED=n` plays it again at that commit) or the
+round whose log is in the build directory under `soak/`.
 
 | test | done | of | failures | commit | until (UTC) | hours | which |
 | --- | --- | --- | --- | --- | --- | --- | --- |

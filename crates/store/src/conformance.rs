@@ -72,9 +72,9 @@ suite! {
         exclusive_excludes, all_or_none, own_locks_count_as_held, preemption_tells_lesser_holders,
         release_wakes_the_blocked;
     conductor:
-        observations_write_only_changes, loss_changes_only_health, health_ends_waits, links_are_pinned_once,
-        inventories_are_replaced_and_paged, older_inventories_are_ignored,
-        one_process_holds_a_role;
+        observations_write_only_changes, loss_changes_only_health, health_ends_waits,
+        links_are_pinned_once, inventories_are_replaced_and_paged,
+        older_inventories_are_ignored, one_process_holds_a_role;
     shared:
         secrets_name_their_keys, settings_are_shared, events_and_audit_keep_their_actor,
         quotas_have_defaults;

@@ -3,7 +3,6 @@
 //!
 //! Before each file stands a line with a form feed and its path.
 
-
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;

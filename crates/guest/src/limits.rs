@@ -42,6 +42,8 @@ pub const SESSIONS_MAX: usize = 4;
 pub const SESSION_MAX: Duration = Duration::from_secs(600);
 /// Names on a page of the inventory.
 pub const INVENTORY_PAGE_MAX: usize = 1000;
+/// Names on a page of the inventory, together; unit: bytes. The control side reads 1 MiB.
+pub const INVENTORY_PAGE_BYTES: usize = 256 * 1024;
 
 /// Files of a spec's configuration, and their size in bytes.
 pub const CONFIG_FILES_MAX: usize = 32;

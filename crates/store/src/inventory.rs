@@ -3,6 +3,8 @@
 //! A report replaces all that is known of an instance; its counter tells whether a guest has news.
 //! That root was ever enabled is kept with the instance and outlives reports.
 
+use std::collections::BTreeSet;
+
 use coffer_core::id::InstanceId;
 use coffer_core::time::Timestamp;
 
@@ -105,53 +107,132 @@ pub(crate) async fn put(
     if !is_welcome(tx, instance_id, inventory.counter).await? {
         return Ok(());
     }
-    delete(tx, instance_id).await?;
     let sql = "INSERT INTO inventories (instance_id, counter, is_root_enabled, updated_at)
-        VALUES ($1, $2, $3, $4)";
-    let StoredInventory {
-        counter,
-        databases,
-        users,
-        is_root_enabled,
-    } = inventory;
+        VALUES ($1, $2, $3, $4) ON CONFLICT (instance_id) DO UPDATE SET
+        counter = excluded.counter, is_root_enabled = excluded.is_root_enabled,
+        updated_at = excluded.updated_at";
+    let (counter, is_root_enabled) = (inventory.counter, inventory.is_root_enabled);
     tx.execute(sql, args![instance_id, counter, is_root_enabled, now])
         .await?;
-    let sql = "INSERT INTO inventory_databases (instance_id, name, character_set, collate_name)
-        VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-    for StoredDatabase {
-        name,
-        character_set,
-        collate,
-    } in databases
-    {
-        tx.execute(sql, args![instance_id, name, character_set, collate])
-            .await?;
+    let known = Inside::read(tx, instance_id).await?;
+    let heard = Inside::of(inventory);
+    for row in known.difference(&heard) {
+        row.delete(tx, instance_id).await?;
     }
-    for user in users {
-        insert_user(tx, instance_id, user).await?;
+    for row in heard.difference(&known) {
+        row.insert(tx, instance_id).await?;
     }
-    if *is_root_enabled {
+    if is_root_enabled {
         mark_root_enabled(tx, instance_id, now).await?;
     }
     Ok(())
 }
 
-async fn insert_user(tx: &mut Tx, instance_id: InstanceId, user: &StoredUser) -> Result<()> {
-    let StoredUser {
-        name,
-        host,
-        databases,
-    } = user;
-    let sql = "INSERT INTO inventory_users (instance_id, name, host) VALUES ($1, $2, $3)
-        ON CONFLICT DO NOTHING";
-    tx.execute(sql, args![instance_id, name, host]).await?;
-    let sql = "INSERT INTO inventory_grants (instance_id, name, host, database_name)
-        VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-    for database in databases {
-        tx.execute(sql, args![instance_id, name, host, database])
-            .await?;
+/// A row of an inventory, as the tables have it. In their order a user comes before its grants, so
+/// that it is inserted first; its deletion takes its grants along.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum InsideRow {
+    Database(String, String, String),
+    User(String, String),
+    Grant(String, String, String),
+}
+
+/// What an inventory has, row by row: an engine may have many thousands of which one changed, and
+/// only that one is written.
+struct Inside(BTreeSet<InsideRow>);
+
+impl Inside {
+    fn of(inventory: &StoredInventory) -> Self {
+        let mut rows = BTreeSet::new();
+        for one in inventory.databases.iter().cloned() {
+            rows.insert(InsideRow::Database(
+                one.name,
+                one.character_set,
+                one.collate,
+            ));
+        }
+        for user in &inventory.users {
+            let (name, host) = (&user.name, &user.host);
+            rows.insert(InsideRow::User(name.clone(), host.clone()));
+            for database in &user.databases {
+                let grant = InsideRow::Grant(name.clone(), host.clone(), database.clone());
+                rows.insert(grant);
+            }
+        }
+        Self(rows)
     }
-    Ok(())
+
+    async fn read(tx: &mut Tx, instance_id: InstanceId) -> Result<Self> {
+        let mut rows = BTreeSet::new();
+        let sql = "SELECT name, character_set, collate_name FROM inventory_databases
+            WHERE instance_id = $1";
+        for row in tx.fetch_all(sql, args![instance_id]).await? {
+            let one = database(&row)?;
+            rows.insert(InsideRow::Database(
+                one.name,
+                one.character_set,
+                one.collate,
+            ));
+        }
+        let sql = "SELECT name, host FROM inventory_users WHERE instance_id = $1";
+        for row in tx.fetch_all(sql, args![instance_id]).await? {
+            let mut row = Reader::new(&row, "inventory_users");
+            rows.insert(InsideRow::User(row.text("name")?, row.text("host")?));
+        }
+        let sql = "SELECT name, host, database_name FROM inventory_grants WHERE instance_id = $1";
+        for row in tx.fetch_all(sql, args![instance_id]).await? {
+            let mut row = Reader::new(&row, "inventory_grants");
+            let (name, host) = (row.text("name")?, row.text("host")?);
+            rows.insert(InsideRow::Grant(name, host, row.text("database_name")?));
+        }
+        Ok(Self(rows))
+    }
+
+    fn difference<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a InsideRow> {
+        self.0.difference(&other.0)
+    }
+}
+
+impl InsideRow {
+    async fn insert(&self, tx: &mut Tx, id: InstanceId) -> Result<()> {
+        let (sql, args) = match self {
+            Self::Database(name, character_set, collate) => (
+                "INSERT INTO inventory_databases (instance_id, name, character_set, collate_name)
+                    VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+                args![id, name, character_set, collate],
+            ),
+            Self::User(name, host) => (
+                "INSERT INTO inventory_users (instance_id, name, host) VALUES ($1, $2, $3)",
+                args![id, name, host],
+            ),
+            Self::Grant(name, host, database) => (
+                "INSERT INTO inventory_grants (instance_id, name, host, database_name)
+                    VALUES ($1, $2, $3, $4)",
+                args![id, name, host, database],
+            ),
+        };
+        tx.execute(sql, args).await.map(drop)
+    }
+
+    async fn delete(&self, tx: &mut Tx, id: InstanceId) -> Result<()> {
+        let (sql, args) = match self {
+            Self::Database(name, ..) => (
+                "DELETE FROM inventory_databases WHERE instance_id = $1 AND name = $2",
+                args![id, name],
+            ),
+            Self::User(name, host) => (
+                "DELETE FROM inventory_users
+                    WHERE instance_id = $1 AND name = $2 AND host = $3",
+                args![id, name, host],
+            ),
+            Self::Grant(name, host, database) => (
+                "DELETE FROM inventory_grants
+                    WHERE instance_id = $1 AND name = $2 AND host = $3 AND database_name = $4",
+                args![id, name, host, database],
+            ),
+        };
+        tx.execute(sql, args).await.map(drop)
+    }
 }
 
 /// Forgets what is known of an instance's inside.

@@ -10,7 +10,7 @@ use coffer_wire::guest::v1::{Database, InventoryPage, User};
 
 use crate::agent::Shared;
 use crate::agent::routes::{Answer, Refused};
-use crate::limits::INVENTORY_PAGE_MAX;
+use crate::limits::{INVENTORY_PAGE_BYTES, INVENTORY_PAGE_MAX};
 
 /// The look that is being paged through.
 #[derive(Debug, Default)]
@@ -66,29 +66,47 @@ async fn look(shared: &Shared, is_continued: bool) -> Answer<(u64, Arc<Inventory
     Ok((counter, found))
 }
 
+/// As many entries as a page may have, whose names together are not longer than it may be; at
+/// least one.
+fn fitting<T>(entries: impl Iterator<Item = T>, limit: usize, bytes: fn(&T) -> usize) -> Vec<T> {
+    let mut taken = 0;
+    let mut page = Vec::new();
+    for entry in entries.take(limit) {
+        taken += bytes(&entry);
+        if taken > INVENTORY_PAGE_BYTES && !page.is_empty() {
+            break;
+        }
+        page.push(entry);
+    }
+    page
+}
+
+fn database((name, character_set, collate): &(String, Option<String>, Option<String>)) -> Database {
+    Database {
+        name: name.clone(),
+        character_set: character_set.clone(),
+        collate: collate.clone(),
+    }
+}
+
+fn user((name, host, databases): &(String, String, Vec<String>)) -> User {
+    User {
+        name: name.clone(),
+        host: host.clone(),
+        databases: databases.clone(),
+    }
+}
+
 fn cut(counter: u64, found: &Inventory, skip: usize, limit: usize) -> InventoryPage {
-    let databases: Vec<Database> = found
-        .databases
-        .iter()
-        .skip(skip)
-        .take(limit)
-        .map(|(name, character_set, collate)| Database {
-            name: name.clone(),
-            character_set: character_set.clone(),
-            collate: collate.clone(),
-        })
-        .collect();
-    let users: Vec<User> = found
-        .users
-        .iter()
-        .skip(skip.saturating_sub(found.databases.len()))
-        .take(limit - databases.len())
-        .map(|(name, host, databases)| User {
-            name: name.clone(),
-            host: host.clone(),
-            databases: databases.clone(),
-        })
-        .collect();
+    let left = found.databases.iter().skip(skip).map(database);
+    let databases = fitting(left, limit, |one| one.name.len());
+    let are_all = skip + databases.len() >= found.databases.len();
+    let limit = if are_all { limit - databases.len() } else { 0 };
+    let skipped = skip.saturating_sub(found.databases.len());
+    let left = found.users.iter().skip(skipped).map(user);
+    let users = fitting(left, limit, |one| {
+        one.name.len() + one.databases.iter().map(String::len).sum::<usize>()
+    });
     let end = skip + databases.len() + users.len();
     let is_last = end >= found.databases.len() + found.users.len();
     InventoryPage {
@@ -129,5 +147,20 @@ mod tests {
                 assert_eq!(seen, (databases, users), "limit {limit}");
             }
         }
+    }
+    #[test]
+    fn pages_of_users_with_many_grants_are_short() {
+        let databases: Vec<_> = (0..1_000).map(|i| format!("database-{i:050}")).collect();
+        let user = |i: usize| (format!("{i:03}"), "%".to_owned(), databases.clone());
+        let found = Inventory {
+            databases: Vec::new(),
+            users: (0..20).map(user).collect(),
+            is_root_enabled: false,
+        };
+        let page = cut(1, &found, 0, 200);
+        let bytes = serde_json::to_vec(&page).unwrap().len();
+        assert!(bytes < 2 * INVENTORY_PAGE_BYTES, "{bytes}");
+        assert_eq!(page.next, Some(page.users.len().to_string()));
+        assert!((1..20).contains(&page.users.len()));
     }
 }

@@ -330,6 +330,8 @@ impl Db {
         })?;
         let options = options
             .application_name("coffer")
+            // Of statements outside a transaction; a server may have another default.
+            .options([("default_transaction_isolation", "read committed")])
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(connections)
@@ -421,23 +423,32 @@ impl Db {
         self.fetch_optional(sql, args).await
     }
 
-    /// Runs one statement that writes, as a transaction of its own; gives the rows it changed. For
-    /// compare-and-sets of one row, which are right at any isolation.
+    /// Runs one statement that writes, as a transaction of its own; gives the rows it changed.
     pub(crate) async fn execute(&self, sql: impl Into<Sql>, args: Vec<Arg>) -> Result<u64> {
         match self {
             Self::Sqlite { write, .. } => Ok(sqlite_query(sql.into(), args)
                 .execute(write)
                 .await?
                 .rows_affected()),
-            Self::Postgres { pool, .. } => Ok(postgres_query(sql.into(), args)
-                .execute(pool)
-                .await?
-                .rows_affected()),
+            Self::Postgres { .. } => self.execute_again(sql.into(), &args).await,
             Self::Direct(db) => Ok(db.run(sql.into().sqlite, &args).await?.1),
         }
     }
 
-    /// As `execute`, for a statement that also gives rows.
+    /// Runs one statement as a SERIALIZABLE transaction, until PostgreSQL takes it.
+    async fn execute_again(&self, sql: Sql, args: &[Arg]) -> Result<u64> {
+        let mut attempt = 0;
+        loop {
+            let mut tx = self.begin().await?;
+            let result = tx.execute(sql, args.to_vec()).await;
+            if let ControlFlow::Break((result, _)) = tx.finish(result, &mut attempt).await {
+                return result;
+            }
+        }
+    }
+
+    /// Runs one statement that writes and gives rows, on PostgreSQL at READ COMMITTED: for claims,
+    /// which pass over rows that others hold, and for compare-and-sets of one row.
     pub(crate) async fn execute_returning(
         &self,
         sql: impl Into<Sql>,

@@ -180,7 +180,29 @@ fn reuse(pid: u32) -> Result<Background> {
 }
 
 #[test]
-fn an_engine_that_died_while_coffer_was_away_is_noticed() -> Result<()> {
+fn an_engine_that_was_started_again_while_coffer_was_away_is_noticed() -> Result<()> {
+    let mut coffer = Coffer::start()?;
+    let db = coffer.create("db1")?;
+    let engines = processes(&coffer, &db.id, "bin/postgres -D")?;
+    coffer.kill()?;
+    kill(&engines)?;
+    // The agent starts it again, with nobody to tell.
+    wait_until(LEAVE_MAX, || {
+        let now = processes(&coffer, &db.id, "bin/postgres -D")?;
+        Ok((!now.is_empty() && now != engines).then_some(()))
+    })?;
+    db.await_answer()?;
+    coffer.up()?;
+    wait_until(LEAVE_MAX, || {
+        let words = ["--json", "instance", "events", &db.id];
+        let told = coffer.coffer(&words)?.json()?.to_string();
+        Ok(told.contains("engine.started_again").then_some(()))
+    })
+    .context("the history says so")
+}
+
+#[test]
+fn a_sandbox_that_died_while_coffer_was_away_is_noticed() -> Result<()> {
     let mut coffer = Coffer::start()?;
     let db = coffer.create("db1")?;
     db.psql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")?

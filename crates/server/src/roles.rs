@@ -73,6 +73,13 @@ pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode>
     let state = StateDir::open(&config.state.dir, roles.is_exclusive)?;
     let base = assemble::base(&config, &state).await?;
     let supervisor = Supervisor::new();
+    let (store, token) = (base.store.clone(), supervisor.token());
+    supervisor.start("wake-ups", async move {
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = store.hear() => {}
+        }
+    });
     let provider = match roles.task_manager || roles.conductor {
         true => Some(start_workers(&base, &config, &state, roles, &supervisor).await?),
         false => None,

@@ -291,24 +291,10 @@ pub(crate) async fn commits_wake(fixture: &Fixture) {
     const BOUND: Duration = Duration::from_secs(20);
     let store = fixture.store();
     let mut near = store.subscribe();
-    let mut far = fixture.stores[1].subscribe();
-    // The first wait returns at once: it makes sure that nothing from before is missed.
-    for wakeups in [&mut near, &mut far] {
-        tokio::time::timeout(BOUND, wakeups.wait()).await.unwrap();
-    }
     store.insert_task(&task("one", None)).await.unwrap();
     tokio::time::timeout(BOUND, near.wait())
         .await
         .expect("the same process is woken");
-    if fixture.has_notify() {
-        tokio::time::timeout(BOUND, far.wait())
-            .await
-            .expect("other processes are woken");
-        store.wake().await.unwrap();
-        tokio::time::timeout(BOUND, far.wait())
-            .await
-            .expect("other processes are woken by hand");
-    }
     store.wake().await.unwrap();
     tokio::time::timeout(BOUND, near.wait())
         .await
@@ -316,11 +302,29 @@ pub(crate) async fn commits_wake(fixture: &Fixture) {
     let claimed = store.claim_tasks("worker", at(10), 1).await.unwrap();
     let end = commit(&claimed[0], "worker", TaskState::Done);
     near = store.subscribe();
-    tokio::time::timeout(BOUND, near.wait()).await.unwrap();
     store.commit_step(&end).await.unwrap();
     tokio::time::timeout(BOUND, near.wait())
         .await
         .expect("the end of a task wakes who waits for it");
+}
+
+pub(crate) async fn commits_wake_other_processes(fixture: &Fixture) {
+    const BOUND: Duration = Duration::from_secs(20);
+    let (store, other) = (fixture.store(), &fixture.stores[1]);
+    let mut far = other.subscribe();
+    let told = async {
+        // The first tells that it listens.
+        far.wait().await;
+        store.insert_task(&task("one", None)).await.unwrap();
+        far.wait().await;
+        store.wake().await.unwrap();
+        far.wait().await;
+    };
+    tokio::select! {
+        () = other.hear() => assert!(!fixture.has_notify(), "it hears for ever"),
+        () = told => assert!(fixture.has_notify()),
+        () = tokio::time::sleep(BOUND) => panic!("other processes are not woken"),
+    }
 }
 
 pub(crate) async fn waits_are_kept(fixture: &Fixture) {

@@ -85,10 +85,11 @@ async fn check_lock_wait(store: &Store, task: &Task) -> Result<(), String> {
     Ok(())
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Seen {
     version: u64,
     lease: u64,
+    owner: String,
     since: Duration,
 }
 
@@ -107,21 +108,18 @@ impl LeaseLog {
             let fresh = Seen {
                 version: task.version,
                 lease: task.lease,
+                owner: task.owner.clone(),
                 since: now,
             };
-            let known = seen.entry(task.id).or_insert(fresh);
+            let known = seen.entry(task.id).or_insert_with(|| fresh.clone());
             if (known.version, known.lease) != (task.version, task.lease) {
-                *known = Seen {
-                    version: task.version,
-                    lease: task.lease,
-                    since: now,
-                };
+                *known = fresh;
             }
         }
     }
 
     /// Whether these claims, made at `now`, were allowed: what was ready was due, and what ran
-    /// had not moved its lease for the whole lease time.
+    /// had not moved its lease for the whole lease time, or had been let go of by the same worker.
     pub(crate) fn check(
         &self,
         claimed: &[Task],
@@ -131,7 +129,10 @@ impl LeaseLog {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for task in claimed {
             match seen.get(&task.id) {
-                Some(before) if monotonic.saturating_sub(before.since) < limits::LEASE => {
+                Some(before)
+                    if task.owner.as_ref() != Some(&before.owner)
+                        && monotonic.saturating_sub(before.since) < limits::LEASE =>
+                {
                     return Err(format!("task {} was taken from a live worker", task.id));
                 }
                 None if task.run_at > now => {

@@ -234,8 +234,8 @@ fn publishing_later_needs_no_restart() -> Result<()> {
         coffer.address(id).is_err(),
         "nothing is open that was not asked for"
     );
-    let sandbox = coffer.sandbox(id)?;
-    let engine = || e2e::host::children(sandbox, "postgres");
+    let server = e2e::host::servers(coffer.dir())?.remove(0).id;
+    let engine = || e2e::host::process_of(&coffer.tag()?, &server, "bin/postgres -D");
     let before = engine()?;
     coffer
         .coffer(&["instance", "set", id, "--public", "true"])?

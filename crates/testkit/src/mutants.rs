@@ -108,8 +108,8 @@ pub static MUTANTS: &[Mutant] = &[
     ),
     statement(
         "a signal ends a wait",
-        "UPDATE tasks SET run_at = $2 WHERE id = $1 AND state = 'ready' AND run_at > $2",
-        "UPDATE tasks SET run_at = $2 WHERE id = $1 AND state = 'none' AND run_at > $2",
+        "AND (state = 'stuck' OR (state = 'ready' AND run_at > $2))",
+        "AND state = 'none'",
     ),
     unwritten("passwords are erased", |w| {
         matches!(w, Write::EraseSecret(_))

@@ -82,6 +82,15 @@ async fn check_lock_wait(store: &Store, task: &Task) -> Result<(), String> {
             "a task waits for a lock that nobody holds: {task:#?}"
         ));
     }
+    if task.workflow != "delete_instance" {
+        return Ok(());
+    }
+    for holder in locks {
+        let told = store.list_signals(holder.task_id).await;
+        if !told.map_err(|e| e.to_string())?.contains(&Signal::Delete) {
+            return Err(format!("a delete waits for {holder:?}, which was not told"));
+        }
+    }
     Ok(())
 }
 

@@ -245,8 +245,10 @@ impl Worker {
     }
 
     async fn run_steps(&self, mut task: Task) -> Result<(), RunError> {
-        let held = self.hand().get(&task.id).map(|held| held.since);
-        let renewed = Mutex::new(held.unwrap_or_else(|| self.services.clock.monotonic()));
+        // Claimed by another worker, or by this one again since: it is not this copy that is held.
+        let held = self.hand().get(&task.id).copied();
+        let held = held.filter(|held| held.version == task.version);
+        let renewed = Mutex::new(held.ok_or(RunError::LeaseLost)?.since);
         loop {
             let (mut commit, next) = self.decide(&task, &renewed).await?;
             match self.fault(Point::BeforeCommit, &task).await {

@@ -112,7 +112,7 @@ pub async fn run_database(
         DatabaseCommand::List(which) => {
             let base = base(client, &which.instance, "databases").await?;
             let rows = client.list(&base, "databases").await?;
-            output::rows(options, &[("name", "/name")], &rows);
+            output::rows(options, &[("name", "/name")], &rows)?;
             Ok(())
         }
         DatabaseCommand::Delete(item) => {
@@ -131,12 +131,12 @@ pub async fn run_user(client: &Client, options: &Options, command: UserCommand) 
         UserCommand::Create(new) => create_user(client, options, new).await,
         UserCommand::List(which) => {
             let base = base(client, &which.instance, "users").await?;
-            output::rows(options, USER, &client.list(&base, "users").await?);
+            output::rows(options, USER, &client.list(&base, "users").await?)?;
             Ok(())
         }
         UserCommand::Show(item) => {
             let path = user_path(client, &item).await?;
-            output::object(options, USER, &client.get(&path).await?["user"]);
+            output::object(options, USER, &client.get(&path).await?["user"])?;
             Ok(())
         }
         UserCommand::Password(item) => {
@@ -149,7 +149,7 @@ pub async fn run_user(client: &Client, options: &Options, command: UserCommand) 
                 options,
                 LOGIN,
                 &json!({"name": item.name, "password": password}),
-            );
+            )?;
             Ok(())
         }
         UserCommand::Grant(grant) => {
@@ -188,7 +188,7 @@ pub async fn run_root(client: &Client, options: &Options, command: RootCommand) 
         RootCommand::Enable(which) => {
             let base = base(client, &which.instance, "root").await?;
             let answer = client.post(&base, &json!({})).await?;
-            output::object(options, LOGIN, &answer["user"]);
+            output::object(options, LOGIN, &answer["user"])?;
         }
         RootCommand::Show(which) => {
             let base = base(client, &which.instance, "root").await?;
@@ -196,14 +196,14 @@ pub async fn run_root(client: &Client, options: &Options, command: RootCommand) 
                 options,
                 &[("enabled", "/rootEnabled")],
                 &client.get(&base).await?,
-            );
+            )?;
         }
         RootCommand::Disable(which) => {
             client
                 .delete(&base(client, &which.instance, "root").await?)
                 .await?;
             let words = format!("the superuser of {} is shut out", which.instance);
-            output::done(options, &words, &json!({"rootEnabled": false}));
+            output::done(options, &words, &json!({"rootEnabled": false}))?;
         }
     }
     Ok(())
@@ -222,7 +222,7 @@ async fn create_user(client: &Client, options: &Options, new: NewUser) -> Result
         options,
         LOGIN,
         &json!({"name": new.item.name, "password": password}),
-    );
+    )?;
     Ok(())
 }
 
@@ -246,6 +246,6 @@ fn named(names: &[String]) -> Vec<Value> {
 
 fn report(options: &Options, item: &Item, words: &str) -> Result<()> {
     let value = json!({"instance": item.instance, "name": item.name, "result": words});
-    output::done(options, &format!("{} {words}", item.name), &value);
+    output::done(options, &format!("{} {words}", item.name), &value)?;
     Ok(())
 }

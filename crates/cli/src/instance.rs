@@ -167,7 +167,7 @@ pub async fn run(client: &Client, options: &Options, command: Command) -> Result
         Command::Create(what) => create(client, options, what).await,
         Command::List => {
             let rows = client.list("/instances/detail", "instances").await?;
-            output::rows(options, LIST, &rows);
+            output::rows(options, LIST, &rows)?;
             Ok(())
         }
         Command::Show(which) => {
@@ -219,7 +219,7 @@ async fn show(
     if let Some(fields) = instance.as_object_mut() {
         fields.extend(more);
     }
-    output::object(options, SHOW, &instance);
+    output::object(options, SHOW, &instance)?;
     Ok(())
 }
 
@@ -356,7 +356,7 @@ async fn delete(client: &Client, options: &Options, which: WhichAndWait) -> Resu
         options,
         &format!("{} {words}", which.instance),
         &json!({"id": id, "state": state}),
-    );
+    )?;
     Ok(())
 }
 
@@ -379,13 +379,11 @@ async fn explain(client: &Client, options: &Options, name: &str) -> Result<()> {
         .await?;
     let explanation = answer["explanation"].take();
     if options.json {
-        output::json(&explanation);
+        output::json(&explanation)?;
         return Ok(());
     }
-    println!(
-        "{}\n",
-        output::printable(explanation["summary"].as_str().unwrap_or_default())
-    );
+    let summary = explanation["summary"].as_str().unwrap_or_default();
+    output::emit(&format!("{}\n\n", output::printable(summary)))?;
     let columns: &[Column] = &[
         ("status", "/status"),
         ("operating status", "/operating_status"),
@@ -400,12 +398,12 @@ async fn explain(client: &Client, options: &Options, name: &str) -> Result<()> {
         ("deadline", "/task/deadline"),
         ("error", "/task/error"),
     ];
-    output::object(options, columns, &explanation);
+    output::object(options, columns, &explanation)?;
     let history = explanation["history"]
         .as_array()
         .map_or(&[][..], Vec::as_slice);
     if !history.is_empty() {
-        println!();
+        output::emit("\n")?;
         let columns: &[Column] = &[
             ("at", "/at"),
             ("step", "/step"),
@@ -413,7 +411,7 @@ async fn explain(client: &Client, options: &Options, name: &str) -> Result<()> {
             ("ms", "/took_ms"),
             ("why", "/message"),
         ];
-        output::rows(options, columns, history);
+        output::rows(options, columns, history)?;
     }
     Ok(())
 }
@@ -429,7 +427,7 @@ async fn events(client: &Client, options: &Options, name: &str) -> Result<()> {
         ("code", "/code"),
         ("what", "/message"),
     ];
-    output::rows(options, columns, &rows);
+    output::rows(options, columns, &rows)?;
     Ok(())
 }
 

@@ -81,13 +81,21 @@ pub enum Verb {
     Status,
 }
 
-/// Runs a verb and says how it ended: 0 done, 1 failed, 2 usage, 3 not found, 4 refused,
-/// 5 unreachable.
+/// What scripts can act on; shown below the help of every command.
+pub const EXIT_CODES: &str = "Exit codes:\n  \
+    0  done\n  \
+    1  it was tried and did not work\n  \
+    2  the command line or the credentials are not right\n  \
+    3  what was named is not there\n  \
+    4  Coffer understood and will not: role, quota, conflict, state, validation\n  \
+    5  Coffer did not answer";
+
+/// Runs a verb and says how it ended: see [`EXIT_CODES`].
 pub async fn run(verb: Verb, options: &Options) -> ExitCode {
     match Box::pin(execute(verb, options)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {}", output::printable(&failure.message));
+            output::complain(&format!("error: {}", failure.message));
             failure.exit_code()
         }
     }
@@ -96,8 +104,7 @@ pub async fn run(verb: Verb, options: &Options) -> ExitCode {
 async fn execute(verb: Verb, options: &Options) -> Result<()> {
     let credentials = Credentials::find(options.credentials.as_deref())?;
     if matches!(verb, Verb::Env) {
-        print!("{}", credentials.export_lines());
-        return Ok(());
+        return output::emit(&credentials.export_lines());
     }
     let client = &Client::connect(&credentials).await?;
     match verb {

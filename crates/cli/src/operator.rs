@@ -107,7 +107,7 @@ impl Resource {
             .copied()
             .filter(|c| c.1 != "/password")
             .collect();
-        output::rows(options, &columns, &rows);
+        output::rows(options, &columns, &rows)?;
         Ok(())
     }
 
@@ -129,7 +129,7 @@ impl Resource {
     }
 
     async fn show(&self, client: &Client, options: &Options, name: &str) -> Result<()> {
-        output::object(options, self.columns, &self.find(client, name).await?);
+        output::object(options, self.columns, &self.find(client, name).await?)?;
         Ok(())
     }
 
@@ -142,7 +142,7 @@ impl Resource {
         if let (Some(fields), Some(password)) = (object.as_object_mut(), password) {
             fields.insert("password".to_owned(), password);
         }
-        output::object(options, self.columns, &object);
+        output::object(options, self.columns, &object)?;
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Resource {
         if let (Some(fields), Some(password)) = (object.as_object_mut(), password) {
             fields.insert("password".to_owned(), password);
         }
-        output::object(options, self.columns, &object);
+        output::object(options, self.columns, &object)?;
         Ok(())
     }
 
@@ -177,7 +177,7 @@ impl Resource {
             .delete(&format!("{}/{}", self.path, segment(&id)))
             .await?;
         let value = json!({"id": id, "state": "deleted"});
-        output::done(options, &format!("{name} is deleted"), &value);
+        output::done(options, &format!("{name} is deleted"), &value)?;
         Ok(())
     }
 }
@@ -379,7 +379,15 @@ pub enum ZoneCommand {
     List,
     /// Show a zone
     Show(Which),
-    /// Delete a zone
+    /// Rename a zone, and with it what its instances name
+    Set {
+        #[command(flatten)]
+        which: Which,
+        /// New name
+        #[arg(long = "name", value_name = "NAME")]
+        new_name: String,
+    },
+    /// Delete a zone that no instance names
     Delete(Which),
 }
 
@@ -477,13 +485,11 @@ pub async fn run_role(client: &Client, options: &Options, command: RoleCommand) 
             client
                 .put(&assignment.path(client).await?, None::<&Value>)
                 .await?;
-            assignment.report(options, "has");
-            Ok(())
+            assignment.report(options, "has")
         }
         RoleCommand::Unset(assignment) => {
             client.delete(&assignment.path(client).await?).await?;
-            assignment.report(options, "no longer has");
-            Ok(())
+            assignment.report(options, "no longer has")
         }
     }
 }
@@ -520,7 +526,7 @@ async fn list_assignments(
         ("project id", "/project_id"),
         ("role", "/role"),
     ];
-    output::rows(options, columns, &rows);
+    output::rows(options, columns, &rows)?;
     Ok(())
 }
 
@@ -588,6 +594,10 @@ pub async fn run_zone(client: &Client, options: &Options, command: ZoneCommand) 
         }
         ZoneCommand::List => ZONE.list(client, options).await,
         ZoneCommand::Show(which) => ZONE.show(client, options, &which.name).await,
+        ZoneCommand::Set { which, new_name } => {
+            let change = given([("name", Some(Value::from(new_name)))]);
+            ZONE.set(client, options, &which.name, change).await
+        }
         ZoneCommand::Delete(which) => ZONE.delete(client, options, &which.name).await,
     }
 }
@@ -602,7 +612,7 @@ impl Assignment {
         ))
     }
 
-    fn report(&self, options: &Options, verb: &str) {
+    fn report(&self, options: &Options, verb: &str) -> Result<()> {
         let Self {
             role,
             user,
@@ -610,7 +620,7 @@ impl Assignment {
         } = self;
         let words = format!("{user} {verb} the role {role} in {project}");
         let value = json!({"user": user, "project": project, "role": role, "result": words});
-        output::done(options, &words, &value);
+        output::done(options, &words, &value)
     }
 }
 

@@ -1,8 +1,14 @@
 //! What commands print: tables for people, JSON for programs. Standard output carries only that.
+//!
+//! A reader that has seen enough (`coffer instance list | head`) ends a command quietly; anything
+//! else that keeps the output from its reader is a failure.
+
+use std::io::{self, ErrorKind, Write as _};
 
 use serde_json::Value;
 
 use crate::Options;
+use crate::failure::{Failure, Result};
 
 /// A column: its title, and the place of its value in a row as a JSON pointer.
 pub type Column = (&'static str, &'static str);
@@ -11,10 +17,9 @@ pub type Column = (&'static str, &'static str);
 const CELL_MAX: usize = 80;
 
 /// Prints rows as a table, or as a JSON array.
-pub fn rows(options: &Options, columns: &[Column], rows: &[Value]) {
+pub fn rows(options: &Options, columns: &[Column], rows: &[Value]) -> Result<()> {
     if options.json {
-        json(&Value::Array(rows.to_vec()));
-        return;
+        return json(&Value::Array(rows.to_vec()));
     }
     let cells = |row: &Value| {
         columns
@@ -24,14 +29,13 @@ pub fn rows(options: &Options, columns: &[Column], rows: &[Value]) {
     };
     let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|(t, _)| (*t).to_owned()).collect()];
     lines.extend(rows.iter().map(cells));
-    print!("{}", aligned(&lines));
+    emit(&aligned(&lines))
 }
 
 /// Prints one object as lines of name and value, or as JSON.
-pub fn object(options: &Options, columns: &[Column], value: &Value) {
+pub fn object(options: &Options, columns: &[Column], value: &Value) -> Result<()> {
     if options.json {
-        json(value);
-        return;
+        return json(value);
     }
     let filled = columns
         .iter()
@@ -39,20 +43,41 @@ pub fn object(options: &Options, columns: &[Column], value: &Value) {
     let lines: Vec<_> = filled
         .map(|(title, place)| vec![(*title).to_owned(), cell(value, place)])
         .collect();
-    print!("{}", aligned(&lines));
+    emit(&aligned(&lines))
 }
 
 /// Prints a sentence for people; with `--json`, an object that says the same.
-pub fn done(options: &Options, words: &str, value: &Value) {
+pub fn done(options: &Options, words: &str, value: &Value) -> Result<()> {
     match options.json {
         true => json(value),
-        false => println!("{}", printable(words)),
+        false => emit(&format!("{}\n", printable(words))),
     }
 }
 
 /// Prints a JSON value.
-pub fn json(value: &Value) {
-    println!("{value:#}");
+pub fn json(value: &Value) -> Result<()> {
+    emit(&format!("{value:#}\n"))
+}
+
+/// Writes text to standard output as it is.
+pub fn emit(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    unless_unread(written)
+        .map_err(|error| Failure::failed(format!("write to standard output: {error}")))
+}
+
+/// Writes a line to standard error; where nobody reads that, nobody is told.
+pub fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", printable(text));
+}
+
+/// A reader that went away has what it wanted.
+fn unless_unread(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }
 
 /// Text without what a terminal would act on.
@@ -152,6 +177,12 @@ mod tests {
             (cell(&row, "/b"), cell(&row, "/c")),
             ("-".to_owned(), "-".to_owned())
         );
+    }
+
+    #[test]
+    fn only_a_reader_that_left_is_no_failure() {
+        assert!(unless_unread(Err(ErrorKind::BrokenPipe.into())).is_ok());
+        assert!(unless_unread(Err(ErrorKind::StorageFull.into())).is_err());
     }
 
     #[test]

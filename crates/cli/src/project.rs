@@ -86,12 +86,12 @@ pub async fn run_network(
                 options,
                 NETWORK,
                 &client.list("/networks", "networks").await?,
-            );
+            )?;
         }
         NetworkCommand::Show { network } => {
             let id = find_network(client, &network).await?;
             let answer = client.get(&format!("/networks/{}", segment(&id))).await?;
-            output::object(options, NETWORK, &answer["network"]);
+            output::object(options, NETWORK, &answer["network"])?;
         }
     }
     Ok(())
@@ -135,7 +135,7 @@ pub async fn run_datastore(
         ("id", "/id"),
         ("default", "/is_default"),
     ];
-    output::rows(options, columns, &rows);
+    output::rows(options, columns, &rows)?;
     Ok(())
 }
 
@@ -150,7 +150,7 @@ pub async fn run_quota(client: &Client, options: &Options, command: QuotaCommand
             let rows = client
                 .list(&format!("/mgmt/quotas/{}", segment(&project)), "quotas")
                 .await?;
-            output::rows(options, QUOTA, &rows);
+            output::rows(options, QUOTA, &rows)?;
         }
         QuotaCommand::Set(set) => {
             let all = [
@@ -171,7 +171,7 @@ pub async fn run_quota(client: &Client, options: &Options, command: QuotaCommand
             let project = operator::find_project(client, &set.project).await?;
             let path = format!("/mgmt/quotas/{}", segment(&project));
             client.put(&path, Some(&json!({"quotas": quotas}))).await?;
-            output::rows(options, QUOTA, &client.list(&path, "quotas").await?);
+            output::rows(options, QUOTA, &client.list(&path, "quotas").await?)?;
         }
     }
     Ok(())
@@ -213,10 +213,10 @@ pub async fn status(client: &Client, options: &Options, credentials: &Credential
         ("roles", "/roles"),
         ("instances", "/instances"),
     ];
-    output::object(options, columns, &value);
+    output::object(options, columns, &value)?;
     if !options.json {
-        println!();
-        output::rows(options, QUOTA, &quotas);
+        output::emit("\n")?;
+        output::rows(options, QUOTA, &quotas)?;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
-//! Waits for an instance to become what was asked, and shows the step it is at.
+//! Waits for an instance to become what was asked, and shows the step it is at: a line that moves
+//! on a terminal, a line for each new step elsewhere; on standard error, which is not the output.
 
+use std::io::{IsTerminal as _, stderr};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -7,7 +9,7 @@ use serde_json::Value;
 
 use crate::client::{Client, segment};
 use crate::failure::{Failure, Kind, Result};
-use crate::output::printable;
+use crate::output::{complain, printable};
 
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(300);
@@ -53,10 +55,14 @@ async fn watch(
             Err(failure) if failure.kind == Kind::NotFound && goal == Goal::Gone => return Ok(()),
             Err(failure) => return Err(failure),
         };
-        match verdict(&explanation, goal) {
-            Some(result) => return result,
-            None => *last = progress(&explanation),
+        if let Some(result) = verdict(&explanation, goal) {
+            return result;
         }
+        let line = progress(&explanation);
+        if line != *last && !stderr().is_terminal() {
+            complain(&line);
+        }
+        *last = line;
         bar.set_message(last.clone());
         bar.tick();
         tokio::time::sleep(POLL).await;

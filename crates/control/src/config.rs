@@ -20,6 +20,7 @@ use coffer_core::units::VOLUME_GIB_MAX;
 use coffer_infra::local::HostPorts;
 use thiserror::Error;
 
+use crate::limits;
 use load::Loader;
 use value::Value;
 pub use value::{ByteSize, LogFormat, StoreUrl, VolumeMode};
@@ -192,10 +193,16 @@ impl Config {
             between(
                 "taskmanager.lease",
                 self.taskmanager.lease,
-                5 * second,
+                LEASE_MIN,
                 600 * second,
             ),
             between("conductor.poll", self.conductor.poll, second, 300 * second),
+            between(
+                "conductor.lost_after",
+                self.conductor.lost_after,
+                second,
+                3_600 * second,
+            ),
             between(
                 "api.token_lifetime",
                 self.api.token_lifetime,
@@ -214,6 +221,11 @@ impl Config {
         checks.into_iter().flatten().collect()
     }
 }
+
+/// A lease outlives the longest call and its margin, or no step could make one.
+const LEASE_MIN: Duration = Duration::from_secs(15);
+const _: () =
+    assert!(LEASE_MIN.as_secs() > limits::CALL_MAX.as_secs() + limits::LEASE_MARGIN.as_secs());
 
 /// First lines of `docs/config.md`.
 const DOCS_HEAD: &str = "# Configuration\n\n\
@@ -396,12 +408,12 @@ config! {
     taskmanager: Taskmanager {
         /// Tasks worked on at the same time.
         workers: u32 = "32";
-        /// How long another worker waits without a sign of life before it takes a task over.
+        /// How long another worker waits without a sign of life before it takes a task over; the same for all of a store.
         lease: Duration = "20s";
     }
     /// The conductor.
     conductor: Conductor {
-        /// Longest time between two answers of a guest that has nothing to say.
+        /// How long a guest that has nothing to say may hold the conductor's question.
         poll: Duration = "10s";
         /// Silence after which an instance is shown as lost.
         lost_after: Duration = "90s";

@@ -97,16 +97,23 @@ impl Error {
         Self::new(Kind::BadRequest, "invalid", message)
     }
 
-    /// There is no `kind` with this id or name in the project.
+    /// There is no `kind` with this id or name in the project; in Trove's words where it has any.
     pub fn not_found(kind: &str, id: &str) -> Self {
-        let message = format!("{kind} '{}' cannot be found", coffer_core::name::shown(id));
+        let id = coffer_core::name::shown(id);
+        let message = match kind {
+            "instance" | "flavor" => format!("Resource {id} cannot be found."),
+            "database" => format!("Database {id} cannot be found on the instance."),
+            "database user" => format!("User {id} cannot be found on the instance."),
+            "datastore" => format!("Datastore '{id}' cannot be found."),
+            kind => format!("{kind} '{id}' cannot be found"),
+        };
         Self::new(Kind::NotFound, "not-found", message)
     }
 
-    /// Our own failure; `context` is logged and not shown.
+    /// Our own failure; `context` is logged and not shown. Whoever writes the body adds the id.
     pub fn internal(context: impl Into<String>) -> Self {
-        let message = "Internal Server Error. Please keep the request id to help us figure out \
-                       what went wrong.";
+        let message = "Internal Server Error. Please keep this ID to help us figure out what \
+                       went wrong:";
         Self::new(Kind::Internal, "internal", message).with_context(context)
     }
 

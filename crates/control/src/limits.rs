@@ -14,11 +14,11 @@ pub const INVENTORY_PAGE: u32 = 200;
 pub const INVENTORY_PAGES_MAX: usize = 500;
 /// Longest call to a provider or guest inside a step; below the lease by more than a margin.
 pub const CALL_MAX: Duration = Duration::from_secs(10);
-/// Time after which an unmoved lease may be taken over.
+/// Time after which an unmoved lease may be taken over, unless configured otherwise.
 pub const LEASE: Duration = Duration::from_secs(20);
 /// What a lease must have left after a call's deadline.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(3);
-/// Tasks that one worker runs at once.
+/// Tasks that one worker runs at once, unless configured otherwise.
 pub const TASKS_AT_ONCE: usize = 32;
 /// Longest time between two looks for work when no wake-up came.
 pub const POLL_SAFETY_NET: Duration = Duration::from_secs(2);
@@ -32,8 +32,6 @@ pub const COMMAND_WAIT: Duration = Duration::from_secs(2);
 pub const COMMAND_TIMEOUT_MS: u64 = 60_000;
 /// Time between two looks at something that does not wake us; unit: milliseconds.
 pub const POLL_MS: u64 = 50;
-/// Largest body of an API request; unit: bytes.
-pub const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Rows on one page of a list, at most and by default.
 pub const PAGE: u32 = 20;
 /// Rows on one page of events and audit.
@@ -48,6 +46,8 @@ pub const TOKEN_CHARS_MAX: usize = 128;
 pub const TOKENS_CACHED: usize = 10_000;
 /// How long a token's meaning is kept: what was revoked elsewhere may work that long.
 pub const TOKEN_CACHE_AGE: Duration = Duration::from_secs(5);
+/// Time between two removals of tokens that have ended.
+pub const TOKEN_CLEANUP_PERIOD: Duration = Duration::from_secs(600);
 /// Password hashes computed at the same time; each takes 19 MiB.
 pub const PASSWORD_HASHES_AT_ONCE: usize = 1;
 /// User and address pairs whose failed logins are remembered.

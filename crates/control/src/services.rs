@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use coffer_core::task::Task;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Entropy, new_uuid};
 use crate::guest::Guests;
+use crate::limits;
 use crate::secrets::SecretBox;
 
 /// The doors to everything outside a workflow.
@@ -31,6 +33,26 @@ pub struct Services {
     pub secrets: SecretBox,
     /// Faults that simulation injects; `None` in production.
     pub chaos: Option<Arc<dyn Chaos>>,
+    /// What the operator has set.
+    pub tuning: Tuning,
+}
+
+/// What the operator may set of how tasks are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Time after which an unmoved lease may be taken over.
+    pub lease: Duration,
+    /// Tasks that one worker runs at once.
+    pub tasks_at_once: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            lease: limits::LEASE,
+            tasks_at_once: limits::TASKS_AT_ONCE,
+        }
+    }
 }
 
 impl Services {

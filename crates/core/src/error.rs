@@ -14,7 +14,7 @@ pub enum Error {
         kind: &'static str,
     },
     /// A name breaks the rule for names of its kind.
-    #[error("{field} '{value}' is not valid: {rule}")]
+    #[error("{field} '{value}' {rule}")]
     Name {
         /// The field in the request.
         field: &'static str,

@@ -15,14 +15,15 @@ pub const NAME_CHARS_MAX: usize = 255;
 pub struct Name(String);
 
 impl Name {
-    /// Checks `text` as the value of the request's `field`.
+    /// Checks `text` as the value of the request's `field`. The rule is said as jsonschema says it,
+    /// which is what Trove's clients show.
     pub fn parse(field: &'static str, text: &str) -> Result<Self> {
         let rule = if text.is_empty() {
-            "must not be empty"
+            "should be non-empty"
         } else if text.chars().count() > NAME_CHARS_MAX {
-            "must have at most 255 characters"
+            "is too long: 255 characters are the most"
         } else if !text.chars().any(|c| c.is_ascii_alphanumeric()) {
-            "must contain a letter or digit"
+            "does not match '^.*[0-9a-zA-Z]+.*$'"
         } else if text.chars().any(char::is_control) {
             "must not contain control characters"
         } else {

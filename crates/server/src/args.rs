@@ -8,6 +8,7 @@ use coffer_control::config::Config;
 /// Database-as-a-Service for people who own their machines.
 #[derive(Debug, Parser)]
 #[command(name = "coffer", version, propagate_version = true)]
+#[command(after_help = coffer_cli::EXIT_CODES)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) options: coffer_cli::Options,

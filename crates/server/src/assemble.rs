@@ -10,9 +10,10 @@ use coffer_control::clock::{Clock, SystemClock, SystemEntropy};
 use coffer_control::config::{Config, VolumeMode};
 use coffer_control::guest::LinkGuests;
 use coffer_control::secrets::SecretBox;
-use coffer_control::services::Services;
+use coffer_control::services::{Services, Tuning};
 use coffer_control::supervise::Supervisor;
 use coffer_control::tls::{AltNames, Usage};
+use coffer_core::quota::DefaultLimits;
 use coffer_infra::local::{LocalConfig, LocalProvider};
 use coffer_store::{Store, StoreOptions, StoreUrl};
 
@@ -105,6 +106,10 @@ pub(crate) async fn services(
         entropy: base.entropy.clone(),
         secrets: base.secrets.clone(),
         chaos: None,
+        tuning: Tuning {
+            lease: config.taskmanager.lease,
+            tasks_at_once: usize::try_from(config.taskmanager.workers).unwrap_or(usize::MAX),
+        },
     };
     Ok((services, provider))
 }
@@ -119,6 +124,13 @@ pub(crate) fn app(base: &Base, config: &Config) -> AppState {
         token_lifetime_seconds: u32::try_from(config.api.token_lifetime.as_secs())
             .unwrap_or(u32::MAX),
         rate_per_minute: config.api.rate_limit_per_minute,
+        body_bytes_max: usize::try_from(config.api.body_limit.0).unwrap_or(usize::MAX),
+        quotas: DefaultLimits {
+            instances: config.limits.quota_instances,
+            ram_mib: config.limits.quota_ram_mib,
+            backups: config.limits.quota_backups,
+            volumes_gib: config.limits.quota_volumes_gib,
+        },
         ..ApiConfig::default()
     };
     AppState::new(

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use coffer_cli::Options;
+use coffer_cli::output::{complain, emit};
 use coffer_control::authority;
 use coffer_control::clock::Clock;
 use coffer_infra::local::doctor::{Finding, Level};
@@ -18,13 +19,13 @@ pub(crate) async fn migrate(place: &Place) -> anyhow::Result<ExitCode> {
     let state = StateDir::open(&config.state.dir, false)?;
     let base = assemble::base(&config, &state).await?;
     base.store.close().await;
-    println!("the store is up to date");
+    emit("the store is up to date\n")?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the configuration that holds.
 pub(crate) fn config(place: &Place) -> anyhow::Result<ExitCode> {
-    print!("{}", place.load()?.render_masked());
+    emit(&place.load()?.render_masked())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -49,7 +50,7 @@ pub(crate) async fn ca(ca: &Ca) -> anyhow::Result<ExitCode> {
     };
     let now = base.clock.now();
     let found = authority::ensure(&base.store, &base.secrets, &name, now).await?;
-    print!("{}", found.cert_pem);
+    emit(&found.cert_pem)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -62,9 +63,9 @@ pub(crate) async fn doctor(place: &Place, options: &Options) -> anyhow::Result<E
         tokio::task::spawn_blocking(move || coffer_infra::local::doctor::doctor(&local)).await?;
     if options.json {
         let all: Vec<_> = findings.iter().map(finding_json).collect();
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        emit(&format!("{}\n", serde_json::to_string_pretty(&all)?))?;
     } else {
-        findings.iter().for_each(print_finding);
+        emit(&findings.iter().map(in_words).collect::<String>())?;
     }
     let is_broken = findings.iter().any(|f| f.level == Level::Problem);
     Ok(if is_broken {
@@ -91,10 +92,11 @@ fn finding_json(finding: &Finding) -> serde_json::Value {
     })
 }
 
-fn print_finding(finding: &Finding) {
-    println!("{:8} {}", level(finding), finding.what);
-    println!("         {}", finding.means);
+fn in_words(finding: &Finding) -> String {
+    let mut text = format!("{:8} {}\n", level(finding), finding.what);
+    text.push_str(&format!("         {}\n", finding.means));
     if !finding.todo.is_empty() {
-        println!("         to do: {}", finding.todo);
+        text.push_str(&format!("         to do: {}\n", finding.todo));
     }
+    text
 }

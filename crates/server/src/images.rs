@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use coffer_cli::Options;
+use coffer_cli::output::{complain, emit};
 use coffer_control::config::Config;
 use coffer_core::datastore::DatastoreVersion;
 use coffer_infra::image::Roots;
@@ -28,23 +29,23 @@ pub(crate) async fn image(
     match command {
         ImageCommand::Build { name, again } => {
             let recipe = Recipe::find(name)?;
-            let mut progress = |line: &str| eprintln!("{name}: {line}");
+            let mut progress = |line: &str| complain(&format!("{name}: {line}"));
             let manifest = match again {
                 true => roots.build(&recipe, true, &mut progress)?,
                 false => roots.ensure(&recipe, &mut progress)?,
             };
-            println!("{}", manifest.checksum);
+            emit(&format!("{}\n", manifest.checksum))?;
         }
         ImageCommand::List => list(&roots, options)?,
         ImageCommand::Remove { name } => {
             let checksum = roots.find(name)?;
             remove(&config, &roots, &checksum).await?;
-            println!("removed {checksum}");
+            emit(&format!("removed {checksum}\n"))?;
         }
         ImageCommand::Verify { name } => {
             let checksum = roots.find(name)?;
             roots.verify(&checksum, Depth::Full)?;
-            println!("{checksum} is as it was built");
+            emit(&format!("{checksum} is as it was built\n"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -118,19 +119,16 @@ fn list(roots: &Roots, options: &Options) -> anyhow::Result<()> {
                 }),
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        emit(&format!("{}\n", serde_json::to_string_pretty(&all)?))?;
         return Ok(());
     }
     for root in listed {
         let short = root.checksum.get(..12).unwrap_or(&root.checksum);
-        match root.manifest {
-            Ok(m) => println!(
-                "{short}  {:20} {:>5} MB",
-                m.recipe.name,
-                m.size_bytes / 1_000_000
-            ),
-            Err(e) => println!("{short}  {e}"),
-        }
+        let line = match root.manifest {
+            Ok(m) => format!("{:20} {:>5} MB", m.recipe.name, m.size_bytes / 1_000_000),
+            Err(e) => e.to_string(),
+        };
+        emit(&format!("{short}  {line}\n"))?;
     }
     Ok(())
 }

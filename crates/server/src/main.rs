@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use coffer_cli::output;
 
 use args::{Args, Command};
 
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     match runtime(&args).block_on(run(args)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::complain(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -64,7 +65,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Ca(ca) => host_tools::ca(&ca).await,
         Command::Image { place, command } => images::image(&place, &command, &options).await,
         Command::Openapi => {
-            println!("{}", coffer_control::api::openapi_json());
+            output::emit(&format!("{}\n", coffer_control::api::openapi_json()))?;
             Ok(ExitCode::SUCCESS)
         }
     }

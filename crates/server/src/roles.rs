@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use coffer_control::clock::{Clock, new_uuid};
-use coffer_control::conductor::Conductor;
+use coffer_control::conductor::{Conductor, Patience};
 use coffer_control::config::Config;
 use coffer_control::supervise::Supervisor;
 use coffer_control::taskmanager::Worker;
 use coffer_control::taskmanager::periodic::reconcile::Reconciler;
+use coffer_control::taskmanager::periodic::tokens::TokenCleaner;
 use coffer_control::tls::{self, AltNames, Usage};
 use coffer_control::{api, authority};
 use coffer_infra::local::LocalProvider;
@@ -143,11 +144,14 @@ async fn start_workers(
         supervisor.start("task manager", worker.run(supervisor.clone(), inherited));
         let reconciler = Reconciler::new(services.clone());
         supervisor.start("reconciler", reconciler.run(supervisor.clone()));
+        let cleaner = TokenCleaner::new(base.store.clone(), base.clock.clone());
+        supervisor.start("token cleaner", cleaner.run(supervisor.clone()));
         let watch = catalogue::watch(base.clone(), roots_dir, supervisor.clone());
         supervisor.start("engine roots", watch);
     }
     if roles.conductor {
-        let conductor = Arc::new(Conductor::new(services, name(), is_alone));
+        let patience = Patience::new(config.conductor.poll, config.conductor.lost_after);
+        let conductor = Arc::new(Conductor::new(services, name(), is_alone).with_patience(patience));
         supervisor.start("conductor", conductor.run(supervisor.clone()));
     }
     Ok(provider)

@@ -5,6 +5,7 @@ mod begin;
 mod create;
 mod delete;
 mod graph;
+mod managed;
 
 use std::net::IpAddr;
 
@@ -19,6 +20,7 @@ use coffer_core::units::Incarnation;
 pub use begin::{BeginTask, SpecChange};
 pub use create::NewInstance;
 pub use graph::InstanceGraph;
+pub use managed::{ManagedFilter, ManagedView};
 
 pub(crate) use begin::{set_incarnation, set_lifecycle, set_spec};
 pub(crate) use delete::finish_delete;
@@ -101,7 +103,7 @@ macro_rules! select_views {
              LEFT JOIN datastore_versions v ON v.id = i.datastore_version_id \
              LEFT JOIN datastores d ON d.id = v.datastore_id \
              LEFT JOIN endpoints e ON e.set_id = i.set_id AND e.kind = 'write' \
-             WHERE i.is_deleted = 0 AND ",
+             WHERE ",
             $page,
             ") p"
         )
@@ -110,9 +112,12 @@ macro_rules! select_views {
 
 /// Statement that finds an instance by its id, also a deleted one.
 const BY_ID: &str = select!("WHERE i.id = $1");
-const PAGE_OF_TENANT: &str = select_views!("i.tenant_id = $3 AND i.id > $4 ORDER BY i.id LIMIT $5");
-const PAGE_OF_ALL: &str = select_views!("i.id > $3 ORDER BY i.id LIMIT $4");
-const VIEW: &str = select_views!("i.id = $3");
+const PAGE_OF_TENANT: &str =
+    select_views!("i.is_deleted = 0 AND i.tenant_id = $3 AND i.id > $4 ORDER BY i.id LIMIT $5");
+const PAGE_OF_ALL: &str = select_views!("i.is_deleted = 0 AND i.id > $3 ORDER BY i.id LIMIT $4");
+const VIEW: &str = select_views!("i.is_deleted = 0 AND i.id = $3");
+/// The same of an instance that may be deleted.
+const VIEW_ANY: &str = select_views!("i.id = $3");
 
 fn instance(row: &Row) -> Result<Instance> {
     decode(&mut Reader::new(row, "instances"))

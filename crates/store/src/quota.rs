@@ -23,7 +23,7 @@ pub(crate) async fn charge(
     tenant_id: &TenantId,
     instance_id: InstanceId,
     amounts: &[Amount],
-    default_limit: fn(Resource) -> i64,
+    default_limit: impl Fn(Resource) -> i64 + Copy + Send + Sync,
 ) -> Result<()> {
     let mut exceeded = Vec::new();
     for &Amount { resource, amount } in amounts {
@@ -66,7 +66,7 @@ impl Store {
     pub async fn get_quotas(
         &self,
         tenant_id: &TenantId,
-        default: fn(Resource) -> i64,
+        default: impl Fn(Resource) -> i64 + Copy + Send + Sync,
     ) -> Result<Vec<Quota>> {
         let sql = "SELECT resource, limit_value, in_use, reserved FROM quotas
             WHERE tenant_id = $1";

@@ -3,7 +3,8 @@
 //! A signal that comes between a claim and the commit that waits must end that wait. So a signal
 //! is unseen until a claim sees it, and a commit that finds an unseen one makes the task due.
 
-use coffer_core::id::TaskId;
+use coffer_core::event::Event;
+use coffer_core::id::{InstanceId, TaskId};
 use coffer_core::task::{Signal, Task};
 use coffer_core::time::Timestamp;
 
@@ -11,6 +12,7 @@ use crate::error::{Result, StoreError};
 use crate::row::{Reader, args};
 use crate::sql::{Tx, transact};
 use crate::store::Store;
+use crate::{event, task};
 
 /// Tells a task something, unless it has ended.
 pub(crate) async fn send(
@@ -60,6 +62,29 @@ impl Store {
                 return Err(StoreError::NotFound { what: "task" });
             }
             send(&mut tx, task_id, signal, now).await
+        })
+    }
+
+    /// Tells every task of an instance to stop and undo; one that stands still because its step is
+    /// not known gets another turn, in which it is given up. Gives their number.
+    pub async fn cancel_tasks(
+        &self,
+        instance_id: InstanceId,
+        event: &Event,
+        now: Timestamp,
+    ) -> Result<usize> {
+        transact!(self, tx => {
+            let tasks = task::unended(&mut tx, instance_id).await?;
+            for &id in &tasks {
+                send(&mut tx, id, Signal::Cancel, now).await?;
+                let sql = "UPDATE tasks SET state = 'ready', run_at = $2
+                    WHERE id = $1 AND state = 'stuck'";
+                tx.execute(sql, args![id, now]).await?;
+            }
+            if !tasks.is_empty() {
+                event::insert(&mut tx, event).await?;
+            }
+            Ok(tasks.len())
         })
     }
 

@@ -1,6 +1,7 @@
 //! Availability zones that requests may name.
 
 use coffer_core::flavor::Zone;
+use coffer_core::name::Name;
 
 use crate::error::{Result, StoreError};
 use crate::row::{Reader, args};
@@ -47,6 +48,25 @@ impl Store {
             .as_ref()
             .map(zone)
             .transpose()
+    }
+
+    /// Gives a zone another name, which its instances and servers then carry; `NotFound` when it is
+    /// not there, `AlreadyExists` when the name is taken.
+    pub async fn rename_zone(&self, name: &str, new_name: &Name) -> Result<()> {
+        transact!(self, tx => {
+            let sql = "UPDATE zones SET name = $2 WHERE name = $1";
+            let done = tx.execute(sql, args![name, new_name]).await;
+            if done.map_err(|error| error.or_exists("zone with this name"))? == 0 {
+                return Err(StoreError::NotFound { what: "zone" });
+            }
+            for sql in [
+                "UPDATE instances SET zone = $2 WHERE zone = $1",
+                "UPDATE servers SET zone = $2 WHERE zone = $1",
+            ] {
+                tx.execute(sql, args![name, new_name]).await?;
+            }
+            Ok(())
+        })
     }
 
     /// Deletes a zone; `InUse` while an instance has it; succeeds when absent.

@@ -45,6 +45,8 @@ pub enum Kind {
     Rejected,
     /// A delete of the instance arrives.
     Delete,
+    /// The instance's tasks are told to stop and undo.
+    Cancel,
     /// The server under the instance dies.
     ServerDies,
 }
@@ -63,6 +65,7 @@ impl Kind {
         Self::Conflict,
         Self::Rejected,
         Self::Delete,
+        Self::Cancel,
         Self::ServerDies,
     ];
 
@@ -126,6 +129,8 @@ pub enum PauseReason {
     Paused,
     /// A delete of this instance arrives now.
     Delete(InstanceId),
+    /// The tasks of this instance are cancelled now.
+    Cancel(InstanceId),
     /// The servers of this instance die now.
     ServerDies(InstanceId),
 }
@@ -267,7 +272,10 @@ impl Faults {
     /// Whether a fault of this kind strikes at this point.
     fn strikes(&self, kind: Kind, workflow: &str, step: &str, call: Option<&Call>) -> bool {
         let mut inner = self.lock();
-        let stands_still = matches!(kind, Kind::Pause | Kind::Delete | Kind::ServerDies);
+        let stands_still = matches!(
+            kind,
+            Kind::Pause | Kind::Delete | Kind::Cancel | Kind::ServerDies
+        );
         if stands_still && inner.is_paused {
             return false;
         }
@@ -327,6 +335,9 @@ impl Chaos for Faults {
         if let Some(id) = task.instance_id {
             if self.strikes_task(Kind::Delete, task) {
                 self.stand_still(PauseReason::Delete(id)).await;
+            }
+            if self.strikes_task(Kind::Cancel, task) {
+                self.stand_still(PauseReason::Cancel(id)).await;
             }
             if self.strikes_task(Kind::ServerDies, task) {
                 self.stand_still(PauseReason::ServerDies(id)).await;

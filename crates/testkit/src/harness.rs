@@ -8,9 +8,10 @@ use coffer_control::workflow::run_commands::{self, RunCommandsInput};
 use coffer_control::workflow::update_access::{self, UpdateAccessInput};
 use coffer_core::access::Access;
 use coffer_core::datastore::{Datastore, DatastoreVersion, EngineRoot};
+use coffer_core::event::{Event, Severity};
 use coffer_core::flavor::Flavor;
 use coffer_core::id::{
-    DatastoreId, DatastoreVersionId, EndpointId, InstanceId, ServerId, SetId, VolumeId,
+    DatastoreId, DatastoreVersionId, EndpointId, EventId, InstanceId, ServerId, SetId, VolumeId,
 };
 use coffer_core::instance::{Health, Instance, InstanceSpec, Lifecycle};
 use coffer_core::name::Name;
@@ -293,6 +294,24 @@ impl World {
             Err(coffer_store::StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Asks for a reset of the status: what works on the instance stops and undoes.
+    pub async fn ask_cancel(&self, id: InstanceId) -> Result<(), String> {
+        let now = self.services.clock.now();
+        let event = Event {
+            id: EventId::from_uuid(self.uuid()),
+            tenant_id: self.tenant_id.clone(),
+            instance_id: Some(id),
+            task_id: None,
+            code: "instance.reset-asked".to_owned(),
+            severity: Severity::Info,
+            message: "a reset of the status was asked for".to_owned(),
+            actor: Some(self.actor()),
+            at: now,
+        };
+        let done = self.services.store.cancel_tasks(id, &event, now).await;
+        done.map(drop).map_err(|e| e.to_string())
     }
 
     async fn begin(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use coffer_control::clock::{Clock, Entropy, new_uuid};
 use coffer_control::secrets::SecretBox;
-use coffer_control::services::Services;
+use coffer_control::services::{Services, Tuning};
 use coffer_control::taskmanager::periodic::reconcile::Reconciler;
 use coffer_control::taskmanager::{RunError, Worker};
 use coffer_core::actor::Actor;
@@ -98,6 +98,7 @@ impl World {
             entropy: entropy.clone(),
             secrets: SecretBox::new(key(&*entropy), entropy),
             chaos: Some(faults.clone()),
+            tuning: Tuning::default(),
         };
         let tenant_id = "a".repeat(32).parse().expect("32 letters are a project id");
         let world = Self {
@@ -292,6 +293,7 @@ impl World {
             None => Ok(()),
             Some(PauseReason::Paused) => self.other_worker_finishes().await,
             Some(PauseReason::Delete(id)) => self.ask_delete(id).await,
+            Some(PauseReason::Cancel(id)) => self.ask_cancel(id).await,
             Some(PauseReason::ServerDies(id)) => {
                 let graph = self.services.store.get_instance_graph(id).await;
                 for server in graph.map(|g| g.servers).unwrap_or_default() {

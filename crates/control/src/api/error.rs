@@ -43,16 +43,24 @@ impl IntoResponse for Error {
     }
 }
 
+/// What is said of a refusal. Trove's clients show no header, so that the id of a failure of ours
+/// stands in the words too.
+fn message(error: &Error, request_id: &str) -> String {
+    match error.kind {
+        Kind::Internal => format!("{} ({request_id}).", error.message),
+        _ => error.message.clone(),
+    }
+}
+
 /// Trove's body of a refusal.
 pub fn fault(error: &Error, request_id: &str) -> (StatusCode, FaultBody) {
     let (status, key) = status(error.kind);
     let is_rate = error.kind == Kind::RateLimited;
     let fault = Fault {
         code: status.as_u16(),
-        message: if is_rate {
-            "This request was rate-limited.".to_owned()
-        } else {
-            error.message.clone()
+        message: match error.kind {
+            Kind::RateLimited => "This request was rate-limited.".to_owned(),
+            _ => message(error, request_id),
         },
         details: is_rate.then(|| error.message.clone()),
         retry_after: error.retry_after.map(|seconds| seconds.to_string()),
@@ -72,7 +80,7 @@ pub fn identity_error(error: &Error, request_id: &str) -> (StatusCode, IdentityE
     let body = IdentityErrorBody {
         code: status.as_u16(),
         title: status.canonical_reason().unwrap_or("Error").to_owned(),
-        message: error.message.clone(),
+        message: message(error, request_id),
         request_id: request_id.to_owned(),
     };
     (status, IdentityError { error: body })

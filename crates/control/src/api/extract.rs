@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
-use serde_json::error::Category;
+use serde_json::Value;
 
-use crate::app::RequestContext;
+use super::strict::{Strict, in_words};
+use crate::app::{AppState, RequestContext};
 use crate::error::{Error, Kind, Result};
-use crate::limits;
 
 impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
     type Rejection = Error;
@@ -48,11 +48,11 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Segment
 #[derive(Debug, Clone)]
 pub(super) struct Json<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self> {
-        parse(&read(request).await?).map(Self)
+    async fn from_request(request: Request, app: &AppState) -> Result<Self> {
+        parse(&read(request, app.config.body_bytes_max).await?).map(Self)
     }
 }
 
@@ -60,11 +60,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 #[derive(Debug, Clone)]
 pub(super) struct MaybeJson<T>(pub(super) Option<T>);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for MaybeJson<T> {
+impl<T: DeserializeOwned> FromRequest<AppState> for MaybeJson<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self> {
-        let bytes = read(request).await?;
+    async fn from_request(request: Request, app: &AppState) -> Result<Self> {
+        let bytes = read(request, app.config.body_bytes_max).await?;
         if bytes.iter().all(u8::is_ascii_whitespace) || bytes.trim_ascii() == b"null" {
             return Ok(Self(None));
         }
@@ -73,16 +73,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for MaybeJson<T> {
 }
 
 /// The whole body, bounded, of a type that is read.
-async fn read(request: Request) -> Result<Bytes> {
+async fn read(request: Request, bytes_max: usize) -> Result<Bytes> {
     let (parts, body) = request.into_parts();
     check_type(&parts.headers)?;
-    check_length(&parts.headers)?;
-    to_bytes(Body::new(body), limits::BODY_BYTES_MAX)
-        .await
-        .map_err(|error| {
-            // The limit is the usual cause; a connection that breaks off reads no answer anyway.
-            too_large().with_context(error.to_string())
-        })
+    check_length(&parts.headers, bytes_max)?;
+    to_bytes(Body::new(body), bytes_max).await.map_err(|error| {
+        // The limit is the usual cause; a connection that breaks off reads no answer anyway.
+        too_large(bytes_max).with_context(error.to_string())
+    })
 }
 
 fn check_type(headers: &HeaderMap) -> Result<()> {
@@ -107,44 +105,47 @@ fn check_type(headers: &HeaderMap) -> Result<()> {
     Err(Error::new(Kind::BadMediaType, "media-type", message))
 }
 
-fn check_length(headers: &HeaderMap) -> Result<()> {
+fn check_length(headers: &HeaderMap, bytes_max: usize) -> Result<()> {
     let length = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse::<usize>().ok());
     match length {
-        Some(bytes) if bytes > limits::BODY_BYTES_MAX => Err(too_large()),
+        Some(bytes) if bytes > bytes_max => Err(too_large(bytes_max)),
         _ => Ok(()),
     }
 }
 
-fn too_large() -> Error {
-    let message = format!("the body is larger than {} bytes", limits::BODY_BYTES_MAX);
+fn too_large(bytes_max: usize) -> Error {
+    let message = format!("the body is larger than {bytes_max} bytes");
     Error::new(Kind::OverLimit, "body-too-large", message)
 }
 
 /// Reads JSON; what does not fit is named by its place, in Trove's form.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let body = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let place = place(error.path());
-        refused(error.inner(), &place)
-    })?;
-    reader.end().map_err(|error| refused(&error, ""))?;
-    Ok(body)
+    let body: Value = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
+    decoded(&body)
 }
 
-fn refused(error: &serde_json::Error, place: &str) -> Error {
-    match error.classify() {
-        Category::Data => Error::invalid(in_words(&error.to_string(), place)),
-        Category::Syntax | Category::Eof | Category::Io => Error::new(
-            Kind::BadRequest,
-            "malformed",
-            "The server could not comply with the request since it is either malformed or \
-             otherwise incorrect.",
-        )
-        .with_hint(format!("the body is no JSON: {error}")),
-    }
+/// The same of a body that was read before.
+pub(super) fn decoded<T: DeserializeOwned>(body: &Value) -> Result<T> {
+    serde_path_to_error::deserialize(Strict(body)).map_err(|error| {
+        let words = in_words(&error.inner().to_string(), error.path(), body);
+        match place(error.path()).as_str() {
+            "" => Error::invalid(words),
+            place => Error::invalid(format!("{place} {words}")),
+        }
+    })
+}
+
+fn malformed(error: &serde_json::Error) -> Error {
+    Error::new(
+        Kind::BadRequest,
+        "malformed",
+        "The server could not comply with the request since it is either malformed or otherwise \
+         incorrect.",
+    )
+    .with_hint(format!("the body is no JSON: {error}"))
 }
 
 /// `instance['volume']['size']`, as jsonschema writes places.
@@ -167,23 +168,6 @@ fn place(path: &serde_path_to_error::Path) -> String {
         .collect()
 }
 
-/// The parser's words without its line and column, which mean nothing to a client, and with
-/// jsonschema's for what is missing.
-fn in_words(message: &str, place: &str) -> String {
-    let message = message
-        .rsplit_once(" at line ")
-        .map_or(message, |(words, _)| words);
-    let message = match message.strip_prefix("missing field `") {
-        Some(rest) => format!("'{}' is a required property", rest.trim_end_matches('`')),
-        None => message.chars().take(300).collect(),
-    };
-    if place.is_empty() {
-        message
-    } else {
-        format!("{place} {message}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use coffer_wire::rest::v1::instance::{CreateInstanceRequest, UpdateInstanceRequest};
@@ -199,10 +183,28 @@ mod tests {
         );
         assert_eq!(
             why(r#"{"instance": {"name": 5}}"#).message,
-            "Validation error: instance['name'] invalid type: integer `5`, expected a string"
+            "Validation error: instance['name'] 5 is not of type 'string'"
         );
         let nic = why(r#"{"instance": {"nics": [{"net-id": "a"}, {"mac": "b"}]}}"#).message;
         assert!(nic.contains("instance['nics'][1]"), "{nic}");
+        assert_eq!(
+            why(r#"[{"name": "a"}]"#).message,
+            "Validation error: [{'name': 'a'}] is not of type 'object'"
+        );
+        assert_eq!(
+            why(r#"{"instance": {"access": {"is_public": "yes"}}}"#).message,
+            "Validation error: instance['access']['is_public'] 'yes' is not of type 'boolean'"
+        );
+        let secret = why(r#"{"instance": {"users": [{"name": "u", "password": ["hunter2"]}]}}"#);
+        assert_eq!(
+            secret.message,
+            "Validation error: instance['users'][0]['password'] '***' is not of type 'string'"
+        );
+        let secret = why(r#"{"instance": {"name": {"password": "hunter2"}}}"#);
+        assert!(!secret.message.contains("hunter2"), "{}", secret.message);
+        for wrong in [r#"{"instance": []}"#, r#"{"instance": {"volume": [1]}}"#] {
+            assert!(why(wrong).message.contains("is not of type"), "{wrong}");
+        }
         for malformed in ["", "{", "{\"instance\": }", "[1,]", "{} x", "\u{0}"] {
             let error = why(malformed);
             assert_eq!(error.kind, Kind::BadRequest, "{malformed}");
@@ -214,7 +216,9 @@ mod tests {
         let body = br#"{"instance": {"flavor": "1"}}"#;
         let error = parse::<UpdateInstanceRequest>(body).unwrap_err();
         assert!(
-            error.message.contains("unknown field `flavor`"),
+            error
+                .message
+                .contains("Additional properties are not allowed ('flavor' was"),
             "{}",
             error.message
         );

@@ -1,18 +1,20 @@
 //! What every request passes: its id, its token, its project, its rate, its rule, the audit trail.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use coffer_core::actor::Actor;
 use coffer_core::event::AuditEntry;
 use coffer_core::id::AuditId;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::error::{Refused, written};
-use super::rules;
+use super::{negotiate, rules};
 use crate::app::policy::{Rule, authorise};
 use crate::app::{AppState, AuditNote, RequestContext};
 use crate::auth::Session;
@@ -43,7 +45,10 @@ pub(super) async fn finish(
     let is_identity = is_identity(request.uri().path());
     let host = host(request.headers());
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
-    let mut response = next.run(request).await;
+    let mut response = match negotiate::check(request.headers(), request.uri()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
     if let Some(Refused(error)) = response.extensions_mut().remove::<Refused>() {
         let auth_url = format!("{}/identity/v3", base_url(&app, &host));
         response = written(&error, &id, is_identity, &auth_url);
@@ -185,11 +190,9 @@ fn admit(
 ) -> Result<()> {
     let tenant_id = context.tenant_id()?;
     if tenant_id.as_str() != project {
-        let message = format!(
-            "User with tenant ID {tenant_id} cannot access this resource: the path names another \
-             project."
-        );
-        return Err(Error::new(Kind::Forbidden, "other-project", message));
+        let message = format!("User with tenant id {tenant_id} cannot access this resource.");
+        let error = Error::new(Kind::Forbidden, "other-project", message);
+        return Err(error.with_hint("the path names another project than the token"));
     }
     if let Some(wait) = app.rates.take(tenant_id, method, app.clock.monotonic()) {
         return Err(rate_limited(app, method, wait));
@@ -252,30 +255,63 @@ async fn audited(
     }
 }
 
-/// Appends a change of the identity to the audit trail; an unscoped asker has no project to note
-/// it under.
+/// Stands in the audit trail for a project or user that nobody knows.
+const NOBODY: &str = "-";
+
+/// Appends what somebody did with the identity to the audit trail, where no project need be known.
 pub(super) async fn audit_identity(
     app: &AppState,
-    asker: &Session,
-    request_id: &RequestId,
-    address: Option<ClientAddress>,
-    target: String,
+    from: &Origin,
+    asker: Option<&Session>,
+    entry: (&'static str, String, StatusCode),
 ) -> Result<()> {
-    let address = address
-        .map(|ClientAddress(ip)| ip.to_string())
-        .unwrap_or_default();
-    let Some(actor) = asker.actor(&request_id.0, &address) else {
-        return Ok(());
+    let (action, target, outcome) = entry;
+    let tenant = asker.and_then(|session| session.tenant.as_ref());
+    let nobody = || NOBODY.parse().map_err(Error::from);
+    let actor = Actor {
+        tenant_id: tenant.map_or_else(nobody, |tenant| Ok(tenant.id.clone()))?,
+        user_id: match asker {
+            Some(session) => session.user_id.clone(),
+            None => NOBODY.parse()?,
+        },
+        roles: asker.map_or_else(Vec::new, |session| session.roles.clone()),
+        request_id: from.request_id.to_string(),
+        client_address: from.address.clone(),
     };
     let entry = AuditEntry {
         id: AuditId::from_uuid(app.new_uuid()),
         actor,
-        action: "identity:revoke_token".to_owned(),
+        action: action.to_owned(),
         target,
-        outcome: 204,
+        outcome: outcome.as_u16(),
         at: app.clock.now(),
     };
     Ok(app.store.insert_audit(&entry).await?)
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    /// Its id.
+    pub(super) request_id: Arc<str>,
+    /// The client's address; empty when it is not known.
+    pub(super) address: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _state: &S,
+    ) -> std::result::Result<Self, Infallible> {
+        let address = parts.extensions.get::<ClientAddress>();
+        let id = parts.extensions.get::<RequestId>();
+        Ok(Self {
+            request_id: id.map_or_else(|| "".into(), |id| Arc::clone(&id.0)),
+            address: address.map_or_else(String::new, |address| address.0.to_string()),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -117,6 +117,21 @@ impl Page {
         self.marker.as_ref().map(parse).transpose()
     }
 
+    /// The marker as the number of rows before the page.
+    pub(super) fn offset(&self) -> Result<u64> {
+        let Some(text) = &self.marker else {
+            return Ok(0);
+        };
+        // What SQL takes, with room for a page.
+        match text.parse::<u64>() {
+            Ok(offset) if offset <= u64::from(u32::MAX) => Ok(offset),
+            _ => Err(Error::invalid(format!(
+                "marker '{}' is no number of rows",
+                coffer_core::name::shown(text)
+            ))),
+        }
+    }
+
     fn read(uri: &http::Uri) -> Result<Self> {
         let mut page = Self {
             limit: limits::PAGE,

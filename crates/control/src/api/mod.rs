@@ -8,12 +8,14 @@ mod extract;
 mod guard;
 mod links;
 mod missing;
+mod negotiate;
 mod openapi;
 pub mod rate;
 mod resources;
 mod respond;
 mod router;
 pub mod rules;
+mod strict;
 mod views;
 
 pub use error::{fault, identity_error};

@@ -5,7 +5,7 @@ use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::guard::{finish, guard};
-use super::{missing, openapi, resources};
+use super::{missing, negotiate, openapi, resources};
 use crate::app::AppState;
 use crate::error::{Error, Kind};
 
@@ -38,20 +38,24 @@ pub(super) fn documented() -> OpenApiRouter<AppState> {
 /// The whole API over this state.
 pub fn router(app: AppState) -> Router {
     let (router, _) = documented().split_for_parts();
-    router
+    let routes = router
         .merge(resources::public::undocumented())
         .merge(resources::identity::below_identity())
         .merge(resources::users::aliases())
+        .merge(resources::grants::aliases())
+        .merge(resources::root::aliases())
         .merge(missing::router())
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_route)
+        .fallback(async || no_route())
+        .method_not_allowed_fallback(async || no_route())
         .layer(from_fn_with_state(app.clone(), guard))
         .layer(from_fn_with_state(app.clone(), finish))
-        .with_state(app)
+        .with_state(app);
+    let all = routes.clone();
+    routes.fallback(move |request| negotiate::unversioned(all.clone(), request))
 }
 
 /// Unknown routes and unknown verbs alike, as in Trove.
-async fn no_route() -> Error {
+pub(super) fn no_route() -> Error {
     Error::new(
         Kind::NotFound,
         "no-route",

@@ -147,6 +147,21 @@ const SERVED: &[Route] = &[
         "/instances/{instance_id}/root",
         Rule::project("instance:extension:root:delete"),
     ),
+    route(
+        "PUT",
+        "/instances/{instance_id}/users/{user}/update",
+        Rule::project("instance:extension:user:update"),
+    ),
+    route(
+        "PUT",
+        "/instances/{instance_id}/users/{user}/databases/{name}",
+        Rule::project("instance:extension:user_access:update"),
+    ),
+    route(
+        "DELETE",
+        "/instances/{instance_id}/root/delete",
+        Rule::project("instance:extension:root:delete"),
+    ),
     route("GET", "/datastores", Rule::project("datastore:index")),
     route(
         "GET",
@@ -196,6 +211,16 @@ const SERVED: &[Route] = &[
         "GET",
         "/mgmt/instances/{instance_id}",
         Rule::management("mgmt:instance:show"),
+    ),
+    route(
+        "POST",
+        "/mgmt/instances/{instance_id}/action",
+        Rule::management("mgmt:instance:action"),
+    ),
+    route(
+        "GET",
+        "/mgmt/instances/{instance_id}/root",
+        Rule::management("mgmt:instance:root"),
     ),
     // Its owner may read a project's quotas: the handler decides.
     route(
@@ -329,6 +354,11 @@ const SERVED: &[Route] = &[
         "GET",
         "/admin/zones/{name}",
         Rule::admin("coffer:zone:show"),
+    ),
+    route(
+        "PATCH",
+        "/admin/zones/{name}",
+        Rule::admin("coffer:zone:update"),
     ),
     route(
         "DELETE",
@@ -497,18 +527,6 @@ const MISSING: &[Route] = &[
         "/modules/{module_id}/instances",
         Rule::project("module"),
         MODULES,
-    ),
-    missing(
-        "POST",
-        "/mgmt/instances/{instance_id}/action",
-        Rule::management("mgmt:instance:action"),
-        "stop, reboot, migrate and rebuild are not there yet; restart is an action of /instances",
-    ),
-    missing(
-        "GET",
-        "/mgmt/instances/{instance_id}/root",
-        Rule::management("mgmt:instance:root"),
-        "the history of root is in the instance's events",
     ),
     missing(
         "GET",

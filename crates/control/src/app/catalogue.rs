@@ -154,6 +154,14 @@ pub async fn create_zone(app: &AppState, name: Name) -> Result<Zone> {
     Ok(zone)
 }
 
+/// Gives a zone another name.
+pub async fn rename_zone(app: &AppState, text: &str, new_name: Name) -> Result<Zone> {
+    let mut zone = get_zone(app, text).await?;
+    app.store.rename_zone(zone.name.as_str(), &new_name).await?;
+    zone.name = new_name;
+    Ok(zone)
+}
+
 /// Deletes a zone that no instance names.
 pub async fn delete_zone(app: &AppState, text: &str) -> Result<()> {
     let zone = get_zone(app, text).await?;

@@ -63,20 +63,30 @@ pub fn operations(engine: &'static dyn Engine, content: &Content) -> Result<Vec<
             .iter()
             .map(|one| one.name.as_str())
             .collect();
-        let granted = content.users.iter().flat_map(|user| &user.databases);
-        if let Some(unknown) = granted
-            .into_iter()
-            .find(|name| !known.contains(name.as_str()))
-        {
-            return Err(Error::invalid(format!(
-                "instance['users'] names the database '{}', which is not in \
-                 instance['databases']",
-                coffer_core::name::shown(unknown)
-            )));
+        for user in &content.users {
+            let unknown = user
+                .databases
+                .iter()
+                .find(|one| !known.contains(one.as_str()));
+            if let Some(database) = unknown {
+                return Err(not_in_the_list(&user.name, database));
+            }
         }
         commands.push(create_users(engine, &content.users)?);
     }
     Ok(commands)
+}
+
+fn not_in_the_list(user: &str, database: &str) -> Error {
+    let (user, database) = (
+        coffer_core::name::shown(user),
+        coffer_core::name::shown(database),
+    );
+    let message = format!(
+        "The request indicates that user {user} should have access to database {database}, but \
+         database {database} is not included in the initial databases list."
+    );
+    Error::new(Kind::BadRequest, "database-missing", message)
 }
 
 /// The command that makes databases.
@@ -183,11 +193,17 @@ fn unique(kind: &str, names: impl Iterator<Item = String>) -> Result<()> {
     for name in names {
         if seen.contains(&name) {
             let shown = coffer_core::name::shown(&name);
-            return Err(Error::new(
-                Kind::BadRequest,
-                "duplicate",
-                format!("the {kind} '{shown}' is named twice"),
-            ));
+            let what = if kind == "user" {
+                "name and host"
+            } else {
+                "name"
+            };
+            let message = format!(
+                "Two or more {kind}s share the same {what} in the initial {kind}s list. Please \
+                 correct the names or remove the duplicate entries."
+            );
+            return Err(Error::new(Kind::BadRequest, "duplicate", message)
+                .with_hint(format!("'{shown}' is named twice")));
         }
         seen.insert(name);
     }

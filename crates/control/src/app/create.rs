@@ -78,7 +78,7 @@ pub async fn create(
     let new = plan(app, context, instance_id, &wanted, &found, secret)?;
     match app
         .store
-        .create_instance(&new, Resource::default_limit)
+        .create_instance(&new, |resource| app.config.quotas.of(resource))
         .await
     {
         Ok(instance) => Ok(shown(instance, found)),
@@ -119,7 +119,7 @@ async fn find_flavor(app: &AppState, text: &str) -> Result<Flavor> {
         Error::new(
             Kind::BadRequest,
             "unknown-flavor",
-            format!("Flavor {shown} cannot be found."),
+            format!("Resource {shown} cannot be found."),
         )
         .with_hint("list the flavors and name one by its id")
     };
@@ -133,7 +133,7 @@ async fn find_network(app: &AppState, tenant_id: &TenantId, text: Option<&str>) 
     };
     let unknown = || {
         let shown = coffer_core::name::shown(text);
-        let message = format!("network {shown} cannot be found in this project");
+        let message = format!("Network Resource {shown} cannot be found.");
         Error::new(Kind::BadRequest, "unknown-network", message)
             .with_hint("list the networks and name one by its id, or leave nics out")
     };
@@ -153,8 +153,9 @@ fn volume_size(app: &AppState, wanted: &Wanted) -> Result<VolumeSize> {
         (Some(size), _) => size,
         (None, Some(size)) => size?,
         (None, None) => {
-            let message = "Volume size was not specified: instance['volume']['size'] is missing.";
-            return Err(Error::new(Kind::BadRequest, "volume-missing", message));
+            let message = "Volume size was not specified.";
+            let error = Error::new(Kind::BadRequest, "volume-missing", message);
+            return Err(error.with_hint("give instance['volume']['size'], in GiB"));
         }
     };
     let max = app.config.volume_gib_max;

@@ -10,12 +10,15 @@ use crate::error::{Error, Kind, Result};
 /// A datastore with its versions.
 pub type WithVersions = (Datastore, Vec<DatastoreVersion>);
 
-/// Every datastore; versions that are not active are shown to admins only.
+/// Every datastore. Versions that are not active, and datastores without another, are shown to
+/// admins only.
 pub async fn list(app: &AppState, context: &RequestContext) -> Result<Vec<WithVersions>> {
     let mut all = Vec::new();
     for datastore in app.store.list_datastores().await? {
         let versions = versions(app, context, &datastore).await?;
-        all.push((datastore, versions));
+        if !versions.is_empty() || context.is_admin() {
+            all.push((datastore, versions));
+        }
     }
     Ok(all)
 }

@@ -4,8 +4,9 @@ use coffer_core::access::Access;
 use coffer_core::id::InstanceId;
 use coffer_core::instance::Lifecycle;
 use coffer_core::name::Name;
-use coffer_core::task::Signal;
-use coffer_store::instance::{BeginTask, InstanceFilter, InstanceView, SpecChange};
+use coffer_store::instance::{
+    BeginTask, InstanceFilter, InstanceView, ManagedFilter, ManagedView, SpecChange,
+};
 
 use super::{AppState, RequestContext};
 use crate::error::{Error, Kind, Result};
@@ -152,15 +153,34 @@ fn not_available(error: coffer_store::StoreError, view: &InstanceView) -> Error 
     match error {
         coffer_store::StoreError::NotAllowed { lifecycle } => {
             let message = format!(
-                "Instance {} is not currently available for an action to be performed (it is \
-                 {lifecycle}).",
-                view.instance.id
+                "Instance {} is not currently available for an action to be performed ({}).",
+                view.instance.id,
+                status_was(lifecycle)
             );
             Error::new(Kind::Unprocessable, "not-available", message)
                 .with_hint("wait until that ends, or ask explain what it waits for")
         }
         other => other.into(),
     }
+}
+
+/// Why nothing may begin, in Trove's words: the task under way, or the state without one.
+fn status_was(lifecycle: Lifecycle) -> String {
+    let word = match lifecycle {
+        Lifecycle::Building => "BUILDING",
+        Lifecycle::Restarting => "REBOOTING",
+        Lifecycle::Resizing => "RESIZING",
+        Lifecycle::Updating => "UPDATING",
+        Lifecycle::Upgrading => "UPGRADING",
+        Lifecycle::Promoting => "PROMOTING",
+        Lifecycle::Ejecting => "EJECTING",
+        Lifecycle::Detaching => "DETACHING",
+        Lifecycle::Deleting | Lifecycle::Deleted => "DELETING",
+        Lifecycle::Active => return "instance status was ACTIVE".to_owned(),
+        Lifecycle::Stopped => return "instance status was SHUTDOWN".to_owned(),
+        Lifecycle::Failed => return "instance status was ERROR".to_owned(),
+    };
+    format!("task status was {word}")
 }
 
 /// Deletes the instance, in whatever state it is; asking again changes nothing.
@@ -185,14 +205,43 @@ pub async fn delete(app: &AppState, context: &RequestContext, view: &InstanceVie
     }
 }
 
-/// Makes what works on the instance look again at once. Nothing runs outside a task, so that there
-/// is no status to overwrite: a task ends by what it waits for, by its deadline, or by a delete.
-pub async fn reset_status(app: &AppState, view: &InstanceView) -> Result<()> {
-    let Some(task) = app.store.find_active_task(view.instance.id).await? else {
-        return Ok(());
-    };
+/// Cancels whatever works on the instance: the task undoes what it did, and the instance says so in
+/// its fault. What guests report is not overwritten: it is what they see.
+pub async fn reset_status(
+    app: &AppState,
+    context: &RequestContext,
+    view: &InstanceView,
+) -> Result<()> {
+    let instance = &view.instance;
+    let mut event = context.event(
+        app,
+        &context.new_task(app, &instance.tenant_id, instance.id)?,
+        "instance.reset-asked",
+        "a reset of the status was asked for: what is under way is cancelled",
+    );
+    event.task_id = None;
     app.store
-        .insert_signal(task.id, Signal::Wake, app.clock.now())
+        .cancel_tasks(instance.id, &event, app.clock.now())
         .await?;
     Ok(())
+}
+
+/// A page of the instances of all projects, deleted ones too.
+pub async fn list_managed(
+    app: &AppState,
+    filter: &ManagedFilter,
+    offset: u64,
+    limit: u32,
+) -> Result<Vec<ManagedView>> {
+    Ok(app.store.list_managed(filter, offset, limit).await?)
+}
+
+/// An instance with its server and volume, for the operator.
+pub async fn get_managed(app: &AppState, id: &str, with_deleted: bool) -> Result<ManagedView> {
+    let missing = || Error::not_found("instance", id);
+    let parsed: InstanceId = id.parse().map_err(|_| missing())?;
+    let found = app.store.get_managed(parsed).await?;
+    found
+        .filter(|one| with_deleted || one.deleted_at.is_none())
+        .ok_or_else(missing)
 }

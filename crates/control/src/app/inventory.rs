@@ -78,10 +78,11 @@ fn ready(view: &InstanceView, ability: Ability) -> Result<&'static dyn Engine> {
     if is_ready {
         return Ok(engine);
     }
-    let message = format!(
-        "Instance {} is not ready: it is {}, and its engine is {}.",
-        instance.id, instance.lifecycle, instance.health
-    );
+    let status = match instance.lifecycle {
+        Lifecycle::Active => instance.health.as_str(),
+        other => other.as_str(),
+    };
+    let message = format!("Instance {} is not ready, status: {status}.", instance.id);
     Err(Error::new(Kind::Unprocessable, "not-ready", message)
         .with_hint("wait until the operating status is HEALTHY, or ask explain why it is not"))
 }
@@ -147,7 +148,12 @@ pub async fn get_user(app: &AppState, view: &InstanceView, user: &UserName) -> R
         .store
         .find_db_user(view.instance.id, &user.name, user.shown_host())
         .await?;
-    found.ok_or_else(|| Error::not_found("user", &format!("{}@{}", user.name, user.shown_host())))
+    found.ok_or_else(|| {
+        Error::not_found(
+            "database user",
+            &format!("{}@{}", user.name, user.shown_host()),
+        )
+    })
 }
 
 /// Makes databases.
@@ -235,10 +241,8 @@ pub async fn create_users(
 }
 
 fn exists(kind: &str, name: &str) -> Error {
-    let message = format!(
-        "the {kind} '{}' exists already",
-        coffer_core::name::shown(name)
-    );
+    let name = coffer_core::name::shown(name);
+    let message = format!("A {kind} with the name \"{name}\" already exists.");
     Error::new(Kind::BadRequest, "exists", message)
 }
 

@@ -24,6 +24,7 @@ use coffer_core::access::Cidr;
 use coffer_core::actor::Actor;
 use coffer_core::event::{Event, Severity};
 use coffer_core::id::{EventId, InstanceId, TaskId, TenantId};
+use coffer_core::quota::DefaultLimits;
 use coffer_store::Store;
 use uuid::Uuid;
 
@@ -61,6 +62,10 @@ pub struct ApiConfig {
     pub token_lifetime_seconds: u32,
     /// Requests per minute, project and verb; 0 means no limit.
     pub rate_per_minute: u32,
+    /// Largest body of a request; unit: bytes.
+    pub body_bytes_max: usize,
+    /// Quotas of projects that were given none of their own.
+    pub quotas: DefaultLimits,
 }
 
 impl Default for ApiConfig {
@@ -76,6 +81,8 @@ impl Default for ApiConfig {
             default_subnet: "10.80.0.0/24".parse().expect("it is a CIDR"),
             token_lifetime_seconds: 3_600,
             rate_per_minute: 6_000,
+            body_bytes_max: 256 * 1024,
+            quotas: DefaultLimits::default(),
         }
     }
 }

@@ -94,7 +94,7 @@ pub async fn delete(app: &AppState, asker: &Session, text: &str) -> Result<()> {
 pub async fn quotas(app: &AppState, tenant_id: &TenantId) -> Result<Vec<Quota>> {
     Ok(app
         .store
-        .get_quotas(tenant_id, Resource::default_limit)
+        .get_quotas(tenant_id, |resource| app.config.quotas.of(resource))
         .await?)
 }
 
@@ -106,14 +106,18 @@ pub async fn set_quotas(
 ) -> Result<()> {
     let mut parsed = Vec::new();
     for (name, limit) in limits {
-        let resource: Resource = name
-            .parse()
-            .map_err(|_| Error::not_found("quota resource", name))?;
+        let shown = coffer_core::name::shown(name);
         if *limit < -1 {
-            let message = format!("quotas['{name}'] {limit} is less than -1, which is unlimited");
+            let message = format!(
+                "Quota limit '{limit}' for '{shown}' is too small - must be at least '-1'."
+            );
             return Err(Error::new(Kind::BadRequest, "invalid", message));
         }
-        parsed.push((resource, *limit));
+        let unknown = |_| {
+            let message = format!("Unknown quota resources {shown}.");
+            Error::new(Kind::NotFound, "unknown-resource", message)
+        };
+        parsed.push((name.parse::<Resource>().map_err(unknown)?, *limit));
     }
     for (resource, limit) in parsed {
         app.store.set_quota(tenant_id, resource, limit).await?;

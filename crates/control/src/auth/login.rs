@@ -153,6 +153,16 @@ async fn by_password(
     }
 }
 
+/// Whom a proof names, whether it proves anything or not; for the audit trail.
+pub async fn named_by(app: &AppState, proof: &Proof) -> Result<Option<UserId>> {
+    Ok(match proof {
+        Proof::Password { user, .. } => find_user(app, user).await?.map(|user| user.id),
+        Proof::Token(token) => session(app, token.expose())
+            .await?
+            .map(|session| session.user_id.clone()),
+    })
+}
+
 async fn find_user(app: &AppState, named: &Named) -> Result<Option<User>> {
     Ok(match named {
         Named::Name(name) => app.store.find_user_by_name(name).await?,

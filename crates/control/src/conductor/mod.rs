@@ -106,7 +106,9 @@ impl Conductor {
         let now = self.services.clock.monotonic();
         let lost = watched
             .as_ref()
-            .filter(|(_, _, since)| self.is_alone || now.saturating_sub(*since) >= limits::LEASE)
+            .filter(|(_, _, since)| {
+                self.is_alone || now.saturating_sub(*since) >= self.services.tuning.lease
+            })
             .map(|(owner, counter, _)| (owner.as_str(), *counter));
         match self.services.store.try_hold(ROLE, &self.name, lost).await {
             Ok(Hold::Held) => true,

@@ -1,5 +1,6 @@
 //! Turns what a step answered into the one commit that says so.
 
+use coffer_core::instance::{Fault, Lifecycle};
 use coffer_core::task::{Task, TaskState, TaskStepRecord, Wait};
 use coffer_core::time::Timestamp;
 use coffer_store::Write;
@@ -59,6 +60,32 @@ impl Commit<'_> {
     pub(super) fn give_up(&self, failure: &Failure, source: String) -> StepCommit {
         let message = format!("{} ({})", failure.message, failure.details);
         self.build(self.fail(failure), Vec::new(), "failed", message, source)
+    }
+
+    /// The commit that ends a task which cannot be undone: its instance fails with it.
+    pub(super) fn abandon(&self, failure: &Failure) -> StepCommit {
+        let fault = Fault {
+            message: format!("{}; delete the instance", failure.message),
+            details: failure.details.clone(),
+            at: self.now,
+        };
+        let failed = self
+            .task
+            .instance_id
+            .map(|instance_id| Write::SetLifecycle {
+                instance_id,
+                lifecycle: Lifecycle::Failed,
+                fault: Some(fault),
+            });
+        let writes = failed.into_iter().collect();
+        let message = failure.message.clone();
+        self.build(
+            self.fail(failure),
+            writes,
+            "abandoned",
+            message,
+            String::new(),
+        )
     }
 
     /// The commit that tries the same step again later.

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use coffer_core::id::TaskId;
 use coffer_core::task::{Signal, Task, TaskState};
-use coffer_store::StoreError;
 use coffer_store::lock::{Acquire, LockOutcome};
 use coffer_store::task::StepCommit;
+use coffer_store::{StoreError, Write};
 use tokio::sync::Semaphore;
 
 use super::commit::Commit;
@@ -81,7 +81,7 @@ impl Worker {
     /// `inherited` are tasks taken over before.
     pub async fn run(self: Arc<Self>, supervisor: Supervisor, mut inherited: Vec<Task>) {
         let token = supervisor.token();
-        let slots = Arc::new(Semaphore::new(limits::TASKS_AT_ONCE));
+        let slots = Arc::new(Semaphore::new(self.services.tuning.tasks_at_once));
         let mut wakeups = self.services.store.subscribe();
         while !token.is_cancelled() {
             let free = u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
@@ -177,7 +177,7 @@ impl Worker {
         if self.services.breaks(Guard::LeaseUnmoved) {
             Duration::ZERO
         } else {
-            limits::LEASE
+            self.services.tuning.lease
         }
     }
 
@@ -286,14 +286,22 @@ impl Worker {
     ) -> Result<(StepCommit, bool), RunError> {
         let started = self.services.clock.monotonic();
         let workflow = workflow::workflow(&task.workflow);
-        if let Some(end) = self.preempted(task, workflow).await? {
-            return Ok((end, false));
+        let signals = self.signals(task, workflow).await?;
+        if signals.contains(&Signal::Delete) && !self.services.breaks(Guard::DeleteFirst) {
+            let why = "the object is being deleted; the delete cleans up";
+            return Ok((self.commit(task, started).cancelled(why), false));
         }
         let Some(workflow) = workflow else {
             return Ok((self.commit(task, started).stuck("no such workflow"), false));
         };
         if let Some(wait) = self.lock(task, workflow).await? {
             return Ok((wait, false));
+        }
+        // Only with the locks: undoing touches what they protect.
+        if signals.contains(&Signal::Cancel)
+            && let Some(undone) = self.cancelled(&self.commit(task, started), workflow)
+        {
+            return Ok(undone);
         }
         let context = Context {
             services: &self.services,
@@ -305,23 +313,16 @@ impl Worker {
         self.conclude(task, workflow, answer, started)
     }
 
-    /// Whether a signal ends the task before its step, whether or not that is known here.
-    async fn preempted(
+    /// What the task was told, whether or not its workflow is known here.
+    async fn signals(
         &self,
         task: &Task,
         workflow: Option<&dyn AnyWorkflow>,
-    ) -> Result<Option<StepCommit>, RunError> {
-        if workflow.is_some_and(AnyWorkflow::preempts) || self.services.breaks(Guard::DeleteFirst) {
-            return Ok(None);
+    ) -> Result<Vec<Signal>, RunError> {
+        if workflow.is_some_and(AnyWorkflow::preempts) {
+            return Ok(Vec::new());
         }
-        let signals = self.services.store.list_signals(task.id).await?;
-        if !signals.contains(&Signal::Delete) {
-            return Ok(None);
-        }
-        let commit = self.commit(task, self.services.clock.monotonic());
-        Ok(Some(commit.cancelled(
-            "the object is being deleted; the delete cleans up",
-        )))
+        Ok(self.services.store.list_signals(task.id).await?)
     }
 
     /// Takes the task's locks before its first step.
@@ -406,6 +407,26 @@ impl Worker {
             Ok(None) => (commit.give_up(failure, source), false),
             Err(_) => (commit.stuck("its step cannot be read"), false),
         }
+    }
+
+    /// What becomes of a task that was told to stop; `None` when it is undoing already.
+    fn cancelled(
+        &self,
+        commit: &Commit<'_>,
+        workflow: &dyn AnyWorkflow,
+    ) -> Option<(StepCommit, bool)> {
+        let failure = Failure {
+            message: "it was cancelled on request".to_owned(),
+            details: "the status was reset".to_owned(),
+        };
+        let (mut undone, goes_on) = match workflow.task_undo(commit.task) {
+            Ok(None) if commit.policy.retries.is_none() => return None,
+            Ok(_) => self.give_up(commit, workflow, &failure, String::new()),
+            // Nobody knows how to undo it: the instance is left to its delete.
+            Err(_) => (commit.abandon(&failure), false),
+        };
+        undone.writes.push(Write::ClearSignal(Signal::Cancel));
+        Some((undone, goes_on))
     }
 
     fn conclude(

@@ -96,7 +96,7 @@ impl Context<'_> {
         let now = self.services.clock.monotonic();
         let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
         let needed = limits::CALL_MAX + limits::LEASE_MARGIN;
-        let outlives = (renewed + limits::LEASE).saturating_sub(now) > needed;
+        let outlives = (renewed + self.services.tuning.lease).saturating_sub(now) > needed;
         if outlives || self.services.breaks(Guard::LeaseBeforeCall) {
             return Ok(());
         }

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use coffer_control::app::ApiConfig;
+use coffer_control::clock::Clock;
+use coffer_control::supervise::Supervisor;
+use coffer_control::taskmanager::periodic::tokens::TokenCleaner;
+use coffer_core::actor::Actor;
 use coffer_core::tenant::RoleAssignment;
 use http::{Method, Request};
 use serde_json::{Value, json};
@@ -241,6 +245,100 @@ async fn failed_logins_are_slowed_and_time_heals() {
     log_in(&world, password("alice", PASSWORD, demo()))
         .await
         .expect(201);
+}
+
+#[tokio::test]
+async fn logins_are_in_the_audit_trail_without_what_was_typed() {
+    let world = World::new().await;
+    let by_token = |token: &str| json!({ "auth": { "identity": { "methods": ["token"], "token": { "id": token } } } });
+    let good = log_in(&world, password("alice", PASSWORD, demo())).await;
+    good.expect(201);
+    let unscoped = json!("unscoped");
+    log_in(&world, password("bob", PASSWORD, unscoped))
+        .await
+        .expect(201);
+    for body in [
+        password("alice", "wrong-secret", demo()),
+        password("my-secret-in-the-wrong-field", "x", demo()),
+        by_token("no-token-at-all"),
+    ] {
+        log_in(&world, body).await.expect(401);
+    }
+    let token = good.header("x-subject-token");
+    keystone(
+        &world,
+        "DELETE",
+        "/v3/auth/tokens",
+        (Some(token), Some(token)),
+        Value::Null,
+    )
+    .await
+    .expect(204);
+    let all = world.store.list_audit(None, None, 100).await.unwrap();
+    let lines: Vec<_> = all
+        .iter()
+        .map(|one| {
+            let Actor {
+                tenant_id, user_id, ..
+            } = &one.actor;
+            format!(
+                "{tenant_id} {user_id} {} {} {}",
+                one.action, one.target, one.outcome
+            )
+        })
+        .collect();
+    let project = tenant_id("demo");
+    assert_eq!(
+        lines,
+        [
+            format!("{project} alice identity:authenticate users/alice 201"),
+            "- bob identity:authenticate users/bob 201".to_owned(),
+            "- - identity:authenticate users/alice 401".to_owned(),
+            "- - identity:authenticate an unknown user 401".to_owned(),
+            "- - identity:authenticate an unknown user 401".to_owned(),
+            format!("{project} alice identity:revoke_token users/alice 204"),
+        ]
+    );
+    assert!(
+        all.iter()
+            .all(|one| one.actor.request_id.starts_with("req-"))
+    );
+    let text = format!("{all:?}");
+    for secret in ["secret", "no-token", PASSWORD, token] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    // What the throttle turns away is not noted again.
+    for _ in 0..5 {
+        log_in(&world, password("rita", "wrong", demo())).await;
+    }
+    let count = world.store.list_audit(None, None, 100).await.unwrap().len();
+    assert_eq!(count, all.len() + 4);
+}
+
+#[tokio::test]
+async fn ended_tokens_are_removed_periodically() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let hash = coffer_control::auth::token::token_hash(&alice.token);
+    let supervisor = Supervisor::new();
+    let cleaner = TokenCleaner::new(world.store.clone(), world.clock.clone());
+    supervisor.start("token cleaner", cleaner.run(supervisor.clone()));
+    let is_there = async || world.store.find_token(&hash).await.unwrap().is_some();
+    assert!(is_there().await);
+    // It ends after an hour; the clock moves past that and past the next run.
+    let removed = async {
+        while is_there().await {
+            world.clock.advance(Duration::from_secs(601));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), removed)
+        .await
+        .unwrap();
+    assert!(world.clock.monotonic() > Duration::from_secs(3_600));
+    let live = world.alice().await;
+    world.get(&live, "/flavors").await.expect(200);
+    assert!(supervisor.stop(Duration::from_secs(5)).await);
 }
 
 #[tokio::test]

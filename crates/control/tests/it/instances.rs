@@ -84,9 +84,13 @@ async fn views_are_what_clients_parse() {
         .expect(200);
     assert_expected("instances-managed", &managed);
     let one = world.get(&root, &format!("/mgmt{path}")).await.expect(200);
+    assert_expected("instance-managed", &one);
+    let by_admin = world.get(&root, &path).await.expect(200);
+    assert_expected("instance-shown-to-admin", &by_admin);
+    let history = world.get(&root, &format!("/mgmt{path}/root")).await;
     assert_eq!(
-        one["instance"]["task_description"],
-        "No tasks for the instance."
+        history.expect(200)["root_history"],
+        json!({ "id": id, "enabled": "Never", "user": "Nobody" })
     );
 }
 
@@ -389,7 +393,7 @@ impl crate::world::Answer {
 #[tokio::test]
 async fn actions_take_one_known_key() {
     let world = World::new().await;
-    let (alice, root) = (world.alice().await, world.root().await);
+    let alice = world.alice().await;
     let id = world.active(&alice, "db1").await;
     let path = format!("/instances/{id}/action");
     for (body, status) in [
@@ -421,20 +425,94 @@ async fn actions_take_one_known_key() {
         .post(&alice, &path, json!({ "restart": {} }))
         .await
         .fault(422, "unprocessableEntity");
-    world
-        .post(&root, &path, json!({ "reset_status": {} }))
-        .await
-        .expect(202);
+}
+
+#[tokio::test]
+async fn a_reset_cancels_what_is_under_way() {
+    let world = World::new().await;
+    let (alice, bob, root) = (world.alice().await, world.bob().await, world.root().await);
+    let id = world.create(&alice, "db1").await;
+    let (own, managed) = (
+        format!("/instances/{id}/action"),
+        format!("/mgmt/instances/{id}/action"),
+    );
     let task = world
         .store
         .find_active_task(id.parse().unwrap())
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(
-        world.store.list_signals(task.id).await.unwrap(),
-        [Signal::Wake]
+    let told = async || world.store.list_signals(task.id).await.unwrap();
+    // Only an admin resets; the owner may on the way to a delete; a stranger sees nothing.
+    for (who, path, body, status) in [
+        (&alice, &own, json!({ "reset_status": {} }), 403),
+        (&alice, &managed, json!({ "reset-task-status": {} }), 401),
+        (
+            &bob,
+            &own,
+            json!({ "reset_status": { "force_delete": null } }),
+            404,
+        ),
+        (&root, &own, json!({ "reset_status": { "now": true } }), 400),
+        (
+            &root,
+            &managed,
+            json!({ "reset-task-status": { "now": true } }),
+            400,
+        ),
+        (&root, &managed, json!({}), 400),
+        (&root, &managed, json!({ "dance": {} }), 400),
+        (&root, &managed, json!({ "stop": {}, "reboot": {} }), 400),
+        (&root, &managed, json!({ "stop": {} }), 501),
+        (
+            &root,
+            &managed,
+            json!({ "rebuild": { "image_id": "x" } }),
+            501,
+        ),
+    ] {
+        world
+            .post(who, path, body.clone())
+            .await
+            .expect_or(status, &body);
+        assert_eq!(told().await, [], "{body}");
+    }
+    for (who, path, body) in [
+        (&root, &own, json!({ "reset_status": {} })),
+        (&root, &own, json!({ "reset_status": null })),
+        (&root, &managed, json!({ "reset-task-status": {} })),
+        (
+            &alice,
+            &own,
+            json!({ "reset_status": { "force_delete": true } }),
+        ),
+    ] {
+        world
+            .store
+            .clear_signal(task.id, Signal::Cancel)
+            .await
+            .unwrap();
+        world
+            .post(who, path, body.clone())
+            .await
+            .expect_or(202, &body);
+        assert_eq!(told().await, [Signal::Cancel], "{body}");
+    }
+    let events = world
+        .get(&alice, &format!("/instances/{id}/events"))
+        .await
+        .expect(200);
+    assert!(
+        events.to_string().contains("instance.reset-asked"),
+        "{events}"
     );
+    // With nothing under way there is nothing to cancel.
+    world.finish(&id, Lifecycle::Active).await;
+    world
+        .post(&root, &own, json!({ "reset_status": {} }))
+        .await
+        .expect(202);
+    assert_eq!(told().await, []);
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! The operator's routes: projects, users, roles, flavors, volume types, zones, quotas.
 
+use coffer_control::api::rules;
+use coffer_control::app::ApiConfig;
+use coffer_core::quota::DefaultLimits;
 use serde_json::{Value, json};
 
 use crate::expected::assert_expected;
@@ -50,6 +53,111 @@ async fn projects_and_users_come_and_go() {
     assert_eq!(shown["project"]["enabled"], false);
     world.delete(&root, &path).await.expect(204);
     world.get(&root, &path).await.fault(404, "itemNotFound");
+}
+
+#[tokio::test]
+async fn a_zone_s_instances_carry_its_new_name() {
+    let world = World::new().await;
+    let (alice, root) = (world.alice().await, world.root().await);
+    let body = json!({ "instance": { "name": "a", "flavorRef": "1", "availability_zone": ZONE,
+        "volume": { "size": 1 } } });
+    let made = world.post(&alice, "/instances", body).await.expect(200);
+    let id = made["instance"]["id"].as_str().unwrap().parse().unwrap();
+    let path = format!("/admin/zones/{ZONE}");
+    let renamed = json!({ "zone": { "name": "west" } });
+    world.call(&root, "PATCH", &path, renamed).await.expect(200);
+    let instance = world.store.find_instance(id).await.unwrap().unwrap();
+    assert_eq!(instance.spec.zone.as_deref(), Some("west"));
+    world
+        .delete(&root, "/admin/zones/west")
+        .await
+        .fault(409, "conflict");
+}
+
+/// Every route that changes something leaves a line in the audit trail, whatever it answers.
+#[tokio::test]
+async fn every_changing_route_is_audited() {
+    let world = World::new().await;
+    let root = world.root().await;
+    let mut routes = 0;
+    let mut known = 0;
+    for route in rules::all().filter(|route| route.missing.is_none()) {
+        for verb in route.verbs.split(' ').filter(|verb| *verb != "GET") {
+            let path: Vec<_> = route
+                .path
+                .split('/')
+                .map(|part| {
+                    if part.starts_with('{') {
+                        "nothing"
+                    } else {
+                        part
+                    }
+                })
+                .collect();
+            let path = path.join("/");
+            world.call(&root, verb, &path, json!({})).await;
+            let all = world.store.list_audit(None, None, 1_000).await.unwrap();
+            assert_eq!(all.len(), known + 1, "{verb} {path}");
+            known = all.len();
+            let last = all.iter().max_by_key(|one| one.id).unwrap();
+            assert_eq!(last.target, path.trim_start_matches('/'), "{verb} {path}");
+            assert_eq!(last.actor.user_id.as_str(), "root");
+            routes += 1;
+        }
+    }
+    assert!(routes >= 40, "{routes}");
+}
+
+#[tokio::test]
+async fn configured_quotas_hold_where_none_was_set() {
+    let quotas = DefaultLimits {
+        instances: 1,
+        volumes_gib: 7,
+        ..DefaultLimits::default()
+    };
+    let config = ApiConfig {
+        quotas,
+        ..ApiConfig::default()
+    };
+    let world = World::with(config).await;
+    let (alice, root) = (world.alice().await, world.root().await);
+    let limits = world.get(&alice, "/limits").await.expect(200);
+    assert_eq!(limits["limits"][0]["max_instances"], 1);
+    assert_eq!(limits["limits"][0]["max_volumes"], 7);
+    world.create(&alice, "a").await;
+    let body = json!({ "instance": { "name": "b", "flavorRef": "1", "volume": { "size": 7 } } });
+    let fault = world
+        .post(&alice, "/instances", body.clone())
+        .await
+        .fault(413, "overLimit");
+    assert_eq!(
+        fault["message"],
+        "Quota exceeded for resources: ['instances', 'volumes']."
+    );
+    let own = format!("/mgmt/quotas/{}", alice.project);
+    let more = json!({ "quotas": { "instances": 2, "volumes": 8 } });
+    world.put(&root, &own, more).await.expect(200);
+    world.post(&alice, "/instances", body).await.expect(200);
+}
+
+#[tokio::test]
+async fn the_body_limit_is_configured() {
+    let config = ApiConfig {
+        body_bytes_max: 4_096,
+        ..ApiConfig::default()
+    };
+    let world = World::with(config).await;
+    let alice = world.alice().await;
+    let body = |chars: usize| json!({ "instance": { "name": "x".repeat(chars) } });
+    world
+        .post(&alice, "/instances", body(4_000))
+        .await
+        .fault(400, "badRequest");
+    let fault = world
+        .post(&alice, "/instances", body(4_097))
+        .await
+        .fault(413, "overLimit");
+    assert_eq!(fault["message"], "the body is larger than 4096 bytes");
 }
 
 #[tokio::test]
@@ -131,7 +239,21 @@ async fn sizes_and_places_come_and_go() {
         world.get(&root, "/admin/zones").await.expect(200)["zones"][1]["name"],
         "az2"
     );
-    world.delete(&root, "/admin/zones/az2").await.expect(204);
+    let renamed = json!({ "zone": { "name": "az3" } });
+    let answer = world
+        .call(&root, "PATCH", "/admin/zones/az2", renamed)
+        .await;
+    assert_eq!(answer.expect(200)["zone"]["name"], "az3");
+    world
+        .get(&root, "/admin/zones/az2")
+        .await
+        .fault(404, "itemNotFound");
+    let taken = json!({ "zone": { "name": ZONE } });
+    world
+        .call(&root, "PATCH", "/admin/zones/az3", taken)
+        .await
+        .fault(409, "conflict");
+    world.delete(&root, "/admin/zones/az3").await.expect(204);
     let kind = json!({ "volume_type": { "name": "gold", "description": "fast" } });
     world
         .post(&root, "/admin/volume-types", kind)

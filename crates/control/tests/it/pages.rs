@@ -1,8 +1,13 @@
 //! Pages: 20 rows, links under both keys, markers quoted twice.
 
+use std::time::Duration;
+
+use coffer_control::clock::Clock;
 use coffer_core::quota::Resource;
+use coffer_core::task::TaskState;
+use coffer_store::Write;
 use coffer_store::inventory::StoredInventory;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::world::{Caller, EPOCH, World, database, tenant_id, user};
 
@@ -83,10 +88,113 @@ async fn instances_come_in_pages_by_id() {
             .len(),
         0
     );
+}
+
+/// Ends an instance as its deletion would.
+async fn end(world: &World, who: &Caller, id: &str) {
     world
-        .get(&root, "/mgmt/instances?deleted=True")
+        .delete(who, &format!("/instances/{id}"))
         .await
-        .fault(501, "notImplemented");
+        .expect(202);
+    let instance_id = id.parse().unwrap();
+    let graph = world.store.get_instance_graph(instance_id).await.unwrap();
+    let mut writes = vec![Write::FinishDelete {
+        instance_id,
+        at: world.clock.now(),
+    }];
+    writes.extend(
+        graph
+            .volumes
+            .iter()
+            .map(|volume| Write::DeleteVolume(volume.id)),
+    );
+    for task in world.claim(id).await {
+        let is_delete = task.workflow == "delete_instance";
+        let writes = if is_delete {
+            std::mem::take(&mut writes)
+        } else {
+            Vec::new()
+        };
+        world.end(&task, TaskState::Done, None, writes).await;
+    }
+}
+
+#[tokio::test]
+async fn the_operator_lists_deleted_instances_by_their_last_change() {
+    let world = World::new().await;
+    let (alice, bob, root) = (world.alice().await, world.bob().await, world.root().await);
+    let mut ids = Vec::new();
+    for (who, name) in [(&alice, "a"), (&alice, "b"), (&bob, "c")] {
+        ids.push(world.create(who, name).await);
+        world.clock.advance(Duration::from_secs(10));
+    }
+    end(&world, &alice, &ids[0]).await;
+    world.clock.advance(Duration::from_secs(10));
+    let change = json!({ "instance": { "name": "b2" } });
+    world
+        .put(&alice, &format!("/instances/{}", ids[1]), change)
+        .await
+        .expect(202);
+    let listed = async |query: &str| {
+        let path = format!("/mgmt/instances{query}");
+        let list = world.get(&root, &path).await.expect(200);
+        let of = |one: &Value| one["id"].as_str().unwrap().to_owned();
+        let found: Vec<_> = list["instances"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(of)
+            .collect();
+        (found, href(&list, "links"))
+    };
+    let [a, b, c] = [&ids[0], &ids[1], &ids[2]].map(String::as_str);
+    // A page holds what changed last; inside it the newest comes first.
+    assert_eq!(listed("").await.0, [c, b, a]);
+    assert_eq!(listed("?deleted=False").await.0, [c, b]);
+    assert_eq!(listed("?deleted=true").await.0, [a]);
+    assert_eq!(
+        listed(&format!("?deleted=True&project_id={}", bob.project))
+            .await
+            .0,
+        [""; 0]
+    );
+    let (first, next) = listed("?limit=1").await;
+    assert_eq!(first, [b]);
+    let next = below(&next.unwrap(), &root);
+    assert_eq!(next, "/mgmt/instances?limit=1&marker=1");
+    assert_eq!(listed("?limit=1&marker=1").await.0, [a]);
+    assert_eq!(listed("?limit=1&marker=2").await.0, [c]);
+    assert_eq!(listed("?limit=1&marker=3").await, (Vec::new(), None));
+    for bad in [
+        "marker=x",
+        "marker=-1",
+        "marker=99999999999999999999",
+        "limit=x",
+    ] {
+        world
+            .get(&root, &format!("/mgmt/instances?{bad}"))
+            .await
+            .fault(400, "badRequest");
+    }
+
+    let path = format!("/mgmt/instances/{a}");
+    world.get(&root, &path).await.fault(404, "itemNotFound");
+    let shown = world
+        .get(&root, &format!("{path}?deleted=true"))
+        .await
+        .expect(200);
+    let shown = &shown["instance"];
+    assert_eq!(
+        (&shown["deleted"], &shown["status"]),
+        (&json!(true), &json!("SHUTDOWN"))
+    );
+    assert_eq!(shown["deleted_at"], "2026-11-21T04:09:53");
+    assert_eq!(shown["server"], Value::Null);
+    // For its project it is gone.
+    world
+        .get(&alice, &format!("/instances/{a}"))
+        .await
+        .fault(404, "itemNotFound");
 }
 
 #[tokio::test]

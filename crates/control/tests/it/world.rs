@@ -1,6 +1,7 @@
 //! A small world: three projects' worth of users, what the operator offers, and a router over a
 //! store in memory. Time stands still until a test moves it; ids are the same in every run.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -175,11 +176,25 @@ impl World {
     }
 
     pub(crate) async fn with(config: ApiConfig) -> Self {
+        Self::on(&StoreUrl::SqliteMemory, config).await
+    }
+
+    /// A world whose store lies in this directory, where `rows` reads it from outside.
+    pub(crate) async fn in_dir(dir: &Path) -> Self {
+        let config = ApiConfig {
+            rate_per_minute: 0,
+            ..ApiConfig::default()
+        };
+        let url = format!("sqlite://{}", dir.join("store.db").display());
+        Self::on(&url.parse().unwrap(), config).await
+    }
+
+    async fn on(url: &StoreUrl, config: ApiConfig) -> Self {
         let options = StoreOptions {
             durability: Durability::Off,
             ..StoreOptions::default()
         };
-        let store = Store::open(&StoreUrl::SqliteMemory, options).await.unwrap();
+        let store = Store::open(url, options).await.unwrap();
         let clock = Arc::new(TestClock {
             passed: watch::channel(Duration::ZERO).0,
         });

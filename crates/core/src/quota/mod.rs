@@ -28,6 +28,42 @@ impl Resource {
     }
 }
 
+/// Limits that hold where nobody set one; -1 means unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultLimits {
+    /// Number of instances.
+    pub instances: i64,
+    /// Memory of all instances; unit: MiB.
+    pub ram_mib: i64,
+    /// Number of backups.
+    pub backups: i64,
+    /// Size of all volumes; unit: GiB.
+    pub volumes_gib: i64,
+}
+
+impl Default for DefaultLimits {
+    fn default() -> Self {
+        Self {
+            instances: Resource::Instances.default_limit(),
+            ram_mib: Resource::Ram.default_limit(),
+            backups: Resource::Backups.default_limit(),
+            volumes_gib: Resource::Volumes.default_limit(),
+        }
+    }
+}
+
+impl DefaultLimits {
+    /// The limit of one resource.
+    pub const fn of(&self, resource: Resource) -> i64 {
+        match resource {
+            Resource::Instances => self.instances,
+            Resource::Ram => self.ram_mib,
+            Resource::Backups => self.backups,
+            Resource::Volumes => self.volumes_gib,
+        }
+    }
+}
+
 /// One resource of one project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quota {

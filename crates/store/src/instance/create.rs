@@ -79,7 +79,11 @@ async fn insert(tx: &mut Tx, instance: &Instance) -> Result<()> {
     })
 }
 
-async fn create(tx: &mut Tx, new: &NewInstance, default_limit: fn(Resource) -> i64) -> Result<()> {
+async fn create(
+    tx: &mut Tx,
+    new: &NewInstance,
+    default_limit: impl Fn(Resource) -> i64 + Copy + Send + Sync,
+) -> Result<()> {
     let NewInstance {
         instance,
         endpoint_id,
@@ -121,7 +125,7 @@ impl Store {
     pub async fn create_instance(
         &self,
         new: &NewInstance,
-        default_limit: fn(Resource) -> i64,
+        default_limit: impl Fn(Resource) -> i64 + Copy + Send + Sync,
     ) -> Result<Instance> {
         let done: Result<()> = transact!(self, tx => {
             create(&mut tx, new, default_limit).await

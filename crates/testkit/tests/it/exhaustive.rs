@@ -16,6 +16,7 @@ const AT_EVERY_STEP: &[Kind] = &[
     Kind::CrashAfterCommit,
     Kind::StoreFails,
     Kind::Delete,
+    Kind::Cancel,
     Kind::ServerDies,
 ];
 

@@ -159,6 +159,54 @@ impl<T: Serialize> Serialize for OneOrMany<T> {
     }
 }
 
+/// An object, or a plain value in its place.
+#[derive(Debug)]
+pub(crate) enum ObjectOr<T, P> {
+    /// An object.
+    Object(T),
+    /// A plain value.
+    Plain(P),
+}
+
+struct ObjectOrVisitor<T, P>(&'static str, std::marker::PhantomData<(T, P)>);
+
+impl<'de, T: Deserialize<'de>, P: Deserialize<'de>> Visitor<'de> for ObjectOrVisitor<T, P> {
+    type Value = ObjectOr<T, P>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(de::value::MapAccessDeserializer::new(map)).map(ObjectOr::Object)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        P::deserialize(de::value::StrDeserializer::new(text)).map(ObjectOr::Plain)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        P::deserialize(de::value::U64Deserializer::new(number)).map(ObjectOr::Plain)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        P::deserialize(de::value::I64Deserializer::new(number)).map(ObjectOr::Plain)
+    }
+}
+
+/// Reads an object or a plain value; `expecting` names both for messages.
+pub(crate) fn object_or<'de, D, T, P>(
+    deserializer: D,
+    expecting: &'static str,
+) -> Result<ObjectOr<T, P>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+    P: Deserialize<'de>,
+{
+    deserializer.deserialize_any(ObjectOrVisitor(expecting, std::marker::PhantomData))
+}
+
 /// Whether a key was there at all, `null` included, and with which value.
 ///
 /// Use with `#[serde(default, deserialize_with = "…::present")]`.

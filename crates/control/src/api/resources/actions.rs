@@ -31,7 +31,7 @@ async fn post(
     Json(request): Json<ActionRequest>,
 ) -> Result<Response> {
     let (action, value) = one(&request)?;
-    let rule = rule(action);
+    let rule = rule(action, value);
     context.audit.action.get_or_init(|| rule.name);
     authorise(&context.session, rule, true)?;
     let view = instance::get(&app, &context, &path.instance_id).await?;
@@ -40,10 +40,17 @@ async fn post(
             no_options(action, value)?;
             instance::restart(&app, &context, &view).await?;
         }
-        "reset_status" => instance::reset_status(&app, &view).await?,
+        "reset_status" => {
+            no_options(action, &without_force(value))?;
+            instance::reset_status(&app, &context, &view).await?;
+        }
         "resize" => return Err(not_there("resizing is not there yet")),
         _ => {
-            let message = format!("Instance {} is in no set with replicas.", view.instance.id);
+            let kind = match action {
+                "eject_replica_source" => "replica source",
+                _ => "replica",
+            };
+            let message = format!("Instance {} is not a {kind}.", view.instance.id);
             return Err(Error::new(Kind::BadRequest, "no-replicas", message));
         }
     }
@@ -54,13 +61,32 @@ async fn post(
 fn one(request: &ActionRequest) -> Result<(&'static str, &Value)> {
     match request.given().as_slice() {
         [(action, value)] => Ok((action, value)),
-        [] => Err(Error::invalid("the body names no action")),
-        _ => Err(Error::invalid("the body names more than one action")),
+        [] => Err(bad_action("Invalid request body.")),
+        _ => Err(bad_action("Only one action can be specified per request.")),
     }
 }
 
-fn rule(action: &str) -> Rule {
+/// A body that names no action, or none that there is.
+pub(in crate::api) fn bad_action(message: impl Into<String>) -> Error {
+    Error::new(Kind::BadRequest, "invalid", message)
+}
+
+/// Whether a reset is asked for before a delete, which the owner may do.
+fn is_forced(value: &Value) -> bool {
+    value.get("force_delete").is_some()
+}
+
+fn without_force(value: &Value) -> Value {
+    let mut rest = value.clone();
+    if let Some(fields) = rest.as_object_mut() {
+        fields.remove("force_delete");
+    }
+    rest
+}
+
+fn rule(action: &str, value: &Value) -> Rule {
     match action {
+        "reset_status" if is_forced(value) => Rule::project("instance:force_delete"),
         "restart" => Rule::project("instance:restart"),
         "resize" => Rule::project("instance:resize_flavor"),
         "promote_to_replica_source" => Rule::project("instance:promote_to_replica_source"),
@@ -70,7 +96,7 @@ fn rule(action: &str) -> Rule {
 }
 
 /// `{}`; some clients send `null` for it.
-fn no_options(action: &str, value: &Value) -> Result<()> {
+pub(in crate::api) fn no_options(action: &str, value: &Value) -> Result<()> {
     match value {
         Value::Null => Ok(()),
         Value::Object(options) if options.is_empty() => Ok(()),

@@ -1,5 +1,6 @@
 //! What a user inside an instance is granted.
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use coffer_wire::rest::v1::database::GrantRequest;
@@ -12,6 +13,8 @@ use utoipa_axum::routes;
 use super::users::OneUser;
 use crate::api::extract::{Json, Segments};
 use crate::api::respond::{empty, ok};
+use crate::api::router::no_route;
+use crate::api::rules::PREFIX;
 use crate::api::views::inventory::named;
 use crate::app::inventory::{self, UserName};
 use crate::app::{AppState, RequestContext, instance};
@@ -28,6 +31,12 @@ struct OneGrant {
     instance_id: String,
     user: String,
     name: String,
+}
+
+/// Trove's router takes the action's name behind the path.
+pub(in crate::api) fn aliases() -> Router<AppState> {
+    let path = format!("{PREFIX}/instances/{{instance_id}}/users/{{user}}/databases/{{name}}");
+    Router::new().route(&path, axum::routing::put(put_alias))
 }
 
 /// The databases that a user is granted.
@@ -57,14 +66,39 @@ async fn put(
     Segments(path): Segments<OneUser>,
     Json(request): Json<GrantRequest>,
 ) -> Result<Response> {
-    let view = instance::get(&app, &context, &path.instance_id).await?;
+    granted(&app, &context, path, request).await
+}
+
+async fn put_alias(
+    State(app): State<AppState>,
+    context: RequestContext,
+    Segments(path): Segments<OneGrant>,
+    Json(request): Json<GrantRequest>,
+) -> Result<Response> {
+    if path.name != "update" {
+        return Err(no_route());
+    }
+    let user = OneUser {
+        instance_id: path.instance_id,
+        user: path.user,
+    };
+    granted(&app, &context, user, request).await
+}
+
+async fn granted(
+    app: &AppState,
+    context: &RequestContext,
+    path: OneUser,
+    request: GrantRequest,
+) -> Result<Response> {
+    let view = instance::get(app, context, &path.instance_id).await?;
     let name = UserName::parse(&view, &path.user);
     let databases = request
         .databases
         .into_iter()
         .map(|database| database.name)
         .collect();
-    inventory::grant(&app, &context, &view, &name, databases).await?;
+    inventory::grant(app, context, &view, &name, databases).await?;
     Ok(empty(StatusCode::ACCEPTED))
 }
 

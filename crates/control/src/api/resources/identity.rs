@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use axum::routing::get;
-use axum::{Extension, Router};
 use coffer_core::secret::Secret;
 use coffer_core::tenant::Tenant;
 use coffer_wire::rest::identity::{
@@ -23,8 +23,7 @@ use utoipa_axum::routes;
 
 use crate::api::extract::{Json, Segments};
 use crate::api::guard::{
-    ClientAddress, RequestId, audit_identity, authenticate, base_url, host, not_authenticated,
-    token,
+    Origin, audit_identity, authenticate, base_url, host, not_authenticated, token,
 };
 use crate::api::links::Page;
 use crate::api::respond::{empty, json as json_response, ok};
@@ -34,6 +33,9 @@ use crate::auth::catalog::catalog;
 use crate::auth::login::{self, Named, Proof, Scope};
 use crate::auth::{DOMAIN_ID, DOMAIN_NAME, Session};
 use crate::error::{Error, Kind, Result};
+
+/// The audit trail's action of logging in.
+const AUTHENTICATE: &str = "identity:authenticate";
 
 const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
 
@@ -218,7 +220,7 @@ fn with_token(
 async fn issue(
     State(app): State<AppState>,
     headers: HeaderMap,
-    address: Option<Extension<ClientAddress>>,
+    origin: Origin,
     Json(request): Json<AuthRequest>,
 ) -> Result<Response> {
     let proof = proof(&request)?;
@@ -228,10 +230,13 @@ async fn issue(
         "token"
     };
     let scope = scope(request)?;
-    let address = address
-        .map(|Extension(ClientAddress(ip))| ip.to_string())
-        .unwrap_or_default();
-    let (token, session) = login::login(&app, proof, scope, &address).await?;
+    let (token, session) = match login::login(&app, proof.clone(), scope, &origin.address).await {
+        Ok(issued) => issued,
+        Err(error) => return Err(refused_login(&app, &origin, &proof, error).await?),
+    };
+    let target = format!("users/{}", session.user_id);
+    let entry = (AUTHENTICATE, target, StatusCode::CREATED);
+    audit_identity(&app, &origin, Some(&session), entry).await?;
     Ok(with_token(
         StatusCode::CREATED,
         &app,
@@ -240,6 +245,26 @@ async fn issue(
         method,
         token.expose(),
     ))
+}
+
+/// Notes a login that was refused: whom it named, where that is somebody, and never what was sent,
+/// which may be a password in the wrong place. Tries that the throttle turned away are not noted:
+/// those it counted were, and a flood would fill the trail.
+async fn refused_login(
+    app: &AppState,
+    origin: &Origin,
+    proof: &Proof,
+    error: Error,
+) -> Result<Error> {
+    if error.kind == Kind::Unauthorized {
+        let target = match login::named_by(app, proof).await? {
+            Some(id) => format!("users/{id}"),
+            None => "an unknown user".to_owned(),
+        };
+        let entry = (AUTHENTICATE, target, StatusCode::UNAUTHORIZED);
+        audit_identity(app, origin, None, entry).await?;
+    }
+    Ok(error)
 }
 
 /// The token that a request is about: the asker's own, or any if the asker is an admin.
@@ -277,15 +302,14 @@ async fn validate(State(app): State<AppState>, headers: HeaderMap) -> Result<Res
     params(("X-Subject-Token" = String, Header)), responses((status = 204)))]
 async fn revoke(
     State(app): State<AppState>,
-    Extension(request_id): Extension<RequestId>,
-    address: Option<Extension<ClientAddress>>,
+    origin: Origin,
     headers: HeaderMap,
 ) -> Result<Response> {
     let (asker, session) = subject(&app, &headers).await?;
     login::revoke(&app, &session).await?;
-    let address = address.map(|Extension(address)| address);
-    let target = format!("tokens of {}", session.user_id);
-    audit_identity(&app, &asker, &request_id, address, target).await?;
+    let target = format!("users/{}", session.user_id);
+    let entry = ("identity:revoke_token", target, StatusCode::NO_CONTENT);
+    audit_identity(&app, &origin, Some(&asker), entry).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 

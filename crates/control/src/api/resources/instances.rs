@@ -7,8 +7,8 @@ use coffer_core::name::{Name, shown};
 use coffer_core::units::VolumeSize;
 use coffer_store::instance::InstanceView;
 use coffer_wire::rest::v1::instance::{
-    CreateInstance, CreateInstanceRequest, FlavorField, InstanceEnvelope, InstanceList, Nic,
-    UpdateInstance, UpdateInstanceRequest, VolumeField,
+    CreateInstance, CreateInstanceRequest, FlavorField, Instance, InstanceEnvelope, InstanceList,
+    Nic, UpdateInstance, UpdateInstanceRequest, VolumeField,
 };
 use http::StatusCode;
 use serde::Deserialize;
@@ -22,7 +22,7 @@ use crate::api::extract::{Json, Segments};
 use crate::api::links::{Links, Page};
 use crate::api::missing::not_there;
 use crate::api::respond::{empty, ok};
-use crate::api::views::instances::{Detail, instance};
+use crate::api::views::instances::{Detail, detailed, instance};
 use crate::app::commands::Content;
 use crate::app::create::Wanted;
 use crate::app::{AppState, RequestContext, create, instance as app_instance};
@@ -35,6 +35,14 @@ pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(list_detail))
         .routes(routes!(show, put, patch, delete))
 }
+
+/// Placements that Trove knows.
+const LOCALITIES: [&str; 4] = [
+    "affinity",
+    "soft-affinity",
+    "anti-affinity",
+    "soft-anti-affinity",
+];
 
 /// The segment that names an instance.
 #[derive(Debug, Deserialize)]
@@ -75,19 +83,35 @@ async fn listed(
     let page = page.usual();
     let (rows, next) = app_instance::list(app, context, page.id()?, page.limit).await?;
     let links = Links::new(app, context);
-    let is_admin = context.is_admin();
     let next = links.next(&page, next.map(|id| id.to_string()).as_deref());
+    let mut instances = Vec::with_capacity(rows.len());
     // Pages go by id, which grows with time; inside a page the newest comes first.
-    let instances = rows
-        .iter()
-        .rev()
-        .map(|row| instance(row, &links, detail, is_admin))
-        .collect();
+    for row in rows.iter().rev() {
+        instances.push(as_seen(app, context, row, &links, detail).await?);
+    }
     Ok(ok(&InstanceList {
         instances,
         links: next.clone(),
         instances_links: next,
     }))
+}
+
+/// An instance as the asker sees it: admins see what it is made of.
+async fn as_seen(
+    app: &AppState,
+    context: &RequestContext,
+    view: &InstanceView,
+    links: &Links<'_>,
+    detail: Detail,
+) -> Result<Instance> {
+    if context.is_admin() && detail == Detail::Full {
+        // It may have gone between the two looks.
+        let found = app.store.get_managed(view.instance.id).await?;
+        if let Some(found) = found {
+            return Ok(detailed(&found, links));
+        }
+    }
+    Ok(instance(view, links, detail, context.is_admin()))
 }
 
 /// One instance.
@@ -101,7 +125,7 @@ async fn show(
 ) -> Result<Response> {
     let view = app_instance::get(&app, &context, &path.instance_id).await?;
     let links = Links::new(&app, &context);
-    let instance = instance(&view, &links, Detail::Full, context.is_admin());
+    let instance = as_seen(&app, &context, &view, &links, Detail::Full).await?;
     Ok(ok(&InstanceEnvelope { instance }))
 }
 
@@ -119,7 +143,7 @@ async fn post(
     let target = format!("instances/{}", view.instance.id);
     context.audit.target.get_or_init(|| target);
     let links = Links::new(&app, &context);
-    let instance = instance(&view, &links, Detail::Full, context.is_admin());
+    let instance = as_seen(&app, &context, &view, &links, Detail::Full).await?;
     Ok(ok(&InstanceEnvelope { instance }))
 }
 
@@ -195,10 +219,12 @@ fn refuse_missing(request: &CreateInstance) -> Result<()> {
     if is_given(&request.replica_of) {
         return Err(not_there("replicas are not there yet"));
     }
-    if request.replica_count.is_some_and(|count| count.0 > 1) {
-        return Err(Error::invalid(
-            "instance['replica_count'] needs instance['replica_of']",
-        ));
+    if let Some(count) = request.replica_count.filter(|count| count.0 > 1) {
+        let count = count.0;
+        let message = format!(
+            "Replica count only valid when creating replicas. Cannot create {count} instances."
+        );
+        return Err(Error::new(Kind::BadRequest, "not-a-replica", message));
     }
     if is_given(&request.configuration) {
         return Err(not_there("configuration groups are not there yet"));
@@ -212,7 +238,15 @@ fn refuse_missing(request: &CreateInstance) -> Result<()> {
             "modules are not there: Coffer runs no foreign code in instances",
         ));
     }
-    if request.locality.is_some() {
+    if let Some(locality) = request.locality.as_deref().filter(|text| !text.is_empty()) {
+        if !LOCALITIES.contains(&locality) {
+            let message = format!(
+                "Invalid locality '{}'. Must be one of ['{}']",
+                shown(locality),
+                LOCALITIES.join("', '")
+            );
+            return Err(Error::new(Kind::BadRequest, "invalid", message));
+        }
         return Err(not_there(
             "locality needs replicas, which are not there yet",
         ));
@@ -342,11 +376,11 @@ async fn update(
         change.access.is_some(),
     ];
     if others.into_iter().filter(|&is_given| is_given).count() > 1 {
-        let message = "Only one attribute besides the name may be changed at a time.";
+        let message = "Only one attribute (except 'name') is allowed to update.";
         return Err(Error::new(Kind::BadRequest, "too-many-changes", message));
     }
     // What is refused is refused before anything is changed.
-    refuse_update(&change)?;
+    refuse_update(view, &change)?;
     let name = change
         .name
         .map(|name| Name::parse("instance['name']", &name))
@@ -364,9 +398,9 @@ async fn update(
     Ok(empty(StatusCode::ACCEPTED))
 }
 
-fn refuse_update(change: &UpdateInstance) -> Result<()> {
+fn refuse_update(view: &InstanceView, change: &UpdateInstance) -> Result<()> {
     if change.replica_of.is_some() || change.slave_of.is_some() {
-        let message = "The instance is not a replica: there is nothing to detach it from.";
+        let message = format!("Instance {} is not a replica.", view.instance.id);
         return Err(Error::new(Kind::BadRequest, "not-a-replica", message));
     }
     if change.datastore_version.is_some() {

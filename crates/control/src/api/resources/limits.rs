@@ -20,17 +20,17 @@ pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
     responses((status = 200, body = LimitList)))]
 async fn list(State(app): State<AppState>, context: RequestContext) -> Result<Response> {
     let quotas = project::quotas(&app, context.tenant_id()?).await?;
-    let mut limits = vec![Limit::Absolute(absolute(&quotas))];
+    let mut limits = vec![Limit::Absolute(absolute(&app, &quotas))];
     if app.rates.per_minute() > 0 {
         limits.extend(rates(&app, &context)?);
     }
     Ok(ok(&LimitList { limits }))
 }
 
-fn absolute(quotas: &[Quota]) -> AbsoluteLimit {
+fn absolute(app: &AppState, quotas: &[Quota]) -> AbsoluteLimit {
     let of = |resource: Resource| {
         let quota = quotas.iter().find(|quota| quota.resource == resource);
-        quota.map_or_else(|| resource.default_limit(), |quota| quota.limit)
+        quota.map_or_else(|| app.config.quotas.of(resource), |quota| quota.limit)
     };
     AbsoluteLimit {
         verb: "ABSOLUTE".to_owned(),
@@ -58,5 +58,16 @@ fn rates(app: &AppState, context: &RequestContext) -> Result<Vec<Limit>> {
             next_available: now.plus_millis(wait).to_string(),
         })
     };
-    Ok(remaining.into_iter().map(of_verb).collect())
+    let mut all: Vec<_> = remaining.into_iter().map(of_verb).collect();
+    // Trove lists this one too, and compares it with whole URLs, which it never fits.
+    all.push(Limit::Rate(RateLimit {
+        verb: "POST".to_owned(),
+        uri: "*/mgmt".to_owned(),
+        regex: "^/mgmt".to_owned(),
+        value: app.rates.per_minute(),
+        remaining: app.rates.per_minute(),
+        unit: "MINUTE".to_owned(),
+        next_available: now.to_string(),
+    }));
+    Ok(all)
 }

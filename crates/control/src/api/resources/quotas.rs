@@ -32,8 +32,10 @@ async fn show(
     Segments(path): Segments<OneProject>,
 ) -> Result<Response> {
     if context.tenant_id()?.as_str() != path.project && !context.is_admin() {
-        let message = "Policy doesn't allow mgmt:quota:show to be performed: it is another \
-                       project's quota.";
+        let message = format!(
+            "Operation not allowed for tenant {}.",
+            coffer_core::name::shown(&path.project)
+        );
         return Err(Error::new(Kind::Forbidden, "policy", message));
     }
     let quotas = project::quotas(&app, &tenant_id(&app, &path.project).await?).await?;

@@ -1,5 +1,6 @@
 //! Access as the engine's superuser.
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use coffer_core::secret::Secret;
@@ -11,11 +12,18 @@ use utoipa_axum::routes;
 use super::instances::OneInstance;
 use crate::api::extract::{MaybeJson, Segments};
 use crate::api::respond::{empty, ok};
+use crate::api::rules::PREFIX;
 use crate::app::{AppState, RequestContext, instance, inventory};
 use crate::error::Result;
 
 pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show, post, delete))
+}
+
+/// Trove's router takes the action's name behind the path.
+pub(in crate::api) fn aliases() -> Router<AppState> {
+    let path = format!("{PREFIX}/instances/{{instance_id}}/root/delete");
+    Router::new().route(&path, axum::routing::delete(delete))
 }
 
 /// Whether the superuser may log in.

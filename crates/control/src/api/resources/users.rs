@@ -9,11 +9,12 @@ use coffer_wire::rest::v1::user::{
 };
 use http::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::instances::OneInstance;
-use crate::api::extract::{Json, Segments};
+use crate::api::extract::{Json, Segments, decoded};
 use crate::api::links::{Links, Page};
 use crate::api::respond::{empty, ok};
 use crate::api::rules::PREFIX;
@@ -29,11 +30,17 @@ pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(show, put, delete))
 }
 
-/// Other ways to the same that clients use: openstacksdk makes a user by posting to its name.
+/// Other ways to the same: openstacksdk makes a user by posting to its name, and Trove's router
+/// takes the action's name behind the path.
 pub(in crate::api) fn aliases() -> Router<AppState> {
     let path = format!("{PREFIX}/instances/{{instance_id}}/users/{{user}}");
-    Router::new().route(&path, axum::routing::post(post_named))
+    Router::new()
+        .route(&path, axum::routing::post(post_named))
+        .route(&format!("{path}/update"), axum::routing::put(put))
 }
+
+/// Where a user would stand, the alias of setting passwords.
+const UPDATE_ALL: &str = "update_all";
 
 #[derive(Debug, Deserialize)]
 pub(in crate::api) struct OneUser {
@@ -127,7 +134,16 @@ async fn put_all(
     Segments(path): Segments<OneInstance>,
     Json(request): Json<PasswordsRequest>,
 ) -> Result<Response> {
-    let view = instance::get(&app, &context, &path.instance_id).await?;
+    set_passwords(&app, &context, &path.instance_id, request).await
+}
+
+async fn set_passwords(
+    app: &AppState,
+    context: &RequestContext,
+    instance_id: &str,
+    request: PasswordsRequest,
+) -> Result<Response> {
+    let view = instance::get(app, context, instance_id).await?;
     let count = request.users.len();
     if !(1..=crate::limits::CONTENT_ITEMS_MAX).contains(&count) {
         return Err(Error::invalid(format!("users has {count} elements")));
@@ -143,7 +159,7 @@ async fn put_all(
             (name, Secret::new(user.password))
         })
         .collect();
-    inventory::set_passwords(&app, &context, &view, &changes).await?;
+    inventory::set_passwords(app, context, &view, &changes).await?;
     Ok(empty(StatusCode::ACCEPTED))
 }
 
@@ -170,9 +186,12 @@ async fn put(
     State(app): State<AppState>,
     context: RequestContext,
     Segments(path): Segments<OneUser>,
-    Json(request): Json<UpdateUserRequest>,
+    Json(body): Json<Value>,
 ) -> Result<Response> {
-    let asked = request.user;
+    if path.user == UPDATE_ALL && body.get("users").is_some() {
+        return set_passwords(&app, &context, &path.instance_id, decoded(&body)?).await;
+    }
+    let asked = decoded::<UpdateUserRequest>(&body)?.user;
     if asked.name.is_none() && asked.password.is_none() && asked.host.is_none() {
         return Err(Error::invalid("user {} does not have enough properties"));
     }

@@ -18,7 +18,7 @@ use crate::error::Result;
 pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list, post))
-        .routes(routes!(show, delete))
+        .routes(routes!(show, patch, delete))
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,6 +55,22 @@ async fn post(
     params(("name" = String, Path)), responses((status = 200, body = ZoneEnvelope)))]
 async fn show(State(app): State<AppState>, Segments(path): Segments<OneZone>) -> Result<Response> {
     let zone = catalogue::get_zone(&app, &path.name).await?;
+    Ok(ok(&ZoneEnvelope {
+        zone: views::zone(&zone),
+    }))
+}
+
+/// Gives a zone another name, which its instances then carry.
+#[utoipa::path(patch, path = "/v1.0/{project_id}/admin/zones/{name}", tag = "operator",
+    params(("name" = String, Path)), request_body = NewZoneRequest,
+    responses((status = 200, body = ZoneEnvelope)))]
+async fn patch(
+    State(app): State<AppState>,
+    Segments(path): Segments<OneZone>,
+    Json(request): Json<NewZoneRequest>,
+) -> Result<Response> {
+    let name = Name::parse("zone['name']", &request.zone.name)?;
+    let zone = catalogue::rename_zone(&app, &path.name, name).await?;
     Ok(ok(&ZoneEnvelope {
         zone: views::zone(&zone),
     }))

@@ -40,6 +40,8 @@ pub(in crate::api) fn version(version: &DatastoreVersion, links: &Links) -> Vers
         image: None,
         image_tags: None,
         packages: None,
+        registry_ext: None,
+        repl_strategy: None,
     }
 }
 
@@ -56,6 +58,8 @@ pub(in crate::api) fn one_version(
         shown.image = Some(row.image.clone());
         shown.image_tags = Some(Vec::new());
         shown.packages = Some(Vec::new());
+        shown.registry_ext = Some(None);
+        shown.repl_strategy = Some(None);
     }
     shown
 }

@@ -2,11 +2,15 @@
 
 use std::borrow::Cow;
 
-use coffer_core::instance::Lifecycle;
-use coffer_store::instance::InstanceView;
+use coffer_core::instance::{Lifecycle, public_status};
+use coffer_core::server::{Presence, Server, Volume};
+use coffer_core::time::Timestamp;
+use coffer_store::instance::{InstanceView, ManagedView};
 use coffer_wire::rest::v1::instance::{
-    AccessField, Address, Instance, InstanceDatastore, InstanceFault, InstanceVolume,
+    AccessField, Address, Attachment, GuestStatus, Instance, InstanceDatastore, InstanceFault,
+    InstanceVolume, ManagedServer, RootHistory,
 };
+use serde_json::{Value, json};
 
 use crate::api::links::Links;
 
@@ -61,18 +65,112 @@ pub(in crate::api) fn instance(
         task_description: None,
         service_status: None,
         server: None,
+        server_id: None,
+        volume_id: None,
+        encrypted_rpc_messaging: None,
+        guest_status: None,
+        root_enabled: None,
+        root_enabled_by: None,
     }
 }
 
-/// An instance with what the management routes add.
-pub(in crate::api) fn managed(view: &InstanceView, links: &Links, detail: Detail) -> Instance {
-    let mut shown = instance(view, links, detail, true);
-    shown.deleted = Some(false);
-    shown.deleted_at = Some(None);
-    shown.task_description = Some(task_description(view.instance.lifecycle).into());
-    shown.service_status = Some(shown.operating_status.clone());
-    shown.server = Some(None);
+/// An instance as admins see it on the routes of everybody.
+pub(in crate::api) fn detailed(one: &ManagedView, links: &Links) -> Instance {
+    let mut shown = instance(&one.view, links, Detail::Full, true);
+    shown.server_id = Some(one.server.as_ref().map(|server| server.id.to_string()));
+    shown.volume_id = Some(one.volume.as_ref().map(|volume| volume.id.to_string()));
+    shown.encrypted_rpc_messaging = Some(true);
     shown
+}
+
+/// An instance with what the management routes add.
+pub(in crate::api) fn managed(one: &ManagedView, links: &Links) -> Instance {
+    let view = &one.view;
+    let mut shown = detailed(one, links);
+    // Unlike the operating status, this word is not empty while a task runs.
+    let (_, service_status) = public_status(Lifecycle::Active, view.instance.health);
+    shown.deleted = Some(one.deleted_at.is_some());
+    shown.deleted_at = Some(one.deleted_at.map(Timestamp::trove));
+    shown.task_description = Some(task_description(view.instance.lifecycle).into());
+    shown.service_status = Some(service_status.0.unwrap_or_default().into());
+    shown.server = Some(one.server.as_ref().map(|found| server(found, view)));
+    shown
+}
+
+/// The same where one instance is shown.
+pub(in crate::api) fn managed_detail(one: &ManagedView, links: &Links) -> Instance {
+    let mut shown = managed(one, links);
+    if let Some(Some(server)) = &mut shown.server {
+        server.addresses = Some(addresses_by_network(&one.view));
+    }
+    if let Some(found) = &one.volume {
+        shown.volume = managed_volume(found, &one.view);
+    }
+    shown.guest_status = Some(GuestStatus {
+        state_description: one.view.instance.health.to_string(),
+    });
+    if let Some((at, user)) = &one.root_enabled {
+        shown.root_enabled = Some(at.trove());
+        shown.root_enabled_by = user.as_ref().map(ToString::to_string);
+    }
+    shown
+}
+
+/// When root was enabled, and by whom.
+pub(in crate::api) fn root_history(one: &ManagedView) -> RootHistory {
+    let enabled = one.root_enabled.as_ref();
+    let user = enabled.and_then(|(_, user)| user.as_ref());
+    RootHistory {
+        id: one.view.instance.id.to_string(),
+        enabled: enabled.map_or_else(|| "Never".to_owned(), |(at, _)| at.trove()),
+        user: user.map_or_else(|| "Nobody".to_owned(), ToString::to_string),
+    }
+}
+
+fn server(server: &Server, view: &InstanceView) -> ManagedServer {
+    let status = match server.presence {
+        Presence::Planned => "BUILD",
+        Presence::Present => "ACTIVE",
+        Presence::Deleting => "DELETED",
+    };
+    ManagedServer {
+        id: server.id.to_string(),
+        name: view.instance.spec.name.as_str().to_owned(),
+        status: status.into(),
+        tenant_id: server.tenant_id.to_string(),
+        host: server.host.clone(),
+        addresses: None,
+    }
+}
+
+/// Nova's form: a list for each network.
+fn addresses_by_network(view: &InstanceView) -> Value {
+    let network = view.instance.spec.network_id.to_string();
+    let all = addresses(view).unwrap_or_default().into_iter();
+    let of = |one: Address| json!({ "addr": one.address, "version": if one.address.contains(':') { 6 } else { 4 } });
+    json!({ network: all.map(of).collect::<Vec<_>>() })
+}
+
+fn managed_volume(found: &Volume, view: &InstanceView) -> InstanceVolume {
+    let attached = found.server_id.map(|id| Attachment {
+        server_id: id.to_string(),
+    });
+    InstanceVolume {
+        id: Some(found.id.to_string()),
+        status: Some(
+            if attached.is_some() {
+                "in-use"
+            } else {
+                "available"
+            }
+            .into(),
+        ),
+        attachments: Some(attached.into_iter().collect()),
+        availability_zone: Some(view.instance.spec.zone.clone()),
+        created_at: Some(found.created_at.trove()),
+        total: Some(two_decimals(gib(found.size.as_bytes()))),
+        ..volume(view, true)
+    }
 }
 
 /// Trove's words for what is being done.
@@ -134,6 +232,12 @@ fn volume(view: &InstanceView, is_full: bool) -> InstanceVolume {
         size: size.as_gib(),
         used: used.map(|bytes| two_decimals(gib(bytes))),
         used_percent: used.map(|bytes| two_decimals(gib(bytes) * 100.0 / gib(size.as_bytes()))),
+        id: None,
+        status: None,
+        attachments: None,
+        availability_zone: None,
+        created_at: None,
+        total: None,
     }
 }
 

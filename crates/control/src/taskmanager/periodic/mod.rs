@@ -1,3 +1,4 @@
 //! Periodic work: one file each, every run answers a status for operators.
 
 pub mod reconcile;
+pub mod tokens;

@@ -27,6 +27,11 @@ pub struct ActionRequest {
     pub reset_status: Option<Value>,
 }
 
+/// Body of `POST /mgmt/instances/{id}/action`: exactly one key, by its name.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct ManagementActionRequest(pub std::collections::BTreeMap<String, Value>);
+
 impl ActionRequest {
     /// The keys that were given, with their values.
     pub fn given(&self) -> Vec<(&'static str, &Value)> {

@@ -75,4 +75,12 @@ pub struct Version {
     /// Always empty: the root holds the packages; for admins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packages: Option<Vec<String>>,
+    /// Always null: the guest takes no extension from a registry; for admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub registry_ext: Option<Option<String>>,
+    /// Always null: the engine knows how it replicates; for admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub repl_strategy: Option<Option<String>>,
 }

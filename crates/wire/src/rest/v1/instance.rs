@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::rest::lenient::{Number, OneOrMany, Text, present};
+use crate::rest::lenient::{Number, ObjectOr, OneOrMany, Text, object_or, present};
 use crate::rest::v1::common::{Link, Reference};
 use crate::rest::v1::database::NewDatabase;
 use crate::rest::v1::user::NewUser;
@@ -78,7 +78,7 @@ pub struct CreateInstance {
 }
 
 /// A flavor by id, or as an object with its id.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum FlavorField {
     /// The id.
@@ -91,13 +91,35 @@ pub enum FlavorField {
 }
 
 /// A volume as an object, or only its size.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum VolumeField {
     /// Size and type.
     Object(NewVolume),
     /// Size; unit: GiB.
     Size(Number),
+}
+
+impl<'de> Deserialize<'de> for FlavorField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Object {
+            id: Text,
+        }
+        Ok(match object_or(deserializer, "an object or an id")? {
+            ObjectOr::Object(Object { id }) => Self::Object { id },
+            ObjectOr::Plain(id) => Self::Id(id),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for VolumeField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match object_or(deserializer, "an object or a size")? {
+            ObjectOr::Object(volume) => Self::Object(volume),
+            ObjectOr::Plain(size) => Self::Size(size),
+        })
+    }
 }
 
 /// A volume asked for.
@@ -286,8 +308,79 @@ pub struct Instance {
     pub service_status: Option<Cow<'static, str>>,
     /// Its server, or null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ManagedServer>)]
+    pub server: Option<Option<ManagedServer>>,
+    /// Id of its server; this and what follows for admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub server_id: Option<Option<String>>,
+    /// Id of its data volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub volume_id: Option<Option<String>>,
+    /// Always true: Coffer speaks to guests under mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted_rpc_messaging: Option<bool>,
+    /// What its guest says, in words; this and what follows on the management route for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_status: Option<GuestStatus>,
+    /// When root was first enabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_enabled: Option<String>,
+    /// Who enabled it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_enabled_by: Option<String>,
+}
+
+/// The server of an instance, as the operator sees it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ManagedServer {
+    /// Its id.
+    pub id: String,
+    /// Its name, which is the instance's.
+    pub name: String,
+    /// `BUILD`, `ACTIVE` or `DELETED`: Nova's words.
+    pub status: Cow<'static, str>,
+    /// Project it is accounted to.
+    pub tenant_id: String,
+    /// Host it runs on, or null.
+    pub host: Option<String>,
+    /// Addresses by network; where one instance is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
-    pub server: Option<Option<Value>>,
+    pub addresses: Option<Value>,
+}
+
+/// What a guest says of its engine.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct GuestStatus {
+    /// In a word.
+    pub state_description: String,
+}
+
+/// Where a volume is attached.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Attachment {
+    /// The server, by id.
+    pub server_id: String,
+}
+
+/// When root was enabled, and by whom.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RootHistory {
+    /// The instance, by id.
+    pub id: String,
+    /// When, or `Never`.
+    pub enabled: String,
+    /// Who, by id, or `Nobody`.
+    pub user: String,
+}
+
+/// Answer of `GET /mgmt/instances/{id}/root`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RootHistoryEnvelope {
+    /// The history.
+    pub root_history: RootHistory,
 }
 
 /// Datastore of an instance.
@@ -314,6 +407,25 @@ pub struct InstanceVolume {
     /// The same in percent of the size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_percent: Option<f64>,
+    /// Its id; this and what follows on the management route for one instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// `in-use` or `available`: Cinder's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Cow<'static, str>>,
+    /// Where it is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachments: Option<Vec<Attachment>>,
+    /// Zone, or null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub availability_zone: Option<Option<String>>,
+    /// When it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    /// Size of its file system; unit: GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<f64>,
 }
 
 /// An address of an instance.

@@ -1,7 +1,7 @@
 //! What a machine needs before anything can be built or tested: packages, and the real clients.
 //!
 //! On Debian and its kin missing packages are installed; elsewhere they are named. The clients
-//! live in a virtual environment outside the tree, so that they are fetched once.
+//! live in virtual environments outside the tree, so that they are fetched once.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -36,6 +36,12 @@ const CLIENTS: &[&str] = &[
 
 /// Where the clients live.
 const VENV: &str = "/var/cache/coffer/venv";
+
+/// What makes up requests from the API's document; its libraries are not the clients'.
+const FUZZER: &[&str] = &["schemathesis==4.32.5"];
+
+/// Where it lives.
+const FUZZER_VENV: &str = "/var/cache/coffer/schemathesis";
 
 /// Makes sure that packages are there; asks nothing when they are.
 pub fn packages(wanted: &[&str]) -> Result<()> {
@@ -84,20 +90,24 @@ pub fn packages(wanted: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that the real clients are there; the directory of their programs.
+/// Makes sure that the real clients are there, and what makes up requests; the directory of the
+/// clients' programs.
 pub fn clients() -> Result<PathBuf> {
-    let dir = Path::new(VENV);
-    let (mark, wanted) = (dir.join("coffer-clients"), CLIENTS.join("\n"));
+    environment(Path::new(FUZZER_VENV), FUZZER).context("install schemathesis")?;
+    environment(Path::new(VENV), CLIENTS).context("install the clients")
+}
+
+/// Makes sure that a virtual environment holds these packages; the directory of its programs.
+fn environment(dir: &Path, packages: &[&str]) -> Result<PathBuf> {
+    let (mark, wanted) = (dir.join("coffer-clients"), packages.join("\n"));
     if !fs::read_to_string(&mark).is_ok_and(|found| found == wanted) {
-        let pip = dir.join("bin/pip");
-        Program::new("python3", &["-m", "venv", "--clear", VENV]).output()?;
+        let (pip, place) = (dir.join("bin/pip"), dir.display().to_string());
+        Program::new("python3", &["-m", "venv", "--clear", &place]).output()?;
         let words: Vec<&str> = ["install", "--quiet", "--disable-pip-version-check"]
             .into_iter()
-            .chain(CLIENTS.iter().copied())
+            .chain(packages.iter().copied())
             .collect();
-        Program::new(&pip, &words)
-            .output()
-            .context("install the clients")?;
+        Program::new(&pip, &words).output()?;
         fs::write(&mark, wanted).with_context(|| format!("write {}", mark.display()))?;
     }
     Ok(dir.join("bin"))

@@ -1,5 +1,6 @@
 //! One real Coffer under test.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -260,18 +261,30 @@ impl Coffer {
         Program::new(&path("coffer")?, words).run()
     }
 
+    /// The `OS_*` variables of a user of the first start, as `coffer env` prints them.
+    pub fn variables(&self, user: &str) -> Result<BTreeMap<String, String>> {
+        let file = self.credentials(user).display().to_string();
+        let printed = Program::new(&path("coffer")?, ["--credentials", &file, "env"]);
+        let pair = |line: &str| {
+            let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+            Some((name.to_owned(), value.trim_matches('\'').to_owned()))
+        };
+        Ok(printed.run()?.ok()?.lines().filter_map(pair).collect())
+    }
+
     /// Runs a stock client of the venv with the demo user's `OS_*` variables.
     pub fn client(&self, program: &str, args: &[&str]) -> Result<Ended> {
-        let mut run = Program::new(&format!("{VENV}/{program}"), args.iter().copied());
-        for line in self.coffer(&["env"])?.ok()?.lines() {
-            if let Some((name, value)) = line
-                .strip_prefix("export ")
-                .and_then(|rest| rest.split_once('='))
-            {
-                run = run.env(name, value.trim_matches('\''));
-            }
-        }
-        run.run()
+        self.client_of("demo", program, args)
+    }
+
+    /// The same as a user of the first start.
+    pub fn client_of(&self, user: &str, program: &str, args: &[&str]) -> Result<Ended> {
+        let run = Program::new(&format!("{VENV}/{program}"), args.iter().copied());
+        let variables = self.variables(user)?;
+        let with = variables
+            .iter()
+            .fold(run, |run, (name, value)| run.env(name, value));
+        with.run()
     }
 
     /// Runs `openstack`.

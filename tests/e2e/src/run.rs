@@ -88,13 +88,6 @@ impl Program {
         self
     }
 
-    /// With this bound on its time.
-    #[must_use]
-    pub const fn within(mut self, limit: Duration) -> Self {
-        self.limit = limit;
-        self
-    }
-
     /// Runs it to its end.
     pub fn run(mut self) -> Result<Ended> {
         let mut child = self

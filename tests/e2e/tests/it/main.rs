@@ -3,11 +3,13 @@
 #![expect(clippy::too_many_lines, reason = "a test tells its story in one piece")]
 
 mod bytes;
+mod clients;
 mod clones;
 mod disk;
 mod engines;
 mod failures;
 mod first_start;
+mod fuzz;
 mod hostile;
 mod images;
 mod kills;

@@ -2,10 +2,11 @@
 
 use coffer_core::flavor::Flavor;
 use coffer_core::id::FlavorId;
+use coffer_core::name::Name;
 
 use crate::error::{Result, StoreError};
 use crate::row::{Reader, args};
-use crate::sql::Row;
+use crate::sql::{Row, transact};
 use crate::store::Store;
 
 const EXISTS: &str = "flavor with this id or name";
@@ -33,6 +34,29 @@ pub(crate) fn flavor(row: &Row) -> Result<Flavor> {
         disk_gib: row.number("disk_gib")?,
         created_at: row.time("created_at")?,
     })
+}
+
+/// A change of a flavor; what is `None` stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FlavorChange {
+    /// New name.
+    pub name: Option<Name>,
+    /// New memory; unit: MiB.
+    pub memory_mib: Option<u32>,
+    /// New number of CPUs.
+    pub vcpus: Option<u32>,
+    /// New disk; unit: GiB.
+    pub disk_gib: Option<u32>,
+}
+
+impl FlavorChange {
+    /// Whether a size of this flavor becomes another.
+    fn resizes(&self, flavor: &Flavor) -> bool {
+        let differs = |new: Option<u32>, old: u32| new.is_some_and(|new| new != old);
+        differs(self.memory_mib, flavor.memory_mib)
+            || differs(self.vcpus, flavor.vcpus)
+            || differs(self.disk_gib, flavor.disk_gib)
+    }
 }
 
 impl Store {
@@ -82,29 +106,32 @@ impl Store {
         row.as_ref().map(flavor).transpose()
     }
 
-    /// Overwrites a flavor; what was charged to quotas with the old one stays charged.
-    pub async fn update_flavor(&self, flavor: &Flavor) -> Result<()> {
-        let sql = "UPDATE flavors SET name = $2, memory_mib = $3, vcpus = $4, disk_gib = $5
+    /// Changes what is given, in one transaction: what others change meanwhile stays theirs.
+    /// `InUse` when a size would become another while an instance has the flavor: its quota was
+    /// charged with the old one, and it would get the new one at its next start.
+    pub async fn update_flavor(&self, id: &FlavorId, change: &FlavorChange) -> Result<()> {
+        let sql = "UPDATE flavors SET name = COALESCE($2, name),
+                memory_mib = COALESCE($3, memory_mib), vcpus = COALESCE($4, vcpus),
+                disk_gib = COALESCE($5, disk_gib)
             WHERE id = $1";
-        let Flavor {
-            id,
+        let used = "SELECT id FROM instances WHERE is_deleted = 0 AND flavor_id = $1 LIMIT 1";
+        let FlavorChange {
             name,
             memory_mib,
             vcpus,
             disk_gib,
-            ..
-        } = flavor;
-        let args = args![id, name, memory_mib, vcpus, disk_gib];
-        let changed = self
-            .db()
-            .execute(sql, args)
-            .await
-            .map_err(|e| e.or_exists(EXISTS))?;
-        if changed == 0 {
-            Err(StoreError::NotFound { what: "flavor" })
-        } else {
-            Ok(())
-        }
+        } = change;
+        let done: Result<()> = transact!(self, tx => {
+            let row = tx.fetch_optional(BY_ID, args![id]).await?;
+            let row = row.ok_or(StoreError::NotFound { what: "flavor" })?;
+            let is_resized = change.resizes(&flavor(&row)?);
+            if is_resized && tx.fetch_optional(used, args![id]).await?.is_some() {
+                return Err(StoreError::InUse { what: "flavor" });
+            }
+            let args = args![id, name, memory_mib, vcpus, disk_gib];
+            tx.execute(sql, args).await.map(drop)
+        });
+        done.map_err(|error| error.or_exists(EXISTS))
     }
 
     /// Deletes a flavor; `InUse` while an instance has it; succeeds when absent.

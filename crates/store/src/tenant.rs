@@ -1,6 +1,7 @@
 //! Projects of the built-in identity.
 
 use coffer_core::id::TenantId;
+use coffer_core::name::Name;
 use coffer_core::tenant::Tenant;
 
 use crate::error::{Result, StoreError};
@@ -32,6 +33,17 @@ pub(crate) fn decode(row: &mut Reader<'_>) -> Result<Tenant> {
 
 fn tenant(row: &Row) -> Result<Tenant> {
     decode(&mut Reader::new(row, "tenants"))
+}
+
+/// A change of a project; what is `None` stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TenantChange {
+    /// New name.
+    pub name: Option<Name>,
+    /// Whether its users may log in.
+    pub is_enabled: Option<bool>,
+    /// New description.
+    pub description: Option<String>,
 }
 
 impl Store {
@@ -81,15 +93,12 @@ impl Store {
         rows.iter().map(tenant).collect()
     }
 
-    /// Overwrites a project's name, description and whether it is enabled.
-    pub async fn update_tenant(&self, tenant: &Tenant) -> Result<()> {
-        let sql = "UPDATE tenants SET name = $2, is_enabled = $3, description = $4 WHERE id = $1";
-        let args = args![
-            tenant.id,
-            tenant.name,
-            tenant.is_enabled,
-            tenant.description
-        ];
+    /// Changes what is given, in one statement: what others change meanwhile stays theirs.
+    pub async fn update_tenant(&self, id: &TenantId, change: &TenantChange) -> Result<()> {
+        let sql = "UPDATE tenants SET name = COALESCE($2, name),
+                is_enabled = COALESCE($3, is_enabled), description = COALESCE($4, description)
+            WHERE id = $1";
+        let args = args![id, change.name, change.is_enabled, change.description];
         let changed = self
             .db()
             .execute(sql, args)

@@ -1,6 +1,7 @@
 //! Users, roles, and who holds which role where.
 
 use coffer_core::id::{TenantId, UserId};
+use coffer_core::name::Name;
 use coffer_core::tenant::{RoleAssignment, User};
 use coffer_core::time::Timestamp;
 
@@ -53,6 +54,19 @@ fn found(changed: u64) -> Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// A change of a user; what is `None` stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UserChange {
+    /// New name.
+    pub name: Option<Name>,
+    /// New password hash, PHC text.
+    pub password_hash: Option<String>,
+    /// Whether it may log in.
+    pub is_enabled: Option<bool>,
+    /// New default project.
+    pub default_tenant_id: Option<TenantId>,
 }
 
 impl Store {
@@ -109,28 +123,22 @@ impl Store {
         rows.iter().map(user).collect()
     }
 
-    /// Overwrites everything but id and time of making.
-    pub async fn update_user(&self, user: &User) -> Result<()> {
-        let sql = "UPDATE users SET name = $2, password_hash = $3, is_enabled = $4,
-                default_tenant_id = $5
+    /// Changes what is given, in one statement: what others change meanwhile stays theirs.
+    pub async fn update_user(&self, id: &UserId, change: &UserChange) -> Result<()> {
+        let sql = "UPDATE users SET name = COALESCE($2, name),
+                password_hash = COALESCE($3, password_hash),
+                is_enabled = COALESCE($4, is_enabled),
+                default_tenant_id = COALESCE($5, default_tenant_id)
             WHERE id = $1";
-        let User {
-            id,
+        let UserChange {
             name,
             password_hash,
             is_enabled,
             default_tenant_id,
-            ..
-        } = user;
+        } = change;
         let args = args![id, name, password_hash, is_enabled, default_tenant_id];
         let done = self.db().execute(sql, args).await;
         found(done.map_err(|error| error.or_exists(EXISTS).or_missing(MISSING))?)
-    }
-
-    /// Sets a user's password hash, PHC text.
-    pub async fn set_password_hash(&self, id: &UserId, hash: &str) -> Result<()> {
-        let sql = "UPDATE users SET password_hash = $2 WHERE id = $1";
-        found(self.db().execute(sql, args![id, hash]).await?)
     }
 
     /// Deletes a user with its assignments and tokens; succeeds when absent.

@@ -4,6 +4,7 @@ use coffer_core::id::{TenantId, UserId};
 use coffer_core::name::Name;
 use coffer_core::secret::Secret;
 use coffer_core::tenant::{RoleAssignment, User};
+use coffer_store::user::UserChange;
 
 use super::{AppState, project};
 use crate::auth::Session;
@@ -85,24 +86,33 @@ pub async fn get(app: &AppState, text: &str) -> Result<User> {
 
 /// Changes a user. A new password, and closing, end its tokens.
 pub async fn update(app: &AppState, asker: &Session, text: &str, change: Change) -> Result<User> {
-    let mut user = get(app, text).await?;
+    let user = get(app, text).await?;
     project::keep_the_asker(change.is_enabled == Some(false) && asker.user_id == user.id)?;
     let ends_tokens = change.password.is_some() || change.is_enabled == Some(false);
-    if let Some(password) = &change.password {
-        check_password(password)?;
-        user.password_hash = app.logins.passwords().hash(&*app.entropy, password).await?;
-    }
-    if let Some(id) = &change.default_project {
-        user.default_tenant_id = Some(project::get(app, id).await?.id);
-    }
-    user.name = change.name.unwrap_or(user.name);
-    user.is_enabled = change.is_enabled.unwrap_or(user.is_enabled);
-    app.store.update_user(&user).await?;
+    let default_tenant_id = match &change.default_project {
+        Some(id) => Some(project::get(app, id).await?.id),
+        None => None,
+    };
+    let password_hash = match &change.password {
+        Some(password) => {
+            check_password(password)?;
+            let passwords = app.logins.passwords();
+            Some(passwords.hash(&*app.entropy, password).await?)
+        }
+        None => None,
+    };
+    let change = UserChange {
+        name: change.name,
+        password_hash,
+        is_enabled: change.is_enabled,
+        default_tenant_id,
+    };
+    app.store.update_user(&user.id, &change).await?;
     if ends_tokens {
         app.store.delete_user_tokens(&user.id).await?;
     }
     app.tokens.forget();
-    Ok(user)
+    get(app, text).await
 }
 
 /// Deletes a user with its tokens and roles.

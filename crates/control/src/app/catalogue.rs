@@ -3,6 +3,7 @@
 use coffer_core::flavor::{Flavor, VolumeType, Zone};
 use coffer_core::id::FlavorId;
 use coffer_core::name::Name;
+use coffer_store::flavor::FlavorChange;
 
 use super::AppState;
 use crate::error::{Error, Result};
@@ -11,19 +12,6 @@ use crate::error::{Error, Result};
 const MEMORY_MIB: std::ops::RangeInclusive<u32> = 64..=16 * 1024 * 1024;
 const VCPUS: std::ops::RangeInclusive<u32> = 1..=1_024;
 const DISK_GIB: std::ops::RangeInclusive<u32> = 0..=65_536;
-
-/// A change of a flavor; what is `None` stays.
-#[derive(Debug, Clone, Default)]
-pub struct FlavorChange {
-    /// New name.
-    pub name: Option<Name>,
-    /// New memory; unit: MiB.
-    pub memory_mib: Option<u32>,
-    /// New number of CPUs.
-    pub vcpus: Option<u32>,
-    /// New disk; unit: GiB.
-    pub disk_gib: Option<u32>,
-}
 
 fn check(flavor: &Flavor) -> Result<()> {
     let within = |field: &str, value: u32, range: &std::ops::RangeInclusive<u32>| {
@@ -60,16 +48,19 @@ pub async fn create_flavor(app: &AppState, flavor: Flavor) -> Result<Flavor> {
     Ok(flavor)
 }
 
-/// Changes a flavor.
+/// Changes a flavor; its sizes only while no instance has it.
 pub async fn update_flavor(app: &AppState, text: &str, change: FlavorChange) -> Result<Flavor> {
-    let mut flavor = get_flavor(app, text).await?;
-    flavor.name = change.name.unwrap_or(flavor.name);
-    flavor.memory_mib = change.memory_mib.unwrap_or(flavor.memory_mib);
-    flavor.vcpus = change.vcpus.unwrap_or(flavor.vcpus);
-    flavor.disk_gib = change.disk_gib.unwrap_or(flavor.disk_gib);
-    check(&flavor)?;
-    app.store.update_flavor(&flavor).await?;
-    Ok(flavor)
+    let old = get_flavor(app, text).await?;
+    let changed = Flavor {
+        name: change.name.clone().unwrap_or(old.name),
+        memory_mib: change.memory_mib.unwrap_or(old.memory_mib),
+        vcpus: change.vcpus.unwrap_or(old.vcpus),
+        disk_gib: change.disk_gib.unwrap_or(old.disk_gib),
+        ..old
+    };
+    check(&changed)?;
+    app.store.update_flavor(&changed.id, &change).await?;
+    get_flavor(app, text).await
 }
 
 /// Deletes a flavor that no instance has.

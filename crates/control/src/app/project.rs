@@ -4,21 +4,11 @@ use coffer_core::id::TenantId;
 use coffer_core::name::Name;
 use coffer_core::quota::{Quota, Resource};
 use coffer_core::tenant::Tenant;
+use coffer_store::tenant::TenantChange;
 
 use super::AppState;
 use crate::auth::Session;
 use crate::error::{Error, Kind, Result};
-
-/// A change of a project; what is `None` stays.
-#[derive(Debug, Clone, Default)]
-pub struct Change {
-    /// New name.
-    pub name: Option<Name>,
-    /// New description.
-    pub description: Option<String>,
-    /// Whether its users may log in.
-    pub is_enabled: Option<bool>,
-}
 
 /// Makes a project.
 pub async fn create(app: &AppState, name: Name, description: String) -> Result<Tenant> {
@@ -70,15 +60,17 @@ fn is_own(asker: &Session, tenant: &Tenant) -> bool {
 }
 
 /// Changes a project; a closed one's tokens work no more.
-pub async fn update(app: &AppState, asker: &Session, text: &str, change: Change) -> Result<Tenant> {
-    let mut tenant = get(app, text).await?;
+pub async fn update(
+    app: &AppState,
+    asker: &Session,
+    text: &str,
+    change: TenantChange,
+) -> Result<Tenant> {
+    let tenant = get(app, text).await?;
     keep_the_asker(change.is_enabled == Some(false) && is_own(asker, &tenant))?;
-    tenant.name = change.name.unwrap_or(tenant.name);
-    tenant.description = change.description.unwrap_or(tenant.description);
-    tenant.is_enabled = change.is_enabled.unwrap_or(tenant.is_enabled);
-    app.store.update_tenant(&tenant).await?;
+    app.store.update_tenant(&tenant.id, &change).await?;
     app.tokens.forget();
-    Ok(tenant)
+    get(app, text).await
 }
 
 /// Deletes a project that has no instances.

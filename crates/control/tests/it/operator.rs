@@ -177,7 +177,46 @@ async fn what_is_in_use_stays() {
         let fault = world.delete(&root, &path).await.fault(409, "conflict");
         assert_eq!(fault["reason"], "in-use", "{path}");
     }
+    // The sizes of a flavor in use are charged to quotas, and its instances would get the new ones
+    // at their next start; its name is only a name.
+    let bigger = json!({ "flavor": { "ram": 4_096 } });
+    let fault = world.call(&root, "PATCH", "/admin/flavors/1", bigger.clone());
+    assert_eq!(fault.await.fault(409, "conflict")["reason"], "in-use");
+    let same = json!({ "flavor": { "ram": 512, "name": "m1.other" } });
+    let renamed = world.call(&root, "PATCH", "/admin/flavors/1", same).await;
+    assert_eq!(renamed.expect(200)["flavor"]["ram"], 512);
+    let resized = world.call(&root, "PATCH", "/admin/flavors/6.1", bigger);
+    assert_eq!(resized.await.expect(200)["flavor"]["ram"], 4_096);
     world.delete(&root, "/admin/flavors/6.1").await.expect(204);
+}
+
+/// Changes of one user at the same time: hashing a password takes its time, and what was changed
+/// meanwhile stays changed.
+#[tokio::test]
+async fn changes_at_the_same_time_do_not_undo_each_other() {
+    let world = World::new().await;
+    let root = world.root().await;
+    let path = "/admin/users/bob";
+    let change = |user: Value| world.call(&root, "PATCH", path, json!({ "user": user }));
+    let (password, name) = tokio::join!(
+        change(json!({ "password": "another password" })),
+        change(json!({ "name": "robert" })),
+    );
+    password.expect(200);
+    name.expect(200);
+    let user = world
+        .store
+        .find_user_by_name("robert")
+        .await
+        .unwrap()
+        .unwrap();
+    let hash = world
+        .store
+        .find_user_by_name("alice")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_ne!(user.password_hash, hash.password_hash);
 }
 
 #[tokio::test]

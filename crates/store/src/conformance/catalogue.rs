@@ -3,6 +3,7 @@
 use coffer_core::datastore::EngineRoot;
 use coffer_core::flavor::{VolumeType, Zone};
 use coffer_store::StoreError;
+use coffer_store::flavor::FlavorChange;
 use coffer_store::root::Template;
 
 use super::world::{World, at, flavor, name, network, tenant_id};
@@ -14,7 +15,11 @@ pub(crate) async fn flavors_types_and_zones_are_kept(fixture: &Fixture) {
     store.insert_flavor(&big).await.unwrap();
     store.insert_flavor(&small).await.unwrap();
     small.vcpus = 3;
-    store.update_flavor(&small).await.unwrap();
+    let wider = FlavorChange {
+        vcpus: Some(3),
+        ..FlavorChange::default()
+    };
+    store.update_flavor(&small.id, &wider).await.unwrap();
     assert_eq!(
         store.list_flavors().await.unwrap(),
         [small.clone(), big.clone()]
@@ -35,7 +40,7 @@ pub(crate) async fn flavors_types_and_zones_are_kept(fixture: &Fixture) {
             "{refused:?}"
         );
     }
-    let missing = store.update_flavor(&flavor("none", 1)).await;
+    let missing = store.update_flavor(&flavor("none", 1).id, &wider).await;
     assert!(
         matches!(missing, Err(StoreError::NotFound { .. })),
         "{missing:?}"

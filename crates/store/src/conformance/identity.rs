@@ -2,9 +2,18 @@
 
 use coffer_core::tenant::{RoleAssignment, Token};
 use coffer_store::StoreError;
+use coffer_store::tenant::TenantChange;
+use coffer_store::user::UserChange;
 
 use super::world::{World, at, name, tenant, user};
 use crate::fixture::Fixture;
+
+fn renamed(text: &str) -> TenantChange {
+    TenantChange {
+        name: Some(name(text)),
+        ..TenantChange::default()
+    }
+}
 
 pub(crate) async fn tenants_are_kept(fixture: &Fixture) {
     let store = fixture.store();
@@ -18,21 +27,30 @@ pub(crate) async fn tenants_are_kept(fixture: &Fixture) {
     );
     assert_eq!(store.find_tenant_by_name("One").await.unwrap(), None);
 
+    // Two changes that know nothing of each other.
     one.is_enabled = false;
     one.name = name("uno");
-    store.update_tenant(&one).await.unwrap();
+    for change in [
+        TenantChange {
+            is_enabled: Some(false),
+            ..TenantChange::default()
+        },
+        renamed("uno"),
+    ] {
+        store.update_tenant(&one.id, &change).await.unwrap();
+    }
     assert_eq!(
         store.list_tenants().await.unwrap(),
         [tenant("another"), one.clone()]
     );
 
-    one.name = name("another");
-    let taken = store.update_tenant(&one).await;
+    let taken = store.update_tenant(&one.id, &renamed("another")).await;
     assert!(
         matches!(taken, Err(StoreError::AlreadyExists { .. })),
         "{taken:?}"
     );
-    let missing = store.update_tenant(&tenant("nobody")).await;
+    let nobody = tenant("nobody").id;
+    let missing = store.update_tenant(&nobody, &renamed("x")).await;
     assert!(
         matches!(missing, Err(StoreError::NotFound { .. })),
         "{missing:?}"
@@ -63,10 +81,20 @@ pub(crate) async fn users_are_kept(fixture: &Fixture) {
         Some(alice.clone())
     );
 
-    store.set_password_hash(&alice.id, "other").await.unwrap();
+    // Two changes that know nothing of each other.
     alice.password_hash = "other".to_owned();
     alice.is_enabled = false;
-    store.update_user(&alice).await.unwrap();
+    let password = UserChange {
+        password_hash: Some(alice.password_hash.clone()),
+        ..UserChange::default()
+    };
+    let closed = UserChange {
+        is_enabled: Some(false),
+        ..UserChange::default()
+    };
+    for change in [&password, &closed] {
+        store.update_user(&alice.id, change).await.unwrap();
+    }
     assert_eq!(store.list_users().await.unwrap(), [alice.clone()]);
 
     let taken = store.insert_user(&user("alice")).await;
@@ -81,7 +109,7 @@ pub(crate) async fn users_are_kept(fixture: &Fixture) {
         matches!(missing, Err(StoreError::NotFound { .. })),
         "{missing:?}"
     );
-    let missing = store.set_password_hash(&bob.id, "x").await;
+    let missing = store.update_user(&bob.id, &password).await;
     assert!(
         matches!(missing, Err(StoreError::NotFound { .. })),
         "{missing:?}"

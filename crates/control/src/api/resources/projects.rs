@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use coffer_core::name::Name;
+use coffer_store::tenant::TenantChange;
 use coffer_wire::rest::v1::admin::{
     NewProjectRequest, ProjectEnvelope, ProjectList, ProjectUpdateRequest,
 };
@@ -15,7 +16,6 @@ use crate::api::extract::{Json, Segments};
 use crate::api::links::Page;
 use crate::api::respond::{empty, ok};
 use crate::api::views::accounts as views;
-use crate::app::project::Change;
 use crate::app::{AppState, RequestContext, project};
 use crate::error::{Error, Result};
 
@@ -100,7 +100,7 @@ async fn patch(
         .description
         .map(|value| text("project['description']", value))
         .transpose()?;
-    let change = Change {
+    let change = TenantChange {
         name,
         description,
         is_enabled: asked.enabled,

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use coffer_core::flavor::Flavor;
 use coffer_core::name::Name;
+use coffer_store::flavor::FlavorChange;
 use coffer_wire::rest::v1::admin::{
     FlavorUpdateRequest, NewFlavorRequest, NewVolumeTypeRequest, VolumeTypeEnvelope,
     VolumeTypeUpdateRequest,
@@ -19,8 +20,7 @@ use crate::api::extract::{Json, Segments};
 use crate::api::links::Links;
 use crate::api::respond::{empty, ok};
 use crate::api::views::offers as views;
-use crate::app::catalogue::{self, FlavorChange};
-use crate::app::{AppState, RequestContext};
+use crate::app::{AppState, RequestContext, catalogue};
 use crate::error::Result;
 
 pub(in crate::api) fn router() -> OpenApiRouter<AppState> {

@@ -88,19 +88,17 @@ impl Vault<'_> {
         })
     }
 
-    /// Seals commands for a guest and stores them; they stay until their task erases them.
-    pub async fn store_commands(
+    /// Seals commands for a guest, to be stored with the task that runs and then erases them.
+    pub async fn seal_commands(
         &self,
         tenant_id: &TenantId,
         instance_id: InstanceId,
         commands: &[Operation],
-    ) -> Result<SecretId, VaultError> {
+    ) -> Result<StoredSecret, VaultError> {
         let plain = Secret::new(encode(&commands));
-        let sealed = self
-            .seal(tenant_id, Some(instance_id), "commands", &plain)
-            .await?;
-        self.store.put_secret(&sealed).await?;
-        Ok(sealed.id)
+        let purpose = "commands";
+        self.seal(tenant_id, Some(instance_id), purpose, &plain)
+            .await
     }
 
     /// The plain text of a stored secret.

@@ -11,6 +11,7 @@ use coffer_core::time::Timestamp;
 use crate::error::{Result, StoreError};
 use crate::lock;
 use crate::row::{Reader, actor_args, args};
+use crate::secret::{self, StoredSecret};
 use crate::signal;
 use crate::sql::{Row, Sql, Tx, transact};
 use crate::store::Store;
@@ -331,6 +332,14 @@ impl Store {
                 return Ok(false);
             }
             insert(&mut tx, task).await.map(|()| true)
+        })
+    }
+
+    /// Enqueues a task with what it needs and only it may read: both are written, or neither.
+    pub async fn insert_sealed_task(&self, task: &Task, secret: &StoredSecret) -> Result<()> {
+        transact!(self, tx => {
+            secret::put(&mut tx, secret).await?;
+            insert(&mut tx, task).await
         })
     }
 

@@ -22,6 +22,7 @@ use coffer_core::server::{Presence, Server, ServerPurpose, Volume, VolumeRole};
 use coffer_core::tenant::Tenant;
 use coffer_core::units::{Generation, Incarnation, Timeline, VolumeSize};
 use coffer_store::instance::{BeginTask, NewInstance, SpecChange};
+use coffer_store::secret::StoredSecret;
 use coffer_wire::guest::v1::{DatabaseSpec, Operation, UserSpec};
 use uuid::Uuid;
 
@@ -137,11 +138,12 @@ impl World {
             },
         ];
         let vault = self.services.vault();
-        let secret = vault
-            .store_commands(&self.tenant_id, id, &commands)
+        let sealed = vault
+            .seal_commands(&self.tenant_id, id, &commands)
             .await
             .map_err(|e| e.to_string())?;
-        let new = self.new_instance(id, Some(secret));
+        let secret = sealed.id;
+        let new = self.new_instance(id, Some(sealed));
         let store = &self.services.store;
         store
             .create_instance(&new, Resource::default_limit)
@@ -156,11 +158,7 @@ impl World {
         Ok(id)
     }
 
-    fn new_instance(
-        &self,
-        id: InstanceId,
-        commands_secret: Option<coffer_core::id::SecretId>,
-    ) -> NewInstance {
+    fn new_instance(&self, id: InstanceId, secret: Option<StoredSecret>) -> NewInstance {
         let now = self.services.clock.now();
         let set_id = SetId::from_uuid(self.uuid());
         let server_id = ServerId::from_uuid(self.uuid());
@@ -168,9 +166,10 @@ impl World {
         let input = CreateInstanceInput {
             instance_id: id,
             set_id,
-            commands_secret,
+            commands_secret: secret.as_ref().map(|secret| secret.id),
         };
         NewInstance {
+            secret,
             instance: Instance {
                 id,
                 tenant_id: self.tenant_id.clone(),
@@ -373,23 +372,23 @@ impl World {
             password: "pw".to_owned(),
         }];
         let vault = self.services.vault();
-        let commands_secret = vault
-            .store_commands(&self.tenant_id, id, &commands)
+        let sealed = vault
+            .seal_commands(&self.tenant_id, id, &commands)
             .await
             .map_err(|e| e.to_string())?;
         let input = RunCommandsInput {
             instance_id: id,
             set_id,
-            commands_secret,
+            commands_secret: sealed.id,
         };
         let task = run_commands::task(self.new_task(id), &input);
         self.services
             .store
-            .insert_task(&task)
+            .insert_sealed_task(&task, &sealed)
             .await
             .map_err(|e| e.to_string())?;
         self.note_command(id, "enable-root");
-        self.asked().secrets.push(commands_secret);
+        self.asked().secrets.push(sealed.id);
         Ok(())
     }
 

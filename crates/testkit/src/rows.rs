@@ -226,6 +226,7 @@ impl Rows {
             link: self.link(number),
             task: self.task(&instance, number),
             charges: Vec::new(),
+            secret: None,
             event: None,
             instance,
             server,

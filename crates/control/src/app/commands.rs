@@ -221,21 +221,15 @@ pub async fn run(
     let new = context.new_task(app, &instance.tenant_id, instance.id)?;
     let id = new.id;
     let vault = app.vault();
-    let sealing = vault.store_commands(&instance.tenant_id, instance.id, commands);
-    let secret = Box::pin(sealing).await?;
+    let sealing = vault.seal_commands(&instance.tenant_id, instance.id, commands);
+    let sealed = Box::pin(sealing).await?;
     let input = RunCommandsInput {
         instance_id: instance.id,
         set_id: instance.set_id,
-        commands_secret: secret,
+        commands_secret: sealed.id,
     };
-    if let Err(error) = app
-        .store
-        .insert_task(&run_commands::task(new, &input))
-        .await
-    {
-        app.store.erase_secret(secret).await?;
-        return Err(error.into());
-    }
+    let task = run_commands::task(new, &input);
+    app.store.insert_sealed_task(&task, &sealed).await?;
     let end = Box::pin(end_of(app, id));
     tokio::select! {
         answer = end => answer,
@@ -269,6 +263,9 @@ fn ended(task: &Task) -> Result<()> {
         .unwrap_or_else(|| "the commands were not run".to_owned());
     match task.state {
         TaskState::Done | TaskState::Ready | TaskState::Running => Ok(()),
+        TaskState::Failed if run_commands::is_exists(&message) => {
+            Err(Error::new(Kind::BadRequest, "exists", message))
+        }
         TaskState::Failed => Err(Error::new(Kind::Unprocessable, "command-failed", message)),
         TaskState::Cancelled => Err(Error::new(
             Kind::Unprocessable,

@@ -4,7 +4,7 @@ use coffer_core::access::Access;
 use coffer_core::datastore::{Datastore, DatastoreVersion};
 use coffer_core::flavor::Flavor;
 use coffer_core::id::{
-    EndpointId, FlavorId, InstanceId, NetworkId, SecretId, ServerId, SetId, TenantId, VolumeId,
+    EndpointId, FlavorId, InstanceId, NetworkId, ServerId, SetId, TenantId, VolumeId,
 };
 use coffer_core::instance::{Health, Instance, InstanceSpec, Lifecycle};
 use coffer_core::name::Name;
@@ -15,6 +15,7 @@ use coffer_core::server::{Presence, Server, ServerPurpose, Volume, VolumeRole};
 use coffer_core::units::{Generation, Incarnation, Timeline, VolumeSize};
 use coffer_engines::Engine;
 use coffer_store::instance::{InstanceView, NewInstance};
+use coffer_store::secret::StoredSecret;
 
 use super::commands::{Content, operations};
 use super::{AppState, RequestContext, datastore, network};
@@ -73,22 +74,12 @@ pub async fn create(
     let vault = app.vault();
     let secret = match commands.as_slice() {
         [] => None,
-        some => Some(Box::pin(vault.store_commands(&tenant_id, instance_id, some)).await?),
+        some => Some(Box::pin(vault.seal_commands(&tenant_id, instance_id, some)).await?),
     };
     let new = plan(app, context, instance_id, &wanted, &found, secret)?;
-    match app
-        .store
-        .create_instance(&new, |resource| app.config.quotas.of(resource))
-        .await
-    {
-        Ok(instance) => Ok(shown(instance, found)),
-        Err(error) => {
-            if let Some(secret) = secret {
-                app.store.erase_secret(secret).await?;
-            }
-            Err(error.into())
-        }
-    }
+    let limits = |resource| app.config.quotas.of(resource);
+    let instance = app.store.create_instance(&new, limits).await?;
+    Ok(shown(instance, found))
 }
 
 async fn look_up(app: &AppState, tenant_id: &TenantId, wanted: &Wanted) -> Result<Found> {
@@ -207,7 +198,7 @@ fn plan(
     instance_id: InstanceId,
     wanted: &Wanted,
     found: &Found,
-    commands_secret: Option<SecretId>,
+    secret: Option<StoredSecret>,
 ) -> Result<NewInstance> {
     let tenant_id = context.tenant_id()?;
     let set_id = SetId::from_uuid(app.new_uuid());
@@ -236,9 +227,10 @@ fn plan(
             &CreateInstanceInput {
                 instance_id,
                 set_id,
-                commands_secret,
+                commands_secret: secret.as_ref().map(|secret| secret.id),
             },
         ),
+        secret,
         charges: charges(found),
         event: Some(event),
     })

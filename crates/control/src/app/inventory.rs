@@ -13,6 +13,7 @@ use super::commands::{self, WantedDatabase, WantedUser, check_user, host, not_re
 use super::{AppState, RequestContext};
 use crate::clock::random_text;
 use crate::error::{Error, Kind, Result};
+use crate::workflow::run_commands;
 
 /// Length of a generated password: Trove's `default_password_length`.
 const PASSWORD_CHARS: usize = 36;
@@ -241,9 +242,7 @@ pub async fn create_users(
 }
 
 fn exists(kind: &str, name: &str) -> Error {
-    let name = coffer_core::name::shown(name);
-    let message = format!("A {kind} with the name \"{name}\" already exists.");
-    Error::new(Kind::BadRequest, "exists", message)
+    Error::new(Kind::BadRequest, "exists", run_commands::exists(kind, name))
 }
 
 async fn existing_database(app: &AppState, view: &InstanceView, name: &str) -> Result<()> {

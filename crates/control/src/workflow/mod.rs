@@ -298,6 +298,7 @@ mod tests {
         (
             "run_commands",
             &[
+                r#"{"step":"check"}"#,
                 r#"{"step":"run","index":0}"#,
                 r#"{"step":"finish"}"#,
                 r#"{"step":"mark_failed"}"#,

@@ -534,11 +534,22 @@ pub(super) async fn read_inventory(
     context: &Context<'_>,
     graph: &InstanceGraph,
 ) -> Result<Part, StepError> {
+    Ok(match inventory(context, graph).await? {
+        Ok(inventory) => Part::Ready(vec![put_inventory(graph, inventory)]),
+        Err(waiting) => waiting,
+    })
+}
+
+/// What the engine holds, or why that has to wait.
+pub(super) async fn inventory(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Result<StoredInventory, Part>, StepError> {
     let guest = guest_address(context, graph)?;
     let call = crate::conductor::inventory::read(&*context.services.guests, &guest);
     match context.guest(call).await? {
-        Ok(inventory) => Ok(Part::Ready(vec![put_inventory(graph, inventory)])),
-        Err(GuestError::Unreachable { why }) => Ok(not_yet(&why)),
+        Ok(inventory) => Ok(Ok(inventory)),
+        Err(GuestError::Unreachable { why }) => Ok(Err(not_yet(&why))),
         Err(error) => Err(guest_failed("read inventory", &error)),
     }
 }

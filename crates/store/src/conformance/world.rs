@@ -267,6 +267,7 @@ impl World {
                 },
             ],
             event: Some(event(tenant_id.as_str(), instance.id)),
+            secret: None,
             instance,
             server,
             volume,

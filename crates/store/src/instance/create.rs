@@ -10,9 +10,10 @@ use coffer_core::task::Task;
 
 use crate::error::Result;
 use crate::row::{args, list_text};
+use crate::secret::StoredSecret;
 use crate::sql::{Tx, transact};
 use crate::store::Store;
-use crate::{endpoint, event, link, network, quota, server, set, status, task, volume};
+use crate::{endpoint, event, link, network, quota, secret, server, set, status, task, volume};
 
 /// Everything that is written when an instance is asked for, in one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct NewInstance {
     pub link: Option<Link>,
     /// The task that makes it.
     pub task: Task,
+    /// What the task needs and only it may read; kept until the task erases it.
+    pub secret: Option<StoredSecret>,
     /// What it takes of the project's quotas; given back when it is gone.
     pub charges: Vec<Amount>,
     /// What its history begins with.
@@ -114,6 +117,9 @@ async fn create(
     }
     if let Some(event) = &new.event {
         event::insert(tx, event).await?;
+    }
+    if let Some(secret) = &new.secret {
+        secret::put(tx, secret).await?;
     }
     task::insert(tx, &new.task).await
 }

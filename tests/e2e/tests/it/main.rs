@@ -12,6 +12,7 @@ mod first_start;
 mod fuzz;
 mod hostile;
 mod images;
+mod inside;
 mod kills;
 mod legacy;
 mod neighbours;

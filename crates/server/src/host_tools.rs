@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use coffer_cli::Options;
-use coffer_cli::output::{complain, emit};
+use coffer_cli::output::emit;
 use coffer_control::authority;
 use coffer_control::clock::Clock;
 use coffer_infra::local::doctor::{Finding, Level};
@@ -32,7 +32,7 @@ pub(crate) fn config(place: &Place) -> anyhow::Result<ExitCode> {
 /// Prints a CA's certificate.
 pub(crate) async fn ca(ca: &Ca) -> anyhow::Result<ExitCode> {
     let config = ca.place.load()?;
-    let state = StateDir::open(&config.state.dir, false)?;
+    let state = StateDir::existing(&config.state.dir)?;
     let base = assemble::base(&config, &state).await?;
     let name = match &ca.project {
         None => authority::API.to_owned(),

@@ -15,6 +15,9 @@ use coffer_control::clock::{Entropy, SystemEntropy};
 /// Only the owner of the state directory may look into it.
 const PRIVATE: u32 = 0o700;
 
+/// File of the master key.
+const MASTER_KEY: &str = "master.key";
+
 /// How the holder of the lock is named in it, before its process id.
 const HOLDER: &str = "coffer with process id ";
 
@@ -48,6 +51,19 @@ impl StateDir {
         })
     }
 
+    /// Opens a directory that a Coffer has started on, and makes none: what is printed of a new one
+    /// would look right and be worth nothing.
+    pub(crate) fn existing(path: &Path) -> anyhow::Result<Self> {
+        if !path.join(MASTER_KEY).exists() {
+            bail!(
+                "no Coffer has started on the state directory {}: give the --state-dir or the \
+                 --config it runs with",
+                path.display()
+            );
+        }
+        Self::open(path, false)
+    }
+
     /// A path inside.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -55,7 +71,7 @@ impl StateDir {
 
     /// The master key, made at the first start.
     pub(crate) fn master_key(&self) -> anyhow::Result<[u8; 32]> {
-        let path = self.join("master.key");
+        let path = self.join(MASTER_KEY);
         let bytes = once(&path, || {
             let mut key = [0; 32];
             SystemEntropy.fill(&mut key);
@@ -180,6 +196,19 @@ fn pause() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looking_into_a_wrong_directory_makes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let wrong = dir.path().join("wrong");
+        for path in [dir.path(), &wrong] {
+            let error = StateDir::existing(path).unwrap_err().to_string();
+            assert!(error.contains("--state-dir"), "{error}");
+        }
+        assert!(!wrong.exists() && fs::read_dir(dir.path()).unwrap().next().is_none());
+        StateDir::open(&wrong, false).unwrap().master_key().unwrap();
+        assert!(StateDir::existing(&wrong).is_ok());
+    }
 
     #[test]
     fn a_child_of_a_killed_holder_is_waited_for_and_a_living_holder_is_named() {

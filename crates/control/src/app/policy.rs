@@ -6,13 +6,17 @@ use crate::error::{Error, Kind, Result};
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    /// Whoever has a role in the project; to change something, a role beside `reader`.
+    /// Whoever has a role in the project; to change something, as `admin` or `member`.
     Project,
     /// The role `admin`; others get 403.
     Admin,
     /// The role `admin`; others get 401, as Trove's management routes do.
     Management,
 }
+
+/// Roles whose holders may change something. Every other role only reads: an operator may make
+/// one (`auditor`), and a name alone gives no rights.
+const WRITERS: [&str; 2] = ["admin", "member"];
 
 /// A rule: its name in Trove's policy file (ours begin with `coffer:`) and who fits it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +55,10 @@ impl Rule {
 
 /// Whether the session's user may do this; `is_write` when it changes something.
 pub fn authorise(session: &Session, rule: Rule, is_write: bool) -> Result<()> {
-    let may_write = session.roles.iter().any(|role| role != "reader");
+    let may_write = session
+        .roles
+        .iter()
+        .any(|role| WRITERS.contains(&role.as_str()));
     let fits = match rule.who {
         Who::Project => !is_write || may_write,
         Who::Admin | Who::Management => session.is_admin(),
@@ -100,6 +107,8 @@ mod tests {
         assert!(authorise(&session(&["member", "reader"]), rule, true).is_ok());
         let denied = authorise(&session(&["reader"]), rule, true).unwrap_err();
         assert_eq!(denied.kind, Kind::Forbidden);
+        assert!(authorise(&session(&["auditor"]), rule, true).is_err());
+        assert!(authorise(&session(&["auditor"]), rule, false).is_ok());
         assert!(denied.message.contains("instance:create"));
     }
 

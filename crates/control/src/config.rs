@@ -408,7 +408,7 @@ config! {
     taskmanager: Taskmanager {
         /// Tasks worked on at the same time.
         workers: u32 = "32";
-        /// How long another worker waits without a sign of life before it takes a task over; the same for all of a store.
+        /// Silence after which another worker takes a task over; the same for all of a store.
         lease: Duration = "20s";
     }
     /// The conductor.

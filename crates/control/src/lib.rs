@@ -12,6 +12,7 @@ pub mod config;
 pub mod error;
 pub mod guest;
 pub mod limits;
+pub mod places;
 pub mod secrets;
 pub mod services;
 pub mod supervise;

@@ -48,8 +48,16 @@ pub const TOKENS_CACHED: usize = 10_000;
 pub const TOKEN_CACHE_AGE: Duration = Duration::from_secs(5);
 /// Time between two removals of tokens that have ended.
 pub const TOKEN_CLEANUP_PERIOD: Duration = Duration::from_secs(600);
+/// Requests that change something and are under way at the same time.
+pub const WRITES_AT_ONCE: usize = 1_024;
+/// Time a client has for the body of a request.
+pub const BODY_MAX: Duration = Duration::from_secs(15);
 /// Password hashes computed at the same time; each takes 19 MiB.
 pub const PASSWORD_HASHES_AT_ONCE: usize = 1;
+/// Logins of one client address that wait for a hash, or compute one.
+pub const LOGINS_PER_ADDRESS: usize = 64;
+/// The same of all addresses together.
+pub const LOGINS_AT_ONCE: usize = 256;
 /// User and address pairs whose failed logins are remembered.
 pub const FAILED_LOGINS_KEPT: usize = 10_000;
 /// Failed logins before the next ones have to wait.

@@ -51,8 +51,13 @@ pub struct AuditEntry {
     pub action: String,
     /// To which object.
     pub target: String,
-    /// HTTP status that was answered.
+    /// HTTP status that was answered; [`Self::UNKNOWN`] until then.
     pub outcome: u16,
     /// When.
     pub at: Timestamp,
+}
+
+impl AuditEntry {
+    /// Outcome of what is under way, or was when Coffer ended.
+    pub const UNKNOWN: u16 = 0;
 }

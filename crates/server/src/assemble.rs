@@ -115,7 +115,7 @@ pub(crate) async fn services(
 }
 
 /// The API's state.
-pub(crate) fn app(base: &Base, config: &Config) -> AppState {
+pub(crate) fn app(base: &Base, config: &Config, supervisor: &Supervisor) -> AppState {
     let api = ApiConfig {
         public_endpoint: config.api.public_endpoint.clone(),
         is_tls: !config.api.insecure_http,
@@ -139,5 +139,6 @@ pub(crate) fn app(base: &Base, config: &Config) -> AppState {
         base.entropy.clone(),
         base.secrets.clone(),
         api,
+        supervisor.clone(),
     )
 }

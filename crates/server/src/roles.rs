@@ -151,7 +151,8 @@ async fn start_workers(
     }
     if roles.conductor {
         let patience = Patience::new(config.conductor.poll, config.conductor.lost_after);
-        let conductor = Arc::new(Conductor::new(services, name(), is_alone).with_patience(patience));
+        let conductor =
+            Arc::new(Conductor::new(services, name(), is_alone).with_patience(patience));
         supervisor.start("conductor", conductor.run(supervisor.clone()));
     }
     Ok(provider)
@@ -185,7 +186,7 @@ async fn start_api(
         ca_file: (scheme == "https").then_some(ca_file),
         region: config.api.region.clone(),
     };
-    let app = assemble::app(base, config);
+    let app = assemble::app(base, config, supervisor);
     first_start::ensure(base, &app, state, &door).await?;
     supervisor.start("api", server.run(api::router(app), supervisor.clone()));
     tracing::info!(%url, state_dir = %config.state.dir.display(), "coffer serves");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use coffer_control::api::ClientAddress;
+use coffer_control::places::Places;
 use coffer_control::supervise::Supervisor;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,6 +21,8 @@ use tower::ServiceExt;
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1_024;
+/// Connections of one client address; more are closed at once.
+const CONNECTIONS_PER_ADDRESS: usize = 512;
 /// Time a client has for its TLS handshake or a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -53,6 +56,7 @@ impl Server {
     pub(crate) async fn run(self, router: Router, supervisor: Supervisor) {
         let token = supervisor.token();
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::new(CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS);
         loop {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
                 return;
@@ -69,12 +73,16 @@ impl Server {
                     continue;
                 }
             };
+            let Some(place) = places.take(&peer.ip().to_string()) else {
+                tracing::debug!(%peer, "too many connections of one address");
+                continue;
+            };
             let router = router.clone();
             let tls = self.tls.clone();
             let token = token.clone();
             supervisor.start("api connection", async move {
                 connection(stream, peer, tls, router, token).await;
-                drop(slot);
+                drop((slot, place));
             });
         }
     }

@@ -1,9 +1,10 @@
-//! The audit trail: append-only, so there is nothing here that changes or removes a line.
+//! The audit trail: append-only. A line without an outcome gets one, once; nothing here changes a
+//! line that has one, or removes any.
 
 use coffer_core::event::AuditEntry;
 use coffer_core::id::{AuditId, TenantId};
 
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::row::{Reader, actor_args, args};
 use crate::sql::Row;
 use crate::store::Store;
@@ -47,6 +48,20 @@ impl Store {
         let done = self.db().execute(sql, args).await;
         done.map(drop)
             .map_err(|error| error.or_exists("audit line with this id"))
+    }
+
+    /// Gives a line its outcome, and what is known better by now of action and target; `NotFound`
+    /// when it has one already.
+    pub async fn conclude_audit(&self, entry: &AuditEntry) -> Result<()> {
+        let sql = "UPDATE audit SET action = $2, target = $3, outcome = $4
+            WHERE id = $1 AND outcome = 0";
+        let args = args![entry.id, entry.action, entry.target, entry.outcome];
+        match self.db().execute(sql, args).await? {
+            0 => Err(StoreError::NotFound {
+                what: "audit line without an outcome",
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// A page of the trail, oldest first, after `after`; of one project if given.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::strict::{Strict, in_words};
 use crate::app::{AppState, RequestContext};
 use crate::error::{Error, Kind, Result};
+use crate::limits;
 
 impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
     type Rejection = Error;
@@ -52,7 +53,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self> {
-        parse(&read(request, app.config.body_bytes_max).await?).map(Self)
+        parse(&read(request, app).await?).map(Self)
     }
 }
 
@@ -64,7 +65,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for MaybeJson<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self> {
-        let bytes = read(request, app.config.body_bytes_max).await?;
+        let bytes = read(request, app).await?;
         if bytes.iter().all(u8::is_ascii_whitespace) || bytes.trim_ascii() == b"null" {
             return Ok(Self(None));
         }
@@ -72,15 +73,26 @@ impl<T: DeserializeOwned> FromRequest<AppState> for MaybeJson<T> {
     }
 }
 
-/// The whole body, bounded, of a type that is read.
-async fn read(request: Request, bytes_max: usize) -> Result<Bytes> {
+/// The whole body, bounded in size and time, of a type that is read.
+async fn read(request: Request, app: &AppState) -> Result<Bytes> {
+    let bytes_max = app.config.body_bytes_max;
     let (parts, body) = request.into_parts();
     check_type(&parts.headers)?;
     check_length(&parts.headers, bytes_max)?;
-    to_bytes(Body::new(body), bytes_max).await.map_err(|error| {
+    let read = tokio::select! {
+        read = to_bytes(Body::new(body), bytes_max) => read,
+        () = app.clock.sleep(limits::BODY_MAX) => return Err(too_slow()),
+    };
+    read.map_err(|error| {
         // The limit is the usual cause; a connection that breaks off reads no answer anyway.
         too_large(bytes_max).with_context(error.to_string())
     })
+}
+
+fn too_slow() -> Error {
+    let seconds = limits::BODY_MAX.as_secs();
+    let message = format!("the body did not come within {seconds} s");
+    Error::new(Kind::BadRequest, "body-too-slow", message)
 }
 
 fn check_type(headers: &HeaderMap) -> Result<()> {

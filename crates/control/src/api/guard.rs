@@ -12,6 +12,7 @@ use coffer_core::event::AuditEntry;
 use coffer_core::id::AuditId;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use tokio::sync::oneshot;
 
 use super::error::{Refused, written};
 use super::{negotiate, rules};
@@ -126,13 +127,35 @@ pub(super) async fn authenticate(app: &AppState, headers: &HeaderMap) -> Result<
         .ok_or_else(not_authenticated)
 }
 
-/// Around every route below a project: lets in who may, and notes who changed something.
+/// Around every route: what changes something runs in a task of its own, to its end also when the
+/// client goes away meanwhile. No change is made by half, and none escapes the audit trail.
 pub(super) async fn guard(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return guarded(&app, request, next).await;
+    }
+    let Ok(slot) = Arc::clone(&app.writes).acquire_owned().await else {
+        return Error::internal("writes are stopped").into_response();
+    };
+    let (answer, answered) = oneshot::channel();
+    let supervisor = app.supervisor.clone();
+    supervisor.start("api write", async move {
+        let response = guarded(&app, request, next).await;
+        drop(slot);
+        // Whoever asked may have gone.
+        answer.send(response).ok();
+    });
+    answered
+        .await
+        .unwrap_or_else(|_| Error::internal("the write met a bug").into_response())
+}
+
+/// Below a project: lets in who may, and notes who changes something.
+async fn guarded(app: &AppState, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let Some(project) = project_in(parts.uri.path()) else {
         return next.run(Request::from_parts(parts, body)).await;
     };
-    let context = match context(&app, &parts).await {
+    let context = match context(app, &parts).await {
         Ok(context) => context,
         Err(error) => return error.into_response(),
     };
@@ -140,17 +163,18 @@ pub(super) async fn guard(State(app): State<AppState>, request: Request, next: N
     let rule = rule(&parts);
     let audit = rule
         .filter(|_| is_write)
-        .map(|rule| (rule, target(parts.uri.path())));
-    let response = match admit(&app, &context, &parts.method, project, rule) {
-        Ok(()) => {
-            parts.extensions.insert(context.clone());
-            next.run(Request::from_parts(parts, body)).await
-        }
-        Err(error) => error.into_response(),
-    };
-    match audit {
-        Some((rule, target)) => audited(&app, &context, rule, target, response).await,
-        None => response,
+        .and_then(|rule| entry(app, &context, rule, target(parts.uri.path())));
+    let admitted = admit(app, &context, &parts.method, project, rule);
+    parts.extensions.insert(context.clone());
+    let request = Request::from_parts(parts, body);
+    match (admitted, audit) {
+        (Ok(()), None) => next.run(request).await,
+        (Ok(()), Some(entry)) => match app.store.insert_audit(&entry).await {
+            Ok(()) => concluded(app, &context, entry, next.run(request).await).await,
+            Err(error) => Error::from(error).into_response(),
+        },
+        (Err(refusal), None) => refusal.into_response(),
+        (Err(refusal), Some(entry)) => noted(app, entry, refusal.into_response()).await,
     }
 }
 
@@ -229,26 +253,48 @@ fn target(path: &str) -> String {
         .collect()
 }
 
-/// Appends to the audit trail. A trail that cannot be written fails the request, so that nothing
-/// goes unnoticed.
-async fn audited(
+/// The line of the audit trail of a change that is about to be tried. It is written before the
+/// change: a trail that cannot be written refuses the request, and nothing goes unnoticed.
+fn entry(
     app: &AppState,
     context: &RequestContext,
     rule: Rule,
     target: String,
+) -> Option<AuditEntry> {
+    Some(AuditEntry {
+        id: AuditId::from_uuid(app.new_uuid()),
+        actor: context.actor().ok()?,
+        action: rule.name.to_owned(),
+        target,
+        outcome: AuditEntry::UNKNOWN,
+        at: app.clock.now(),
+    })
+}
+
+/// Completes a line by what came of it. The change is made: what cannot be written now is logged,
+/// and the line stays with its outcome unknown.
+async fn concluded(
+    app: &AppState,
+    context: &RequestContext,
+    mut entry: AuditEntry,
     response: Response,
 ) -> Response {
-    let Ok(actor) = context.actor() else {
-        return response;
-    };
-    let entry = AuditEntry {
-        id: AuditId::from_uuid(app.new_uuid()),
-        actor,
-        action: (*context.audit.action.get().unwrap_or(&rule.name)).to_owned(),
-        target: context.audit.target.get().cloned().unwrap_or(target),
-        outcome: response.status().as_u16(),
-        at: app.clock.now(),
-    };
+    if let Some(action) = context.audit.action.get() {
+        (*action).clone_into(&mut entry.action);
+    }
+    if let Some(target) = context.audit.target.get() {
+        entry.target.clone_from(target);
+    }
+    entry.outcome = response.status().as_u16();
+    if let Err(error) = app.store.conclude_audit(&entry).await {
+        tracing::error!(%error, id = %entry.id, "complete a line of the audit trail");
+    }
+    response
+}
+
+/// Appends a line of what was refused before it began.
+async fn noted(app: &AppState, mut entry: AuditEntry, response: Response) -> Response {
+    entry.outcome = response.status().as_u16();
     match app.store.insert_audit(&entry).await {
         Ok(()) => response,
         Err(error) => Error::from(error).into_response(),

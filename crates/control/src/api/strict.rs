@@ -96,7 +96,7 @@ pub(super) fn in_words(message: &str, path: &Path, body: &Value) -> String {
     if let Some(field) = quoted_after(message, "unknown field `") {
         return format!("Additional properties are not allowed ('{field}' was unexpected)");
     }
-    let is_secret = matches!(path.iter().last(), Some(Segment::Map { key }) if hides(key));
+    let is_secret = matches!(path.iter().next_back(), Some(Segment::Map { key }) if hides(key));
     let found = at(path, body).map(|value| match is_secret {
         true => HIDDEN.to_owned(),
         false => cut(&repr(value)),

@@ -26,6 +26,7 @@ use coffer_core::event::{Event, Severity};
 use coffer_core::id::{EventId, InstanceId, TaskId, TenantId};
 use coffer_core::quota::DefaultLimits;
 use coffer_store::Store;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::api::rate::Rates;
@@ -34,7 +35,9 @@ use crate::auth::token::Tokens;
 use crate::auth::{Session, SessionTenant};
 use crate::clock::{Clock, Entropy, new_uuid};
 use crate::error::{Error, Kind, Result};
+use crate::limits;
 use crate::secrets::SecretBox;
+use crate::supervise::Supervisor;
 use crate::vault::{Vault, VaultError};
 use crate::workflow::NewTask;
 
@@ -110,6 +113,10 @@ pub struct Shared {
     pub logins: Logins,
     /// Request rates.
     pub rates: Rates,
+    /// Where writes run, so that they outlive the connection that asked for them.
+    pub supervisor: Supervisor,
+    /// Bounds the writes under way, those included that nobody waits for any more.
+    pub writes: Arc<Semaphore>,
 }
 
 impl Deref for AppState {
@@ -128,6 +135,7 @@ impl AppState {
         entropy: Arc<dyn Entropy>,
         secrets: SecretBox,
         config: ApiConfig,
+        supervisor: Supervisor,
     ) -> Self {
         let rates = Rates::new(config.rate_per_minute);
         Self(Arc::new(Shared {
@@ -139,6 +147,8 @@ impl AppState {
             tokens: Tokens::default(),
             logins: Logins::default(),
             rates,
+            supervisor,
+            writes: Arc::new(Semaphore::new(limits::WRITES_AT_ONCE)),
         }))
     }
 

@@ -4,6 +4,7 @@
 //! and missing role all end in the same 401.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coffer_core::id::{TenantId, UserId};
 use coffer_core::secret::Secret;
@@ -14,6 +15,8 @@ use super::throttle::Throttle;
 use super::token::{Session, Tokens, new_token, token_hash};
 use crate::app::AppState;
 use crate::error::{Error, Kind, Result};
+use crate::limits;
+use crate::places::Places;
 
 /// How a user proves itself.
 #[derive(Debug, Clone)]
@@ -58,10 +61,21 @@ pub enum Scope {
 }
 
 /// The state of logging in that is shared by all requests.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Logins {
     passwords: Passwords,
     throttle: Throttle,
+    places: Places,
+}
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self {
+            passwords: Passwords::default(),
+            throttle: Throttle::default(),
+            places: Places::new(limits::LOGINS_AT_ONCE, limits::LOGINS_PER_ADDRESS),
+        }
+    }
 }
 
 impl Logins {
@@ -124,33 +138,44 @@ async fn by_password(
     password: &Secret,
     client_address: &str,
 ) -> Result<User> {
-    let key = format!(
-        "{} {client_address}",
-        named.text().chars().take(80).collect::<String>()
-    );
-    if let Some(wait) = app.logins.throttle.wait(&key, app.clock.monotonic()) {
-        let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
-        let mut error = Error::new(
-            Kind::RateLimited,
-            "too-many-failed-logins",
-            format!("too many failed logins: try again in {seconds} s"),
-        );
-        error.retry_after = Some(seconds);
-        return Err(error);
-    }
+    let throttle = &app.logins.throttle;
+    let Some(_place) = app.logins.places.take(client_address) else {
+        return Err(refused_for("too many logins at once", Duration::ZERO));
+    };
     let user = find_user(app, named).await?;
+    // One who is known counts once, by whichever name it is called.
+    let name = user
+        .as_ref()
+        .map_or_else(|| named.text(), |user| user.id.as_str());
+    let name: String = name.chars().take(80).collect();
+    let key = format!("{name} {client_address}");
+    let look = || match throttle.wait(&key, app.clock.monotonic()) {
+        Some(wait) => Err(refused_for("too many failed logins", wait)),
+        None => Ok(()),
+    };
+    look()?;
     let stored = user.as_ref().map(|user| user.password_hash.as_str());
-    let fits = app.logins.passwords.verify(password, stored).await?;
-    match user.filter(|user| fits && user.is_enabled) {
-        Some(user) => {
-            app.logins.throttle.succeeded(&key);
-            Ok(user)
-        }
-        None => {
-            app.logins.throttle.failed(&key, app.clock.monotonic());
-            Err(refused())
-        }
-    }
+    let is_enabled = user.as_ref().is_some_and(|user| user.is_enabled);
+    // Asked again when it is its turn: of many guesses at once the first ones count for the rest.
+    let note = |fits: bool| match fits && is_enabled {
+        true => throttle.succeeded(&key),
+        false => throttle.failed(&key, app.clock.monotonic()),
+    };
+    let passwords = &app.logins.passwords;
+    let fits = passwords
+        .verify_in_turn(password, stored, look, note)
+        .await?;
+    user.filter(|user| fits && user.is_enabled)
+        .ok_or_else(refused)
+}
+
+/// The answer to one who has to wait.
+fn refused_for(why: &str, wait: Duration) -> Error {
+    let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
+    let message = format!("{why}: try again in {seconds} s");
+    let mut error = Error::new(Kind::RateLimited, "too-many-logins", message);
+    error.retry_after = Some(seconds);
+    error
 }
 
 /// Whom a proof names, whether it proves anything or not; for the audit trail.

@@ -7,7 +7,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use coffer_core::secret::Secret;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::clock::Entropy;
 use crate::error::{Error, Result};
@@ -45,7 +45,8 @@ impl Passwords {
         let salt = entropy.bytes16();
         let password = password.clone();
         let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params.clone());
-        self.aside(move || {
+        let _permit = self.permit().await?;
+        aside(move || {
             hasher
                 .hash_password_with_salt(password.expose().as_bytes(), &salt)
                 .map(|hash: argon2::password_hash::phc::PasswordHash| hash.to_string())
@@ -56,31 +57,45 @@ impl Passwords {
 
     /// Whether the password fits the stored hash; without one it never does, in the same time.
     pub async fn verify(&self, password: &Secret, stored: Option<&str>) -> Result<bool> {
+        self.verify_in_turn(password, stored, || Ok(()), |_| {})
+            .await
+    }
+
+    /// The same; `look` is asked once it is its turn, and may refuse, and `note` is told the answer
+    /// before the next one's turn.
+    pub async fn verify_in_turn(
+        &self,
+        password: &Secret,
+        stored: Option<&str>,
+        look: impl FnOnce() -> Result<()> + Send,
+        note: impl FnOnce(bool) + Send,
+    ) -> Result<bool> {
+        let _permit = self.permit().await?;
+        look()?;
         let is_known = stored.is_some();
         let stored = stored.unwrap_or(NOBODY).to_owned();
         let password = password.clone();
-        self.aside(move || {
+        let fits = aside(move || {
             let parsed = PasswordHash::new(&stored)
                 .map_err(|e| Error::internal(format!("read a stored password hash: {e}")))?;
             let verified = Argon2::default().verify_password(password.expose().as_bytes(), &parsed);
-            Ok(verified.is_ok() && is_known)
+            Ok::<_, Error>(verified.is_ok() && is_known)
         })
-        .await?
+        .await??;
+        note(fits);
+        Ok(fits)
     }
 
-    async fn aside<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T> {
-        let _permit = self
-            .permits
-            .acquire()
-            .await
-            .map_err(|_| Error::internal("password hashing was stopped"))?;
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|e| Error::internal(format!("hash a password aside: {e}")))
+    async fn permit(&self) -> Result<SemaphorePermit<'_>> {
+        let permit = self.permits.acquire().await;
+        permit.map_err(|_| Error::internal("password hashing was stopped"))
     }
+}
+
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal(format!("hash a password aside: {e}")))
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ async fn keystone(
         .await
 }
 
-fn password(user: &str, password: &str, scope: Value) -> Value {
+pub(crate) fn password(user: &str, password: &str, scope: Value) -> Value {
     let mut body = json!({ "auth": { "identity": {
         "methods": ["password"],
         "password": { "user": {
@@ -63,7 +63,7 @@ fn demo() -> Value {
     json!({ "project": { "name": "demo", "domain": { "name": "Default" } } })
 }
 
-async fn log_in(world: &World, body: Value) -> Answer {
+pub(crate) async fn log_in(world: &World, body: Value) -> Answer {
     keystone(world, "POST", "/v3/auth/tokens", (None, None), body).await
 }
 
@@ -250,7 +250,10 @@ async fn failed_logins_are_slowed_and_time_heals() {
 #[tokio::test]
 async fn logins_are_in_the_audit_trail_without_what_was_typed() {
     let world = World::new().await;
-    let by_token = |token: &str| json!({ "auth": { "identity": { "methods": ["token"], "token": { "id": token } } } });
+    let by_token = |token: &str| {
+        let identity = json!({ "methods": ["token"], "token": { "id": token } });
+        json!({ "auth": { "identity": identity } })
+    };
     let good = log_in(&world, password("alice", PASSWORD, demo())).await;
     good.expect(201);
     let unscoped = json!("unscoped");

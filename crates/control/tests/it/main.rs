@@ -13,6 +13,7 @@ mod explain;
 mod faults;
 mod identity;
 mod instances;
+mod interrupted;
 mod inventory;
 mod negotiation;
 mod nothing_changed;

@@ -35,6 +35,11 @@ impl Rows {
         Self { pool, tables }
     }
 
+    /// Runs a statement that the store knows nothing of.
+    pub(crate) async fn run(&self, sql: &'static str) {
+        sqlx::query(sql).execute(&self.pool).await.unwrap();
+    }
+
     /// The rows of every table as text, sorted; the audit trail left out, which grows on purpose.
     pub(crate) async fn all(&self) -> BTreeMap<String, Vec<String>> {
         let mut all = BTreeMap::new();

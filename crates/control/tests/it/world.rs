@@ -15,6 +15,7 @@ use coffer_control::app::{ApiConfig, AppState};
 use coffer_control::auth::token::token_hash;
 use coffer_control::clock::{Clock, Entropy};
 use coffer_control::secrets::SecretBox;
+use coffer_control::supervise::Supervisor;
 use coffer_core::datastore::{Datastore, DatastoreVersion};
 use coffer_core::flavor::{Flavor, VolumeType, Zone};
 use coffer_core::id::{DatastoreId, DatastoreVersionId, InstanceId, TenantId};
@@ -200,7 +201,9 @@ impl World {
         });
         let entropy: Arc<dyn Entropy> = Arc::new(CountingEntropy::default());
         let secrets = SecretBox::new([7; 32], Arc::clone(&entropy));
-        let app = AppState::new(store.clone(), clock.clone(), entropy, secrets, config);
+        let supervisor = Supervisor::new();
+        let doors = (store.clone(), clock.clone());
+        let app = AppState::new(doors.0, doors.1, entropy, secrets, config, supervisor);
         let world = Self {
             router: router(app.clone()),
             app,

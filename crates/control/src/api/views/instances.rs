@@ -147,7 +147,10 @@ fn server(server: &Server, view: &InstanceView) -> ManagedServer {
 fn addresses_by_network(view: &InstanceView) -> Value {
     let network = view.instance.spec.network_id.to_string();
     let all = addresses(view).unwrap_or_default().into_iter();
-    let of = |one: Address| json!({ "addr": one.address, "version": if one.address.contains(':') { 6 } else { 4 } });
+    let of = |one: Address| {
+        let version = if one.address.contains(':') { 6 } else { 4 };
+        json!({ "addr": one.address, "version": version })
+    };
     json!({ network: all.map(of).collect::<Vec<_>>() })
 }
 

@@ -64,7 +64,7 @@ pub struct AuditEntry {
     pub action: String,
     /// The object.
     pub target: String,
-    /// HTTP status that was answered.
+    /// HTTP status that was answered; 0 while it is under way, and when Coffer ended meanwhile.
     pub outcome: u16,
     /// The request.
     pub request_id: String,

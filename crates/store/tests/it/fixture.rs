@@ -70,7 +70,7 @@ impl Fixture {
 
     /// Whether processes hear of each other's commits.
     pub(crate) fn has_notify(&self) -> bool {
-        self.directory.is_none()
+        self.directory.is_none() && !matches!(self.url, StoreUrl::SqliteMemory)
     }
 
     /// Runs a statement behind the store's back.

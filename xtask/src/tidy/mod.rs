@@ -7,6 +7,7 @@ pub mod crates;
 pub mod lock;
 pub mod papers;
 pub mod source;
+pub mod uses;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub fn run(root: &Path) -> Result<String> {
     let metadata = crates::Metadata::load(root)?;
     findings.extend(metadata.check());
     findings.extend(papers::check(root, &metadata)?);
+    findings.extend(uses::check(root, &sources)?);
     findings.extend(shell_files(root)?);
     if !findings.is_empty() {
         bail!(

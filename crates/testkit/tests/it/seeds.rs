@@ -10,7 +10,7 @@ use coffer_testkit::counts;
 use coffer_testkit::seeds::{play, play_all, runtime, table};
 
 /// From this number on every kind has to strike, and every step has to be struck.
-const MANY: u64 = 1_000;
+const MANY: u64 = 2_000;
 
 #[test]
 fn random_schedules_leave_nothing_stuck_and_nothing_leaked() {

@@ -8,7 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use coffer_wire::rest::identity::TokenEnvelope;
-use reqwest::{Certificate, Method, Response};
+use reqwest::{Certificate, Method, Response, Upgraded};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -19,6 +19,8 @@ use crate::failure::{Failure, Kind, Result};
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Longest time for one request; the API itself waits up to ten seconds for a guest.
 const REQUEST_MAX: Duration = Duration::from_secs(40);
+/// Longest time that a streaming answer is read.
+const STREAM_MAX: Duration = Duration::from_secs(13 * 3600);
 /// Pages that one list follows.
 const PAGES_MAX: usize = 10_000;
 
@@ -140,6 +142,33 @@ impl Client {
         )))
     }
 
+    /// `POST` whose answer goes on for hours: its body, to be read as it comes.
+    pub async fn post_streaming(&self, path: &str, body: &impl Serialize) -> Result<Response> {
+        let url = format!("{}{path}", self.endpoint);
+        let request = self.http.post(&url).header("x-auth-token", &self.token);
+        let request = request.timeout(STREAM_MAX).json(body);
+        let answer = request.send().await.map_err(|e| unreachable(&url, &e))?;
+        match answer.status().is_success() {
+            true => Ok(answer),
+            false => Err(refused(&url, answer).await),
+        }
+    }
+
+    /// `POST` that turns its connection into a stream of bytes of another protocol.
+    pub async fn upgrade(&self, path: &str, protocol: &str) -> Result<Upgraded> {
+        let url = format!("{}{path}", self.endpoint);
+        let request = self.http.post(&url).header("x-auth-token", &self.token);
+        let request = request
+            .header("connection", "upgrade")
+            .header("upgrade", protocol);
+        let answer = request.send().await.map_err(|e| unreachable(&url, &e))?;
+        match answer.status().as_u16() {
+            101 => answer.upgrade().await.map_err(|e| unreachable(&url, &e)),
+            200..300 => Err(Failure::failed(format!("{url} does not speak {protocol}"))),
+            _ => Err(refused(&url, answer).await),
+        }
+    }
+
     async fn request(
         &self,
         method: Method,
@@ -208,6 +237,13 @@ fn identity_url(url: &str) -> String {
         url.to_owned()
     } else {
         format!("{url}/v3")
+    }
+}
+
+async fn refused(url: &str, answer: Response) -> Failure {
+    match checked(url, answer).await {
+        Ok(_) => Failure::failed(format!("{url} answered what was not asked")),
+        Err(failure) => failure,
     }
 }
 

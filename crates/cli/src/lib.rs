@@ -4,6 +4,7 @@
 //! Nothing here knows the store or a provider; what a verb can do, any client of the API can.
 
 pub mod client;
+pub mod connect;
 pub mod contents;
 pub mod credentials;
 pub mod failure;
@@ -39,6 +40,8 @@ pub enum Verb {
     /// Database servers
     #[command(subcommand)]
     Instance(instance::Command),
+    /// Open the engine's own client on an instance, through Coffer
+    Connect(connect::Connect),
     /// Databases in an instance
     #[command(subcommand)]
     Database(contents::DatabaseCommand),
@@ -92,8 +95,14 @@ pub const EXIT_CODES: &str = "Exit codes:\n  \
 
 /// Runs a verb and says how it ended: see [`EXIT_CODES`].
 pub async fn run(verb: Verb, options: &Options) -> ExitCode {
-    match Box::pin(execute(verb, options)).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let ended = match verb {
+        Verb::Connect(wanted) => Box::pin(connect::run(wanted, options)).await,
+        verb => Box::pin(execute(verb, options))
+            .await
+            .map(|()| ExitCode::SUCCESS),
+    };
+    match ended {
+        Ok(code) => code,
         Err(failure) => {
             output::complain(&format!("error: {}", failure.message));
             failure.exit_code()
@@ -122,6 +131,6 @@ async fn execute(verb: Verb, options: &Options) -> Result<()> {
         Verb::VolumeType(command) => operator::run_volume_type(client, options, command).await,
         Verb::Zone(command) => operator::run_zone(client, options, command).await,
         Verb::Status => project::status(client, options, &credentials).await,
-        Verb::Env => Ok(()),
+        Verb::Env | Verb::Connect(_) => Ok(()),
     }
 }

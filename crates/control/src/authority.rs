@@ -87,19 +87,23 @@ pub async fn link(services: &Services) -> Result<Authority, AuthorityError> {
     .await
 }
 
+/// The authority of a project's engines, as the API reads it.
+pub async fn project_in(
+    store: &Store,
+    secrets: &SecretBox,
+    tenant_id: &TenantId,
+    now: Timestamp,
+) -> Result<Authority, AuthorityError> {
+    ensure(store, secrets, &format!("project {tenant_id}"), now).await
+}
+
 /// The authority of a project's engines.
 pub async fn project(
     services: &Services,
     tenant_id: &TenantId,
 ) -> Result<Authority, AuthorityError> {
-    let name = format!("project {tenant_id}");
-    ensure(
-        &services.store,
-        &services.secrets,
-        &name,
-        services.clock.now(),
-    )
-    .await
+    let now = services.clock.now();
+    project_in(&services.store, &services.secrets, tenant_id, now).await
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

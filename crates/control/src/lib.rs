@@ -18,5 +18,6 @@ pub mod services;
 pub mod supervise;
 pub mod taskmanager;
 pub mod tls;
+pub mod tracker;
 pub mod vault;
 pub mod workflow;

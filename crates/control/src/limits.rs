@@ -108,3 +108,19 @@ pub const RECONCILE_PERIOD: Duration = Duration::from_secs(15);
 pub const MANAGEMENT_PAGE: u32 = 1_000;
 /// How long a stuck task rests before a worker looks at it again; unit: milliseconds.
 pub const STUCK_REST_MS: i64 = 60_000;
+/// Interactive connections and visits at the same time, in one process each.
+pub const RELAYS_MAX: usize = 64;
+/// Longest interactive connection or visit.
+pub const RELAY_MAX: Duration = Duration::from_secs(12 * 3600);
+/// Bytes that a relay reads at once.
+pub const RELAY_PIECE_BYTES: usize = 16 * 1024;
+/// Bytes that a relay passes on before it tells the guest to forget them.
+pub const RELAY_ACK_BYTES: u64 = 64 * 1024;
+/// How long a guest may take to open a stream to its engine.
+pub const RELAY_OPEN_WAIT: Duration = Duration::from_secs(10);
+/// How long a guest may take to end a stream that its relay has left.
+pub const RELAY_CANCEL_WAIT: Duration = Duration::from_secs(2);
+/// How long a guest may take to make a visitor.
+pub const VISIT_WAIT: Duration = Duration::from_secs(25);
+/// Time between signs of life in the answer to a visit; a client that is gone is noticed by them.
+pub const VISIT_BEAT: Duration = Duration::from_secs(5);

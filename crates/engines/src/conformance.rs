@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use coffer_core::secret::Secret;
 
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::runtime::{EngineHost, EngineRuntime, NewUser, UserChange};
 
 /// How a client logs in.
@@ -102,6 +103,8 @@ pub async fn all(world: &dyn World) {
     users_and_grants(world, fixture).await;
     eprintln!("case: what a dropped user made stays");
     dropped_user(world, fixture).await;
+    eprintln!("case: visitors come and go");
+    visitors(world, fixture).await;
     eprintln!("case: root on and off");
     root(world, fixture).await;
     eprintln!("case: reserved names are refused");
@@ -424,6 +427,50 @@ async fn dropped_user(world: &dyn World, fixture: &dyn Fixture) {
         Ok(5),
         "the table went with its maker"
     );
+}
+
+/// Users made for the occasion: nobody's inventory shows them, nobody else's are touched, and what
+/// they made stays. An engine without them says so.
+async fn visitors(world: &dyn World, fixture: &dyn Fixture) {
+    let (runtime, host) = (world.runtime(), fixture.host());
+    let (first, second) = ("coffer_visitor_1", "coffer_visitor_2");
+    let admitted = runtime
+        .admit_visitor(host, &user(first, "v1", &["a"]))
+        .await;
+    if matches!(admitted, Err(EngineError::Unsupported { .. })) {
+        return;
+    }
+    admitted.expect("admit a visitor");
+    runtime
+        .admit_visitor(host, &user(second, "v2", &[]))
+        .await
+        .expect("admit another");
+    let wrong = runtime.admit_visitor(host, &user("u3", "v3", &[])).await;
+    assert!(wrong.is_err(), "a user who is no visitor was made over");
+    let there = access(first, "v1", "a");
+    fixture
+        .make(&there, "souvenir")
+        .await
+        .expect("make a table");
+    assert_eq!(fixture.write(&there, "souvenir", 3).await, 3);
+    let inventory = runtime.inventory(host).await.expect("inventory");
+    let shown = |name: &str| inventory.users.iter().any(|(user, _, _)| user == name);
+    assert!(!shown(first) && !shown(second), "{:?}", inventory.users);
+    assert!(world.engine().is_reserved_user(first));
+    for _ in 0..2 {
+        runtime
+            .dismiss_visitors(host, Some(second))
+            .await
+            .expect("dismiss one");
+    }
+    fixture.login(&there).await.expect("the other one stays");
+    runtime
+        .dismiss_visitors(host, None)
+        .await
+        .expect("dismiss all");
+    assert!(fixture.login(&there).await.is_err(), "a visitor stayed");
+    let count = fixture.count(&access("u3", "p3", "a"), "souvenir").await;
+    assert_eq!(count, Ok(3), "the table went with its maker");
 }
 
 async fn root(world: &dyn World, fixture: &dyn Fixture) {

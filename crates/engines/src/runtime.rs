@@ -231,6 +231,20 @@ pub trait EngineRuntime: Send + Sync + Debug {
     /// Lets the superuser log in no more.
     async fn disable_root(&self, host: &dyn EngineHost) -> Result<()>;
 
+    /// Creates a user that is hidden from the inventory and lives as long as somebody's visit.
+    async fn admit_visitor(&self, _host: &dyn EngineHost, _user: &NewUser) -> Result<()> {
+        Err(EngineError::Unsupported {
+            engine: "this engine",
+            operation: "visit",
+            reason: "it has no users made for the occasion",
+        })
+    }
+
+    /// Drops one visitor, or all that are there; what they made stays with the databases.
+    async fn dismiss_visitors(&self, _host: &dyn EngineHost, _name: Option<&str>) -> Result<()> {
+        Ok(())
+    }
+
     /// Where an interactive client is connected to.
     fn client_address(&self, host: &dyn EngineHost) -> ClientAddress;
 

@@ -31,6 +31,7 @@ struct State {
     is_mute: bool,
     applied: Vec<String>,
     holds: u64,
+    visitors: BTreeSet<String>,
 }
 
 /// An engine in memory, its process and its host, all in one. Clones share it.
@@ -101,6 +102,11 @@ impl MemoryEngine {
     /// How many sessions hold it now.
     pub fn holds(&self) -> u64 {
         self.state().holds
+    }
+
+    /// Names of the visitors that are there now.
+    pub fn visitors(&self) -> BTreeSet<String> {
+        self.state().visitors.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -373,6 +379,26 @@ impl EngineRuntime for MemoryEngine {
 
     async fn disable_root(&self, _host: &dyn EngineHost) -> coffer_engines::Result<()> {
         self.apply("disable-root", |state| state.is_root_enabled = false)
+    }
+
+    async fn admit_visitor(
+        &self,
+        _host: &dyn EngineHost,
+        user: &NewUser,
+    ) -> coffer_engines::Result<()> {
+        self.state().visitors.insert(user.name.clone());
+        Ok(())
+    }
+
+    async fn dismiss_visitors(
+        &self,
+        _host: &dyn EngineHost,
+        name: Option<&str>,
+    ) -> coffer_engines::Result<()> {
+        self.state()
+            .visitors
+            .retain(|visitor| name.is_some_and(|name| name != visitor));
+        Ok(())
     }
 
     fn client_address(&self, _host: &dyn EngineHost) -> ClientAddress {

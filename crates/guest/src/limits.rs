@@ -40,6 +40,12 @@ pub const STREAM_IDLE_MAX: Duration = Duration::from_secs(120);
 pub const SESSIONS_MAX: usize = 4;
 /// Longest hold of a session.
 pub const SESSION_MAX: Duration = Duration::from_secs(600);
+/// Visitors at once.
+pub const VISITS_MAX: usize = 8;
+/// Longest visit.
+pub const VISIT_MAX: Duration = Duration::from_secs(12 * 3600);
+/// Time for making a visitor.
+pub const ADMIT_MAX: Duration = Duration::from_secs(20);
 /// Names on a page of the inventory.
 pub const INVENTORY_PAGE_MAX: usize = 1000;
 /// Names on a page of the inventory, together; unit: bytes. The control side reads 1 MiB.

@@ -13,6 +13,7 @@ use coffer_control::secrets::SecretBox;
 use coffer_control::services::{Services, Tuning};
 use coffer_control::supervise::Supervisor;
 use coffer_control::tls::{AltNames, Usage};
+use coffer_control::tracker::relay::Relays;
 use coffer_core::quota::DefaultLimits;
 use coffer_infra::local::{LocalConfig, LocalProvider};
 use coffer_store::{Store, StoreOptions, StoreUrl};
@@ -79,13 +80,21 @@ pub(crate) fn roots_dir(config: &Config) -> PathBuf {
     config.local.roots_dir.clone()
 }
 
-/// What task manager and conductor work with.
-pub(crate) async fn services(
+/// What the roles that reach guests work with.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    pub(crate) services: Services,
+    pub(crate) provider: Arc<LocalProvider>,
+    pub(crate) relays: Relays,
+}
+
+/// Opens the provider and the links to guests.
+pub(crate) async fn workers(
     base: &Base,
     config: &Config,
     state: &StateDir,
     supervisor: &Supervisor,
-) -> anyhow::Result<(Services, Arc<LocalProvider>)> {
+) -> anyhow::Result<Workers> {
     let provider = LocalProvider::open(local_config(config, state)?)
         .await
         .context("open the local provider")?;
@@ -98,10 +107,17 @@ pub(crate) async fn services(
         .issue("coffer", &AltNames::default(), Usage::Client, now)
         .context("make the certificate for links")?;
     let guests = LinkGuests::new(supervisor.clone(), own, link.cert_pem);
+    let guests = Arc::new(guests);
+    let relays = Relays::new(
+        base.store.clone(),
+        Arc::clone(&guests),
+        provider.clone(),
+        supervisor.clone(),
+    );
     let services = Services {
         store: base.store.clone(),
         provider: provider.clone(),
-        guests: Arc::new(guests),
+        guests,
         clock: base.clock.clone(),
         entropy: base.entropy.clone(),
         secrets: base.secrets.clone(),
@@ -111,7 +127,11 @@ pub(crate) async fn services(
             tasks_at_once: usize::try_from(config.taskmanager.workers).unwrap_or(usize::MAX),
         },
     };
-    Ok((services, provider))
+    Ok(Workers {
+        services,
+        provider,
+        relays,
+    })
 }
 
 /// The API's state.

@@ -15,13 +15,14 @@ use coffer_control::taskmanager::Worker;
 use coffer_control::taskmanager::periodic::reconcile::Reconciler;
 use coffer_control::taskmanager::periodic::tokens::TokenCleaner;
 use coffer_control::tls::{self, AltNames, Usage};
+use coffer_control::tracker::relay::Relays;
 use coffer_control::{api, authority};
 use coffer_infra::local::LocalProvider;
 use hyper::Uri;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Place;
-use crate::assemble::{self, Base};
+use crate::assemble::{self, Base, Workers};
 use crate::first_start::{self, Door};
 use crate::serve::Server;
 use crate::state_dir::StateDir;
@@ -81,12 +82,15 @@ pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode>
             () = store.hear() => {}
         }
     });
-    let provider = match roles.task_manager || roles.conductor {
-        true => Some(start_workers(&base, &config, &state, roles, &supervisor).await?),
-        false => None,
+    let (provider, relays) = match roles.task_manager || roles.conductor {
+        true => {
+            let started = start_workers(&base, &config, &state, roles, &supervisor).await?;
+            (Some(started.0), Some(started.1))
+        }
+        false => (None, None),
     };
     if roles.api {
-        start_api(&base, &config, &state, &supervisor).await?;
+        start_api(&base, &config, &state, &supervisor, relays).await?;
     }
     wait_for_end(&supervisor).await?;
     tracing::info!("stopping; instances go on serving");
@@ -124,8 +128,12 @@ async fn start_workers(
     state: &StateDir,
     roles: Roles,
     supervisor: &Supervisor,
-) -> anyhow::Result<Arc<LocalProvider>> {
-    let (services, provider) = assemble::services(base, config, state, supervisor).await?;
+) -> anyhow::Result<(Arc<LocalProvider>, Relays)> {
+    let Workers {
+        services,
+        provider,
+        relays,
+    } = assemble::workers(base, config, state, supervisor).await?;
     let roots_dir = assemble::roots_dir(config);
     catalogue::register(base, &roots_dir).await?;
     let name = || {
@@ -155,7 +163,7 @@ async fn start_workers(
             Arc::new(Conductor::new(services, name(), is_alone).with_patience(patience));
         supervisor.start("conductor", conductor.run(supervisor.clone()));
     }
-    Ok(provider)
+    Ok((provider, relays))
 }
 
 async fn start_api(
@@ -163,6 +171,7 @@ async fn start_api(
     config: &Config,
     state: &StateDir,
     supervisor: &Supervisor,
+    relays: Option<Relays>,
 ) -> anyhow::Result<()> {
     let now = base.clock.now();
     let ca = authority::ensure(&base.store, &base.secrets, authority::API, now).await?;
@@ -187,6 +196,9 @@ async fn start_api(
         region: config.api.region.clone(),
     };
     let app = assemble::app(base, config, supervisor);
+    if let Some(relays) = relays {
+        app.relays.set(relays).ok();
+    }
     first_start::ensure(base, &app, state, &door).await?;
     supervisor.start("api", server.run(api::router(app), supervisor.clone()));
     tracing::info!(%url, state_dir = %config.state.dir.display(), "coffer serves");

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::host;
-use crate::run::{Ended, Program, wait_until};
+use crate::run::{Background, Ended, Program, wait_until};
 
 /// Where the stock clients are installed.
 const VENV: &str = "/var/cache/coffer/venv/bin";
@@ -233,6 +233,13 @@ impl Coffer {
             .run()?
             .ok()?;
         wait_until(Duration::from_secs(30), || Ok(child.try_wait()?)).map(drop)
+    }
+
+    /// Starts `coffer` as the demo user and leaves it running.
+    pub fn begin(&self, args: &[&str]) -> Result<Background> {
+        let words = self.words(args);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        Background::start(&path("coffer")?, &words)
     }
 
     fn words<'a>(&self, args: &[&'a str]) -> Vec<String> {

@@ -17,6 +17,7 @@ pub(super) fn documented() -> OpenApiRouter<AppState> {
         .merge(resources::instances::router())
         .merge(resources::actions::router())
         .merge(resources::explain::router())
+        .merge(resources::connect::router())
         .merge(resources::databases::router())
         .merge(resources::users::router())
         .merge(resources::grants::router())

@@ -69,6 +69,21 @@ const SERVED: &[Route] = &[
     ),
     route(
         "GET",
+        "/instances/{instance_id}/connect",
+        Rule::project("coffer:instance:connection"),
+    ),
+    route(
+        "POST",
+        "/instances/{instance_id}/connect",
+        Rule::project("coffer:instance:connect"),
+    ),
+    route(
+        "POST",
+        "/instances/{instance_id}/visits",
+        Rule::project("coffer:instance:visit"),
+    ),
+    route(
+        "GET",
         "/instances/{instance_id}/databases",
         Rule::project("instance:extension:database:index"),
     ),

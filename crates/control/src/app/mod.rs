@@ -6,6 +6,7 @@
 pub mod account;
 pub mod catalogue;
 pub mod commands;
+pub mod connect;
 pub mod create;
 pub mod datastore;
 pub mod explain;
@@ -38,6 +39,7 @@ use crate::error::{Error, Kind, Result};
 use crate::limits;
 use crate::secrets::SecretBox;
 use crate::supervise::Supervisor;
+use crate::tracker::relay::Relays;
 use crate::vault::{Vault, VaultError};
 use crate::workflow::NewTask;
 
@@ -117,6 +119,8 @@ pub struct Shared {
     pub supervisor: Supervisor,
     /// Bounds the writes under way, those included that nobody waits for any more.
     pub writes: Arc<Semaphore>,
+    /// The way into instances, where this process has one.
+    pub relays: OnceLock<Relays>,
 }
 
 impl Deref for AppState {
@@ -149,6 +153,7 @@ impl AppState {
             rates,
             supervisor,
             writes: Arc::new(Semaphore::new(limits::WRITES_AT_ONCE)),
+            relays: OnceLock::new(),
         }))
     }
 

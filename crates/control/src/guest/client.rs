@@ -28,7 +28,7 @@ use crate::limits;
 use crate::supervise::Supervisor;
 use crate::tls::{self, Identity};
 
-type Sender = SendRequest<Full<Bytes>>;
+pub(super) type Sender = SendRequest<Full<Bytes>>;
 
 /// DNS name in a guest's link certificate.
 pub fn guest_name(server_id: ServerId) -> String {
@@ -70,6 +70,18 @@ impl LinkGuests {
 
     /// A new connection, and the key that the guest showed.
     async fn connect(&self, guest: &GuestAddress) -> Result<(Sender, String)> {
+        self.connect_for(guest).await
+    }
+
+    /// The same for requests with another kind of body.
+    pub(super) async fn connect_for<B>(
+        &self,
+        guest: &GuestAddress,
+    ) -> Result<(SendRequest<B>, String)>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let stream = guest.link.dial().await.map_err(|e| unreachable(&e))?;
         stream.set_nodelay(true).map_err(|e| unreachable(&e))?;
         let config = self.client_config(guest)?;
@@ -104,7 +116,8 @@ impl LinkGuests {
         }))
     }
 
-    async fn call<T: DeserializeOwned>(
+    /// One call, over the connection that is kept or a new one.
+    pub(super) async fn call<T: DeserializeOwned>(
         &self,
         guest: &GuestAddress,
         method: Method,
@@ -151,7 +164,7 @@ fn shown_key(connection: &rustls::ClientConnection, guest: &GuestAddress) -> Res
     }
 }
 
-fn unreachable(error: &impl ToString) -> GuestError {
+pub(super) fn unreachable(error: &impl ToString) -> GuestError {
     GuestError::Unreachable {
         why: error.to_string(),
     }
@@ -197,7 +210,7 @@ async fn send(
     Ok((status, body.to_bytes()))
 }
 
-fn read<T: DeserializeOwned>((status, body): (hyper::StatusCode, Bytes)) -> Result<T> {
+pub(super) fn read<T: DeserializeOwned>((status, body): (hyper::StatusCode, Bytes)) -> Result<T> {
     let why = |e: serde_json::Error| GuestError::Protocol {
         why: format!("{status}: {e}"),
     };

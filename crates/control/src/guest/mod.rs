@@ -2,8 +2,10 @@
 //! its implementation over any link.
 
 mod client;
+mod stream;
 
 pub use client::{LinkGuests, guest_name};
+pub use stream::{Counted, GuestStream, Visit};
 
 use std::fmt::Debug;
 use std::time::Duration;

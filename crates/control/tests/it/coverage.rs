@@ -243,6 +243,7 @@ fn body_for(verb: &str, path: &str) -> Value {
         (_, "databases") => json!({ "databases": [{ "name": "a" }] }),
         (_, "users") => json!({ "users": [{ "name": "a", "password": "b" }] }),
         (_, "root") => json!({}),
+        (_, "visits") => json!({ "visit": {} }),
         ("POST", _) => json!({ "users": [{ "name": "a", "password": "b" }] }),
         (_, _) if path.contains("/databases/") => json!({ "databases": [{ "name": "a" }] }),
         (_, _) if path.contains("/users/") => json!({ "user": { "password": "b" } }),

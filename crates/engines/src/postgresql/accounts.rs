@@ -9,7 +9,7 @@ use postgres_protocol::password::scram_sha_256;
 
 use crate::error::{EngineError, Result};
 use crate::postgresql::databases;
-use crate::postgresql::names::{self, ROOT, invalid, quote};
+use crate::postgresql::names::{self, ROOT, VISITOR_PREFIX, invalid, quote};
 use crate::postgresql::session::{self, Session};
 use crate::runtime::{EngineHost, NewUser, UserChange};
 
@@ -22,18 +22,51 @@ pub(super) async fn create(host: &dyn EngineHost, users: &[NewUser]) -> Result<(
     for user in users {
         names::check("user name", &user.name)?;
         refuse_reserved(&user.name)?;
-        let verb = if exists(&own, &user.name).await? {
-            "ALTER"
-        } else {
-            "CREATE"
-        };
-        let sql = format!(
-            "{verb} ROLE {} LOGIN PASSWORD '{}'",
-            quote(&user.name),
-            verifier(&user.password)
-        );
-        own.run("create the user", &sql).await?;
-        grant_all(host, &own, &user.name, &user.databases).await?;
+        put(host, &own, user).await?;
+    }
+    Ok(())
+}
+
+async fn put(host: &dyn EngineHost, own: &Session, user: &NewUser) -> Result<()> {
+    let verb = if exists(own, &user.name).await? {
+        "ALTER"
+    } else {
+        "CREATE"
+    };
+    let sql = format!(
+        "{verb} ROLE {} LOGIN PASSWORD '{}'",
+        quote(&user.name),
+        verifier(&user.password)
+    );
+    own.run("create the user", &sql).await?;
+    grant_all(host, own, &user.name, &user.databases).await
+}
+
+/// Creates a user for a visit.
+pub(super) async fn admit_visitor(host: &dyn EngineHost, user: &NewUser) -> Result<()> {
+    names::check("user name", &user.name)?;
+    if !user.name.starts_with(VISITOR_PREFIX) {
+        return Err(invalid(
+            "user name",
+            &user.name,
+            format!("has to begin with {VISITOR_PREFIX}"),
+        ));
+    }
+    let own = session::open_own(host).await?;
+    put(host, &own, user).await
+}
+
+/// Drops a visitor, or all of them.
+pub(super) async fn dismiss_visitors(host: &dyn EngineHost, name: Option<&str>) -> Result<()> {
+    let own = session::open_own(host).await?;
+    let all = "SELECT rolname::text FROM pg_roles WHERE starts_with(rolname::text, $1::text) \
+               AND ($2::text IS NULL OR rolname = $2::text)";
+    for row in own
+        .rows("list visitors", all, &[&VISITOR_PREFIX, &name])
+        .await?
+    {
+        let visitor: String = row.get(0);
+        drop_role(host, &own, &visitor).await?;
     }
     Ok(())
 }
@@ -73,10 +106,14 @@ pub(super) async fn drop(host: &dyn EngineHost, name: &str) -> Result<()> {
     if !exists(&own, name).await? {
         return Ok(());
     }
+    drop_role(host, &own, name).await
+}
+
+async fn drop_role(host: &dyn EngineHost, own: &Session, name: &str) -> Result<()> {
     let user = quote(name);
     own.run("lock the user", &format!("ALTER ROLE {user} NOLOGIN"))
         .await?;
-    end_sessions(&own, name, None).await?;
+    end_sessions(own, name, None).await?;
     let owned = "SELECT d.datname::text FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba \
                  WHERE r.rolname = $1::text";
     for row in own
@@ -84,7 +121,7 @@ pub(super) async fn drop(host: &dyn EngineHost, name: &str) -> Result<()> {
         .await?
     {
         let database: String = row.get(0);
-        let found = databases::get_with_group(host, &own, &database).await?;
+        let found = databases::get_with_group(host, own, &database).await?;
         let sql = format!(
             "ALTER DATABASE {} OWNER TO {}",
             quote(&database),
@@ -96,7 +133,7 @@ pub(super) async fn drop(host: &dyn EngineHost, name: &str) -> Result<()> {
                 SELECT s.dbid FROM pg_shdepend s JOIN pg_roles r ON s.refobjid = r.oid \
                 WHERE s.refclassid = 'pg_authid'::regclass AND r.rolname = $1::text)";
     for row in own.rows("find what the user owns", used, &[&name]).await? {
-        hand_over(host, &own, name, row.get(0)).await?;
+        hand_over(host, own, name, row.get(0)).await?;
     }
     let sql = format!("DROP OWNED BY {user}; DROP ROLE {user}");
     own.run("drop the user", &sql).await

@@ -10,6 +10,10 @@ pub(super) const ROOT: &str = "postgres";
 #[cfg(feature = "guest")]
 pub(super) const GROUP_PREFIX: &str = "coffer_db_";
 
+/// Start of the names of users that live as long as a visit; reserved, as all that begin so.
+#[cfg(feature = "guest")]
+pub(super) const VISITOR_PREFIX: &str = "coffer_visitor_";
+
 /// LIMIT: names are cut by PostgreSQL above this many bytes, silently; they are refused here.
 const NAME_BYTES_MAX: usize = 63;
 

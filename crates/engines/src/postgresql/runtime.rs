@@ -132,6 +132,14 @@ impl EngineRuntime for Postgresql {
         accounts::disable_root(host).await
     }
 
+    async fn admit_visitor(&self, host: &dyn EngineHost, user: &NewUser) -> Result<()> {
+        accounts::admit_visitor(host, user).await
+    }
+
+    async fn dismiss_visitors(&self, host: &dyn EngineHost, name: Option<&str>) -> Result<()> {
+        accounts::dismiss_visitors(host, name).await
+    }
+
     fn client_address(&self, _host: &dyn EngineHost) -> ClientAddress {
         // Over TCP, so that the client's own TLS reaches the server as from outside.
         ClientAddress::Loopback(PORT)

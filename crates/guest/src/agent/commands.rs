@@ -37,6 +37,11 @@ pub(crate) struct Commands {
 }
 
 impl Commands {
+    /// Waits for the turn to change the engine's catalogs.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,7 +137,7 @@ async fn run(shared: Arc<Shared>, command: Command, ended: watch::Sender<bool>) 
     let name = command.operation.name();
     let time = Duration::from_millis(command.timeout_ms).min(limits::COMMAND_MAX);
     let work = async {
-        let _turn = shared.commands.turn.lock().await;
+        let _turn = shared.commands.turn().await;
         until_engine_answers(&shared, &command.operation).await
     };
     let state = match tokio::time::timeout(time, work).await {

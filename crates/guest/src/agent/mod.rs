@@ -17,6 +17,7 @@ mod spec;
 mod status;
 mod store;
 mod streams;
+mod visits;
 
 use std::fmt::Debug;
 use std::ops::Deref;
@@ -93,6 +94,7 @@ pub(crate) struct Shared {
     pub(crate) commands: commands::Commands,
     pub(crate) streams: streams::Streams,
     pub(crate) sessions: sessions::Sessions,
+    pub(crate) visits: visits::Visits,
     pub(crate) inventory: inventory::Cache,
 }
 
@@ -123,6 +125,7 @@ async fn serve_with(parts: Parts, listeners: Vec<TcpListener>, tasks: Arc<Tasks>
             listener,
         ));
     }
+    tasks.start(visits::sweep(Arc::clone(&shared)));
     reconcile::run(shared, restart_requests).await;
     Ok(())
 }
@@ -167,6 +170,7 @@ async fn open(
         commands: commands::Commands::default(),
         streams: streams::Streams::default(),
         sessions: sessions::Sessions::default(),
+        visits: visits::Visits::default(),
         inventory: inventory::Cache::default(),
     })
 }

@@ -8,9 +8,9 @@ use coffer_wire::guest::v1::{SessionEvent, SessionRequest};
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
-use crate::agent::Shared;
 use crate::agent::routes::{Answer, Pieces, Refused};
 use crate::agent::store::Fenced;
+use crate::agent::{Shared, visits};
 use crate::limits;
 use crate::log;
 
@@ -29,10 +29,15 @@ impl Drop for Place {
 
 /// Opens a session; its events are the lines of the body.
 pub(crate) async fn open(shared: &Arc<Shared>, wanted: SessionRequest) -> Answer<Pieces> {
-    let SessionRequest::Quiesce {
-        hold_ms_max,
-        fencing,
-    } = wanted;
+    let (hold_ms_max, fencing) = match wanted {
+        SessionRequest::Quiesce {
+            hold_ms_max,
+            fencing,
+        } => (hold_ms_max, fencing),
+        SessionRequest::Visit { user, hold_ms_max } => {
+            return visits::open(shared, &user, hold_ms_max);
+        }
+    };
     let fenced = shared.store.change(|memory| memory.fence(&fencing)).await;
     match fenced.map_err(|error| Refused::failed(&error))? {
         Ok(_) => {}
@@ -93,7 +98,8 @@ async fn hold_until_closed(
     Ok(is_over)
 }
 
-fn line(event: &SessionEvent) -> Bytes {
+/// A line of a session's body.
+pub(crate) fn line(event: &SessionEvent) -> Bytes {
     let mut text = serde_json::to_vec(event).expect("wire types become JSON");
     text.push(b'\n');
     Bytes::from(text)

@@ -11,7 +11,7 @@ use coffer_guest::limits;
 use coffer_wire::guest::v1::{
     Boot, Command, CommandState, DatabaseSpec, EngineHealth, EngineState, Enrolled, Enrolment,
     Fencing, InventoryPage, Operation, PROTOCOL, Role, SessionEvent, SessionRequest, Spec,
-    SpecAccepted, Status, StreamRequest, StreamState, UserSpec,
+    SpecAccepted, Status, StreamRequest, StreamState, UserSpec, VISITOR_PREFIX,
 };
 use http_body_util::BodyExt;
 use hyper::StatusCode;
@@ -214,6 +214,7 @@ async fn suite(link: Link) {
     inventory(&client).await;
     bad_requests(&client).await;
     sessions(&world, &client).await;
+    visits(&world, &client).await;
     crashes(&world, &client).await;
     agent_replaced(&mut world).await;
     world.end().await;
@@ -468,6 +469,50 @@ async fn sessions(world: &World, client: &Client) {
     assert!(matches!(ended, SessionEvent::Ended { .. }), "{ended:?}");
     assert_eq!(world.engine.holds(), 0);
     assert!(event(&mut short.response).await.is_none());
+}
+
+/// A visitor is there as long as its connection, and no longer than was agreed.
+async fn visits(world: &World, client: &Client) {
+    let open = async |name: &str, hold_ms_max| {
+        let user = UserSpec {
+            name: format!("{VISITOR_PREFIX}{name}"),
+            host: None,
+            password: "secret".to_owned(),
+            databases: Vec::new(),
+        };
+        let wanted = SessionRequest::Visit { user, hold_ms_max };
+        let body = serde_json::to_vec(&wanted).unwrap();
+        client
+            .open("POST", "/v1/sessions", body)
+            .await
+            .expect("a session")
+    };
+    let mut stays = Vec::new();
+    for n in 0..limits::VISITS_MAX {
+        let mut stay = open(&n.to_string(), 60_000).await;
+        let held = event(&mut stay.response).await.expect("an event");
+        assert!(matches!(held, SessionEvent::Held { .. }), "{held:?}");
+        stays.push(stay);
+    }
+    assert_eq!(world.engine.visitors().len(), limits::VISITS_MAX);
+    let refused = open("more", 60_000).await;
+    assert!(!refused.response.status().is_success(), "the bound holds");
+    drop(stays.pop());
+    process::until("one visitor goes with its connection", async || {
+        world.engine.visitors().len() == limits::VISITS_MAX - 1
+    })
+    .await;
+    drop(stays);
+    process::until("the others go with theirs", async || {
+        world.engine.visitors().is_empty()
+    })
+    .await;
+    let mut short = open("short", 50).await;
+    let held = event(&mut short.response).await.expect("an event");
+    assert!(matches!(held, SessionEvent::Held { .. }), "{held:?}");
+    let ended = event(&mut short.response).await.expect("an event");
+    assert!(matches!(ended, SessionEvent::Ended { .. }), "{ended:?}");
+    assert!(world.engine.visitors().is_empty());
 }
 
 async fn event(response: &mut hyper::Response<hyper::body::Incoming>) -> Option<SessionEvent> {

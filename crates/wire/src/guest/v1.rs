@@ -434,7 +434,17 @@ pub enum SessionRequest {
         /// Who asks.
         fencing: Fencing,
     },
+    /// A user exists; it and its connections end with the session.
+    Visit {
+        /// The user; its name begins with [`VISITOR_PREFIX`].
+        user: UserSpec,
+        /// Longest visit; unit: milliseconds.
+        hold_ms_max: u64,
+    },
 }
+
+/// Start of the names of users that exist for the length of a session.
+pub const VISITOR_PREFIX: &str = "coffer_visitor_";
 
 /// A line of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -54,7 +54,7 @@ impl Victim {
 }
 
 /// Processes of an instance whose command line has this word; none while it has no server.
-fn processes(coffer: &Coffer, instance_id: &str, word: &str) -> Result<Vec<u32>> {
+pub(crate) fn processes(coffer: &Coffer, instance_id: &str, word: &str) -> Result<Vec<u32>> {
     // A record may be there before its boot data, and go at any moment.
     let servers = host::servers(coffer.dir()).unwrap_or_default();
     let server = servers.iter().find(|s| s.instance_id == instance_id);
@@ -63,7 +63,7 @@ fn processes(coffer: &Coffer, instance_id: &str, word: &str) -> Result<Vec<u32>>
     })
 }
 
-fn kill(pids: &[u32]) -> Result<()> {
+pub(crate) fn kill(pids: &[u32]) -> Result<()> {
     for pid in pids {
         Program::new("kill", ["-KILL", &pid.to_string()]).run()?;
     }

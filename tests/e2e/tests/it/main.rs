@@ -5,6 +5,7 @@
 mod bytes;
 mod clients;
 mod clones;
+mod connect;
 mod disk;
 mod engines;
 mod failures;

@@ -3,6 +3,7 @@
 pub(super) mod accounts;
 pub(super) mod actions;
 pub(super) mod audit;
+pub(super) mod connect;
 pub(super) mod databases;
 pub(super) mod datastores;
 pub(super) mod explain;

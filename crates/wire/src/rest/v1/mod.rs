@@ -3,6 +3,7 @@
 pub mod action;
 pub mod admin;
 pub mod common;
+pub mod connection;
 pub mod database;
 pub mod datastore;
 pub mod event;

@@ -15,6 +15,9 @@ use tokio::net::TcpStream;
 
 use crate::world::{SOON, World, converse, eventually, ready, say_to};
 
+/// Pools that tests name.
+const POOLS: [&str; 2] = ["198.19.250.16/28", "198.19.250.32/28"];
+
 /// Another machine, as the host sees one: beyond a link over which the host forwards.
 struct Outside {
     namespace: String,
@@ -77,6 +80,11 @@ impl Drop for Outside {
         ] {
             Command::new("ip").args(words).output().ok();
         }
+        // The guards of pools that were in use belong to the Coffer, which goes on with another.
+        for pool in POOLS {
+            let words = ["route", "del", "unreachable", pool];
+            Command::new("ip").args(words).output().ok();
+        }
     }
 }
 
@@ -135,7 +143,7 @@ fn says_nothing_by_itself(w: &World, outside: &Outside, server: ServerId, from: 
 /// Other machines reach an address of the pool that the operator named, as who they are.
 pub(crate) async fn pool_of_the_operator(w: &World) {
     let outside = Outside::new(w);
-    let pool = "198.19.250.16/28".parse().unwrap();
+    let pool = POOLS[0].parse().unwrap();
     configure(w, |config| config.published_pool = Some(pool)).await;
     let (first, _) = two_members(w, "10.9.3.0/24").await;
     let spec = w.endpoint(&first, true);
@@ -235,7 +243,7 @@ pub(crate) async fn cut(w: &World) {
     for is_translated in [false, true] {
         configure(w, |config| match is_translated {
             true => config.published_ports = Some(ports),
-            false => config.published_pool = Some("198.19.250.32/28".parse().unwrap()),
+            false => config.published_pool = Some(POOLS[1].parse().unwrap()),
         })
         .await;
         let (server, _) = two_members(w, "10.9.5.0/24").await;

@@ -23,7 +23,7 @@ use thiserror::Error;
 use crate::limits;
 use load::Loader;
 use value::Value;
-pub use value::{ByteSize, LogFormat, StoreUrl, VolumeMode};
+pub use value::{ByteSize, LogFormat, StoreUrl, TrackerLink, VolumeMode};
 
 /// Everything that is wrong with a configuration, one line each.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -417,6 +417,11 @@ config! {
         poll: Duration = "10s";
         /// Silence after which an instance is shown as lost.
         lost_after: Duration = "90s";
+    }
+    /// The tracker: the control side's way into guests.
+    tracker: Tracker {
+        /// Guests are dialled inside their own namespace, or as a member of the tenant network.
+        link: TrackerLink = "instance";
     }
     /// Logging.
     log: Log {

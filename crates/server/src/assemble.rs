@@ -7,7 +7,7 @@ use anyhow::Context;
 use coffer_control::app::{ApiConfig, AppState};
 use coffer_control::authority;
 use coffer_control::clock::{Clock, SystemClock, SystemEntropy};
-use coffer_control::config::{Config, VolumeMode};
+use coffer_control::config::{Config, TrackerLink, VolumeMode};
 use coffer_control::guest::LinkGuests;
 use coffer_control::secrets::SecretBox;
 use coffer_control::services::{Services, Tuning};
@@ -72,6 +72,10 @@ pub(crate) fn local_config(config: &Config, state: &StateDir) -> anyhow::Result<
         published_pool: config.local.published_pool,
         published_ports: config.local.published_ports,
         uid_base: config.local.uid_base,
+        tracker_link: match config.tracker.link {
+            TrackerLink::Instance => coffer_infra::local::TrackerLink::Instance,
+            TrackerLink::Network => coffer_infra::local::TrackerLink::Network,
+        },
     })
 }
 

@@ -56,6 +56,15 @@ pub enum VolumeMode {
     Fast,
 }
 
+/// From where guests are dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrackerLink {
+    /// From inside the instance's own namespace.
+    Instance,
+    /// From a port of the tracker's own in the tenant network.
+    Network,
+}
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -266,6 +275,8 @@ macro_rules! words {
 words! {
     VolumeMode, "auto, xfs, cow or fast":
         "auto" => Self::Auto, "xfs" => Self::Xfs, "cow" => Self::Cow, "fast" => Self::Fast;
+    TrackerLink, "instance or network":
+        "instance" => Self::Instance, "network" => Self::Network;
     LogFormat, "text or json":
         "text" => Self::Text, "json" => Self::Json;
 }

@@ -189,7 +189,7 @@ pub(super) async fn ensure_server(
         row.presence = Presence::Present;
         row.provider_ref = Some(made.provider_ref);
         row.host = Some(made.host);
-        let link = known.unwrap_or_else(|| Link {
+        let mut link = known.unwrap_or_else(|| Link {
             id: coffer_core::id::LinkId::from_uuid(link_id),
             server_id: row.id,
             form: LinkForm::Netns,
@@ -198,6 +198,9 @@ pub(super) async fn ensure_server(
             agent_version: None,
             position: 0,
         });
+        if let Some((form, address)) = provider.guest_link(row.id).form() {
+            (link.form, link.address) = (form, address.to_string());
+        }
         vec![Write::PutServer(row), Write::PutLink(link)]
     }))
 }

@@ -273,6 +273,7 @@ mod tests {
             published_pool: None,
             published_ports: None,
             uid_base: 700_000,
+            tracker_link: crate::local::TrackerLink::Instance,
         }
     }
 

@@ -90,6 +90,17 @@ pub struct LocalConfig {
     pub published_ports: Option<HostPorts>,
     /// First user id for sandboxes; each takes two, templates the first two.
     pub uid_base: u32,
+    /// From where the tracker dials guests.
+    pub tracker_link: TrackerLink,
+}
+
+/// From where the tracker dials guests. Both ways lead into every guest at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrackerLink {
+    /// From inside the instance's own namespace, where only its own host can go.
+    Instance,
+    /// From the tracker's own port in the tenant network, as on a cloud.
+    Network,
 }
 
 /// Sandboxes on this host.
@@ -122,7 +133,7 @@ impl LocalProvider {
     /// instance's own address there.
     pub fn tracker_link(&self, network: NetworkId, address: IpAddr) -> GuestLink {
         let path = names::ns_path(&self.host.names.network_ns(network));
-        GuestLink::Netns {
+        GuestLink::TrackerPort {
             path: path.display().to_string(),
             address: SocketAddr::new(address, AGENT_PORT),
         }
@@ -340,6 +351,11 @@ impl Provider for LocalProvider {
     }
 
     fn guest_link(&self, id: ServerId) -> GuestLink {
+        // Without a record there is no server to reach: its own namespace is not there either.
+        let record = self.host.servers.find(&id.to_string()).ok().flatten();
+        if let (TrackerLink::Network, Some(record)) = (self.host.config.tracker_link, record) {
+            return self.tracker_link(record.network_id, record.network_address);
+        }
         let path = names::ns_path(&self.host.names.server_ns(id));
         GuestLink::Netns {
             path: path.display().to_string(),

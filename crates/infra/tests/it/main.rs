@@ -30,6 +30,9 @@ type Test = (&'static str, fn(&World) -> world::Step<'_>);
 
 const TESTS: &[Test] = &[
     ("conformance", |w| Box::pin(w.conformance())),
+    ("conformance_from_the_network", |w| {
+        Box::pin(w.conformance_from_the_network())
+    }),
     ("networks_of_one_subnet_are_apart", |w| {
         Box::pin(networks::apart(w))
     }),

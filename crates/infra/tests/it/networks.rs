@@ -61,7 +61,7 @@ pub(crate) async fn apart(w: &World) {
 }
 
 async fn engine_port_is_open_to_the_network_only(w: &World, net: &NetworkSpec, at: SocketAddr) {
-    let GuestLink::Netns { path, .. } = w.local().tracker_link(net.id, at.ip()) else {
+    let GuestLink::TrackerPort { path, .. } = w.local().tracker_link(net.id, at.ip()) else {
         panic!("the link leads through a namespace");
     };
     let engine = GuestLink::Netns {

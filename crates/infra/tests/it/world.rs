@@ -18,7 +18,7 @@ use coffer_core::units::{Incarnation, VolumeSize};
 use coffer_infra::conformance::{self, Bench};
 use coffer_infra::error::Result;
 use coffer_infra::link::GuestLink;
-use coffer_infra::local::{LocalConfig, LocalProvider, VolumeMode};
+use coffer_infra::local::{LocalConfig, LocalProvider, TrackerLink, VolumeMode};
 use coffer_infra::provider::{
     EndpointSpec, Limits, NetworkSpec, Origin, Owned, Progress, Provider, ServerSpec, ServerState,
     VolumeSpec,
@@ -57,6 +57,8 @@ pub(crate) struct World {
     own_xfs: Option<OwnXfs>,
     dir: TempDir,
     pub(crate) config: LocalConfig,
+    /// The link form of the next provider that is opened.
+    tracker_link: RwLock<TrackerLink>,
     provider: RwLock<Arc<LocalProvider>>,
     ids: AtomicU64,
 }
@@ -165,6 +167,7 @@ impl World {
             dir,
             config,
             provider,
+            tracker_link: RwLock::new(TrackerLink::Instance),
             ids: AtomicU64::new(1),
         }
     }
@@ -183,6 +186,7 @@ impl World {
             dir,
             config,
             provider,
+            tracker_link: RwLock::new(TrackerLink::Instance),
             ids: AtomicU64::new(seed),
         }
     }
@@ -223,6 +227,24 @@ impl World {
         conformance::run(self)
             .await
             .expect("the local provider conforms");
+    }
+
+    /// The same suite, with guests dialled from the tracker's port in their network.
+    pub(crate) async fn conformance_from_the_network(&self) {
+        let choose = async |link| {
+            *self.tracker_link.write().unwrap() = link;
+            self.reopen().await;
+        };
+        choose(TrackerLink::Network).await;
+        self.conformance().await;
+        let net = self.network("10.9.7.0/24");
+        self.ensure_network(&net).await;
+        let member = self.member(&net, 11).await;
+        let seen = self.ask(member.id, "who").await;
+        assert_eq!(seen, format!("{} {}", member.id, net.tracker_address));
+        choose(TrackerLink::Instance).await;
+        let seen = self.ask(member.id, "who").await;
+        assert_eq!(seen, format!("{} 127.0.0.1", member.id), "the same guest");
     }
 
     pub(crate) fn network(&self, subnet: &str) -> NetworkSpec {
@@ -492,10 +514,10 @@ impl Bench for World {
 
     async fn reopen(&self) {
         self.local().close(false).await.expect("jobs end");
-        let opened = LocalProvider::open(self.config.clone())
-            .await
-            .expect("it opens again");
-        self.put_provider(opened);
+        let mut config = self.config.clone();
+        config.tracker_link = *self.tracker_link.read().unwrap();
+        let opened = LocalProvider::open(config).await;
+        self.put_provider(opened.expect("it opens again"));
     }
 
     fn next_id(&self) -> Uuid {
@@ -537,6 +559,7 @@ pub(crate) fn config(dir: &Path, tag: &str, volume_mode: VolumeMode) -> LocalCon
         published_pool: None,
         published_ports: None,
         uid_base: 700_000,
+        tracker_link: TrackerLink::Instance,
     }
 }
 

@@ -1,12 +1,41 @@
 //! The way through: created by the stock client, answered over verified TLS, still serving without
 //! Coffer, deleted without a trace.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use e2e::coffer::Coffer;
+use e2e::run::{Program, wait_until};
 
 #[test]
 fn stock_client_creates_uses_and_deletes_a_postgresql() -> Result<()> {
-    let coffer = Coffer::start()?;
+    the_way_through(&Coffer::start()?, "127.0.0.1")
+}
+
+#[test]
+fn the_same_with_a_tracker_in_the_tenant_network() -> Result<()> {
+    let coffer = Coffer::start_with(&["--set", "tracker.link=network"])?;
+    the_way_through(&coffer, "10.80.0.1")
+}
+
+/// Where the agent sees its control side come from.
+fn control_side(coffer: &Coffer, id: &str) -> Result<String> {
+    let pid = coffer.sandbox(id)?.to_string();
+    let sockets = ["ss", "-Htn", "state", "established", "sport = :7070"];
+    let words = ["-t", &pid, "-n"].into_iter().chain(sockets);
+    let words: Vec<&str> = words.collect();
+    wait_until(Duration::from_secs(10), || {
+        let shown = Program::new("nsenter", &words).run()?.ok()?;
+        let peer = shown
+            .lines()
+            .next()
+            .and_then(|l| l.split_whitespace().last());
+        let address = peer.and_then(|peer| peer.rsplit_once(':'));
+        Ok(address.map(|(address, _)| address.to_owned()))
+    })
+}
+
+fn the_way_through(coffer: &Coffer, tracker: &str) -> Result<()> {
     let before = coffer.traces()?;
     let args = [
         "database",
@@ -44,6 +73,7 @@ fn stock_client_creates_uses_and_deletes_a_postgresql() -> Result<()> {
         password: "secret-1".to_owned(),
     };
 
+    ensure!(control_side(coffer, &id)? == tracker, "not as configured");
     let ca = coffer.project_ca("demo")?;
     let verified = format!("sslmode=verify-full sslrootcert={}", ca.display());
     let out = db.psql_with(
@@ -68,7 +98,7 @@ fn stock_client_creates_uses_and_deletes_a_postgresql() -> Result<()> {
         .openstack(&["database", "instance", "list", "-f", "json"])?
         .json()?;
     ensure!(listed[0]["Status"] == "ACTIVE" && listed[0]["Operating Status"] == "HEALTHY");
-    contents(&coffer, &id, &db)?;
+    contents(coffer, &id, &db)?;
 
     coffer
         .openstack(&["database", "instance", "delete", &id])?

@@ -140,6 +140,13 @@ pub(crate) fn run(tests: &[Test], words: &[&str]) -> ExitCode {
         runtime.block_on(world.end());
     }
     println!("{count} tests, failed: {failed:?}");
+    let word = if failed.is_empty() { "ok" } else { "FAILED" };
+    // As the usual runner ends, so that these tests are counted with the others.
+    println!(
+        "test result: {word}. {} passed; {} failed; 0 ignored; 0 measured",
+        count - failed.len(),
+        failed.len()
+    );
     if failed.is_empty() {
         ExitCode::SUCCESS
     } else {

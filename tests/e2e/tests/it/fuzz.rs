@@ -20,6 +20,10 @@ const REQUESTS_MIN: u64 = 500;
 /// Routes of which at least one request has to be accepted: token and ids are good.
 const ROUTES_MIN: usize = 30;
 
+/// An instance that is not there: the answer of a visit lasts as long as the visit, and who reads
+/// to its end waits for ever.
+const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+
 /// Ids that exist, for paths that would end in 404 otherwise.
 struct Known {
     token: String,
@@ -77,6 +81,10 @@ parameters = {{ "path.instance_id" = "{victim}" }}
 include-path = "/v1.0/{{project_id}}/admin/users/{{user}}"
 include-method = "PATCH"
 parameters = {{ "path.user" = "{user}" }}
+
+[[operations]]
+include-path = "/v1.0/{{project_id}}/instances/{{instance_id}}/visits"
+parameters = {{ "path.instance_id" = "{NOBODY}" }}
 
 [checks]
 enabled = false

@@ -178,21 +178,36 @@ impl Stopwatch {
 }
 
 /// Waits until `is_done` answers with something; an error when `limit` has passed.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a bounded wait on another process's files"
-)]
 pub fn wait_for<T>(what: &str, limit: Duration, is_done: impl Fn() -> Option<T>) -> Result<T> {
+    wait_closely(what, limit, Duration::from_millis(50), || Ok(is_done()))
+}
+
+/// As [`wait_for`], looking as often as told, with a look that may fail for good.
+pub fn wait_closely<T>(
+    what: &str,
+    limit: Duration,
+    pace: Duration,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let watch = Stopwatch::start();
     loop {
-        if let Some(found) = is_done() {
+        if let Some(found) = look()? {
             return Ok(found);
         }
         if watch.elapsed() > limit {
             bail!("{what} did not come within {} s", limit.as_secs());
         }
-        std::thread::sleep(Duration::from_millis(50));
+        pause(pace);
     }
+}
+
+/// Does nothing for so long.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "other processes' deeds are waited for and paced here"
+)]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Asks a process to stop and waits until it has.

@@ -54,6 +54,7 @@ pub struct SimGuests {
     kept: Mutex<BTreeMap<VolumeId, Kept>>,
     is_frozen: AtomicBool,
     holds_polls: AtomicBool,
+    starts_at_once: AtomicBool,
 }
 
 impl SimGuests {
@@ -72,6 +73,7 @@ impl SimGuests {
             kept: Mutex::default(),
             is_frozen: AtomicBool::new(false),
             holds_polls: AtomicBool::new(false),
+            starts_at_once: AtomicBool::new(false),
         }
     }
 
@@ -85,6 +87,19 @@ impl SimGuests {
     /// does, are answered at once all the same.
     pub fn hold_polls(&self) {
         self.holds_polls.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on engines are up as soon as they are told to run: where nobody moves the clock.
+    pub fn start_at_once(&self) {
+        self.starts_at_once.store(true, Ordering::Relaxed);
+    }
+
+    fn is_up(&self, kept: &Kept, now: Duration) -> bool {
+        let start = match self.starts_at_once.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => Duration::from_millis(START_MS),
+        };
+        kept.spec.is_some() && now >= kept.applied_at + start
     }
 
     /// The engine of the guest on this volume was killed and started again by its init.
@@ -188,10 +203,6 @@ fn refused<T>(reason: &str) -> Result<T> {
     })
 }
 
-fn is_up(kept: &Kept, now: Duration) -> bool {
-    kept.spec.is_some() && now >= kept.applied_at + Duration::from_millis(START_MS)
-}
-
 fn apply(kept: &mut Kept, operation: &Operation) {
     kept.counter += 1;
     match operation {
@@ -275,7 +286,7 @@ impl Guests for SimGuests {
     async fn status(&self, guest: &GuestAddress, after: u64, wait: Duration) -> Result<Status> {
         self.hold(guest, after, wait).await;
         self.call(guest, "status", |kept, now| {
-            let up = is_up(kept, now);
+            let up = self.is_up(kept, now);
             let version = kept.spec.as_ref().map_or(0, |s| s.version);
             Ok(Status {
                 agent_start: kept.starts,
@@ -320,7 +331,7 @@ impl Guests for SimGuests {
                 return refused("older-task-version");
             }
             *newest = fencing.task_version;
-            if !is_up(kept, now) {
+            if !self.is_up(kept, now) {
                 return Err(GuestError::Unreachable {
                     why: "the engine starts".to_owned(),
                 });

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coffer_control::clock::{Clock, Entropy, new_uuid};
+use coffer_control::clock::{Clock, Entropy, SystemClock, new_uuid};
 use coffer_control::secrets::SecretBox;
 use coffer_control::services::{Services, Tuning};
 use coffer_control::taskmanager::periodic::reconcile::Reconciler;
@@ -76,6 +76,24 @@ pub struct World {
 impl World {
     /// A new world with one project, network, flavor and datastore.
     pub async fn new(seed: u64, faults: Faults) -> Self {
+        let world = Self::empty(seed, faults);
+        crate::harness::furnish(&world).await;
+        world
+    }
+
+    /// A world to measure in: on this store, in the machine's own time, without faults, its
+    /// engines up at once.
+    pub async fn measured(store: Store) -> Self {
+        let mut world = Self::empty(0, Faults::exact(Vec::new()));
+        world.services.store = store;
+        world.services.clock = Arc::new(SystemClock::new());
+        world.services.chaos = None;
+        world.guests.start_at_once();
+        crate::harness::furnish(&world).await;
+        world
+    }
+
+    fn empty(seed: u64, faults: Faults) -> Self {
         let clock = Arc::new(SimClock::default());
         let entropy = Arc::new(Seeded::new(seed));
         let faults = Arc::new(faults);
@@ -101,7 +119,7 @@ impl World {
             tuning: Tuning::default(),
         };
         let tenant_id = "a".repeat(32).parse().expect("32 letters are a project id");
-        let world = Self {
+        Self {
             services,
             clock,
             faults,
@@ -114,9 +132,7 @@ impl World {
             looks: AtomicU64::new(0),
             leases: LeaseLog::default(),
             asked: Mutex::default(),
-        };
-        crate::harness::furnish(&world).await;
-        world
+        }
     }
 
     /// A new id.

@@ -50,34 +50,19 @@ impl Coffer {
 
     /// As [`Coffer::start`], in a state directory that is there.
     pub fn start_in(bench: &Bench, state: PathBuf, role: &str, more: &[&str]) -> Result<Self> {
-        let log = state.join("coffer.log");
-        // What an earlier one left would be taken for this one's.
-        let _ = fs::remove_file(&log);
-        let dir = state.display().to_string();
-        // The rate is counted as ever, but not reached.
-        let rate = "api.rate_limit_per_minute=4000000000";
-        let words = [
-            role,
-            "--state-dir",
-            &dir,
-            "--listen",
-            "127.0.0.1:0",
-            "--insecure-http",
-        ];
-        let words = [&words[..], &["--set", rate], more].concat();
-        let mut child = Program::new(bench.built.join("coffer"), &words).start(&log)?;
-        let started = wait_for("an answer of coffer", START_MAX, || listening(&log));
-        match started {
-            Ok(address) => Ok(Self {
-                child,
-                state,
-                address,
-            }),
-            Err(error) => {
-                let _ = stop(&mut child, STOP_MAX);
-                Err(error.context(tail(&log)))
-            }
-        }
+        let (child, address) = launch(bench, &state, role, more)?;
+        Ok(Self {
+            child,
+            state,
+            address,
+        })
+    }
+
+    /// Stops it and starts it again in its state directory.
+    pub fn restart(&mut self, bench: &Bench, role: &str, more: &[&str]) -> Result<()> {
+        self.stop()?;
+        (self.child, self.address) = launch(bench, &self.state, role, more)?;
+        Ok(())
     }
 
     /// Its process.
@@ -135,6 +120,33 @@ impl Drop for Coffer {
         // After a failure; `remove` tells of mistakes.
         let _ = self.stop();
         let _ = leftovers::remove(&self.state);
+    }
+}
+
+fn launch(bench: &Bench, state: &Path, role: &str, more: &[&str]) -> Result<(Child, SocketAddr)> {
+    let log = state.join("coffer.log");
+    // What an earlier one left would be taken for this one's.
+    let _ = fs::remove_file(&log);
+    let dir = state.display().to_string();
+    // The rate is counted as ever, but not reached.
+    let rate = "api.rate_limit_per_minute=4000000000";
+    let words = [
+        role,
+        "--state-dir",
+        &dir,
+        "--listen",
+        "127.0.0.1:0",
+        "--insecure-http",
+    ];
+    let words = [&words[..], &["--set", rate], more].concat();
+    let mut child = Program::new(bench.built.join("coffer"), &words).start(&log)?;
+    let started = wait_for("an answer of coffer", START_MAX, || listening(&log));
+    match started {
+        Ok(address) => Ok((child, address)),
+        Err(error) => {
+            let _ = stop(&mut child, STOP_MAX);
+            Err(error.context(tail(&log)))
+        }
     }
 }
 

@@ -6,11 +6,19 @@
 //! them and reads what they print, and so stays quick to build.
 
 pub mod api;
+pub mod by_hand;
 pub mod coffer;
+pub mod create;
 pub mod http;
+pub mod instance;
+pub mod links;
 pub mod machine;
+pub mod memory;
+pub mod namespace;
+pub mod pgbench;
 pub mod report;
 pub mod row;
+pub mod runtime;
 pub mod statistics;
 
 use std::collections::BTreeSet;
@@ -39,7 +47,13 @@ pub struct Subject {
 }
 
 /// All subjects, in the order of the document.
-const SUBJECTS: &[Subject] = &[api::SUBJECT];
+const SUBJECTS: &[Subject] = &[
+    create::SUBJECT,
+    api::SUBJECT,
+    runtime::SUBJECT,
+    memory::SUBJECT,
+    pgbench::SUBJECT,
+];
 
 /// Measures the rows of a subject that is set up.
 pub trait Measure {
@@ -61,7 +75,7 @@ pub trait Measure {
 }
 
 /// What subjects work with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Bench {
     /// The tree.
     pub root: PathBuf,

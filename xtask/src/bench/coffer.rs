@@ -110,6 +110,11 @@ impl Coffer {
 
     /// Stops it and removes what it made.
     pub fn remove(mut self) -> Result<()> {
+        self.take_away()
+    }
+
+    /// As [`Coffer::remove`], for one that is a part of something.
+    pub fn take_away(&mut self) -> Result<()> {
         self.stop()?;
         leftovers::remove(&self.state)
     }
@@ -118,8 +123,7 @@ impl Coffer {
 impl Drop for Coffer {
     fn drop(&mut self) {
         // After a failure; `remove` tells of mistakes.
-        let _ = self.stop();
-        let _ = leftovers::remove(&self.state);
+        let _ = self.take_away();
     }
 }
 

@@ -186,8 +186,9 @@ impl Service {
     }
 
     /// Ends everything.
-    pub fn remove(self) -> Result<()> {
-        self.coffer.remove()
+    pub fn remove(mut self) -> Result<()> {
+        self.delete_all()?;
+        self.coffer.take_away()
     }
 
     /// Ids of the processes of its sandboxes that have this name.
@@ -202,5 +203,12 @@ impl Service {
         let pids = entries.flatten().map(|entry| entry.file_name());
         let pids = pids.filter_map(|name| name.to_string_lossy().parse().ok());
         Ok(pids.filter(is_wanted).collect())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // After a failure: a stopped Coffer leaves instances serving.
+        let _ = self.delete_all();
     }
 }

@@ -228,10 +228,6 @@ impl Measure for Memory {
         } = *self;
         empty.map_or(Ok(()), Coffer::remove)?;
         filled.map_or(Ok(()), Coffer::remove)?;
-        let Some(service) = service else {
-            return Ok(());
-        };
-        service.delete_all()?;
-        service.remove()
+        service.map_or(Ok(()), Service::remove)
     }
 }

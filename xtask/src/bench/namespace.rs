@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 
 use crate::process::Program;
 
-/// The host's end of a client's link; from the range that documents use.
-const HOST: &str = "192.0.2.1";
+/// The host's end of a client's link; from the range that is set aside for benchmarks.
+const HOST: &str = "198.18.0.1";
 /// The client's address.
-const CLIENT: &str = "192.0.2.2";
+const CLIENT: &str = "198.18.0.2";
 
 /// A namespace; removed when dropped.
 #[derive(Debug)]

@@ -182,12 +182,13 @@ enum Where {
 }
 
 struct Pgbench {
+    /// Lies in the pool of the service: it has to go first.
+    hand: Option<ByHand>,
     service: Service,
     instance: Instance,
     /// The instance's network namespace.
     inside: PathBuf,
     namespace: Namespace,
-    hand: Option<ByHand>,
     seconds: &'static str,
 }
 
@@ -251,7 +252,6 @@ impl Measure for Pgbench {
         if let Some(hand) = self.hand.take() {
             hand.remove()?;
         }
-        self.service.delete_all()?;
         self.service.remove()
     }
 }

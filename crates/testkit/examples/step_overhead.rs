@@ -1,4 +1,5 @@
-//! Prints how many seconds the workflow runtime needs from step to step: `step_overhead FILE COUNT`.
+//! Prints how many seconds the workflow runtime needs from step to step:
+//! `step_overhead FILE COUNT`.
 //!
 //! FILE is a new SQLite file, written as durably as in production. COUNT instances are created one
 //! after the other by the shipped worker, with a provider and guests that answer at once, so that

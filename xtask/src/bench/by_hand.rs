@@ -1,5 +1,5 @@
-//! PostgreSQL as somebody starts it by hand (`by_hand.sh`), on volumes of the kind and in the pool
-//! that Coffer has its own in.
+//! PostgreSQL as somebody starts it by hand, with the commands of [`SCRIPT`], on volumes of the
+//! kind and in the pool that Coffer has its own in.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -9,9 +9,68 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::Bench;
 use super::namespace::{Namespace, inside};
 use crate::process::{Program, stop, tail, wait_closely};
+
+/// What is done by hand, as one would type it: `init DIR TREE UID PORT` makes an empty volume and
+/// does initdb and start; `clone DIR TREE UID PORT TEMPLATE [WORD...]` clones a template and
+/// starts, with more words.
+///
+/// DIR lies in the pool that Coffer's own volumes lie in. TREE is the engine root they run from.
+/// The volume is of their kind: an XFS in a file behind a loop device with direct I/O and sectors
+/// of 4096 bytes. With `init` it is made and mounted first, and nothing more is done until a line
+/// comes through DIR/go: what is compared is initdb and start. The process becomes the postmaster,
+/// in a mount namespace of its own, so that its end takes everything away but DIR. Files in
+/// DIR/files are the engine's own in its `/run`.
+const SCRIPT: &str = r#"
+set -eu
+how=$1 dir=$2 tree=$3 uid=$4 port=$5
+mkdir -p "$dir/root"
+case $how in
+init)
+  truncate -s 1G "$dir/volume.img"
+  mkfs.xfs -q -f -s size=4096 -m reflink=1 -d agcount=2 "$dir/volume.img"
+  ;;
+clone)
+  cp --reflink=auto "$6" "$dir/volume.img"
+  shift
+  ;;
+esac
+shift 5
+device=$(losetup --find --show --direct-io=on --sector-size 4096 "$dir/volume.img")
+mount --bind "$tree" "$dir/root"
+mount -o nouuid,discard "$device" "$dir/root/data"
+losetup --detach "$device" # when it is unmounted
+mount -t tmpfs tmpfs "$dir/root/run"
+mount -t tmpfs tmpfs "$dir/root/tmp"
+mount --bind /dev "$dir/root/dev"
+mount -t tmpfs -o mode=1777 tmpfs "$dir/root/dev/shm"
+echo "engine:x:$uid:$uid::/:/bin/sh" >"$dir/passwd" # initdb looks itself up
+mount --bind "$dir/passwd" "$dir/root/etc/passwd"
+data=/data/engine/pgdata
+mkdir -p "$dir/root/data/engine"
+chown -R "$uid:$uid" "$dir/root/data/engine"
+printf 'local all all trust\nhost all all 127.0.0.1/32 trust\n' >"$dir/root/run/hba"
+chmod 0644 "$dir/root/run/hba"
+if [ -d "$dir/files" ]; then
+  cp "$dir"/files/* "$dir/root/run/"
+  chown -R "$uid:$uid" "$dir/root/run"
+  chmod 0600 "$dir"/root/run/*
+fi
+version=$(ls "$dir/root/usr/lib/postgresql")
+bin=/usr/lib/postgresql/$version/bin
+as="chroot --userspec=$uid:$uid $dir/root"
+export LC_ALL=C.UTF-8 TZ=UTC PATH=/usr/bin:/bin:/usr/sbin:/sbin
+if [ "$how" = init ]; then
+  mkfifo "$dir/go.new"
+  mv "$dir/go.new" "$dir/go"
+  read -r _ <"$dir/go"
+  $as "$bin/initdb" -D $data -U coffer -E UTF8 --locale=C.UTF-8 --locale-provider=builtin \
+    --builtin-locale=C.UTF-8 --data-checksums --auth=trust >/dev/null
+fi
+exec $as "$bin/postgres" -D $data -c "port=$port" -c listen_addresses=127.0.0.1 \
+  -c hba_file=/run/hba -c unix_socket_directories=/tmp -c wal_level=replica -c summarize_wal=on "$@"
+"#;
 
 /// A user that nobody is.
 const UID: &str = "61817";
@@ -23,7 +82,6 @@ const PACE: Duration = Duration::from_millis(5);
 /// Where PostgreSQL can be started by hand.
 #[derive(Debug, Clone)]
 pub struct Ground {
-    script: String,
     /// The pool that Coffer's volumes lie in.
     pool: PathBuf,
     /// The template that its volumes begin as.
@@ -42,7 +100,7 @@ pub struct ByHand {
 
 impl Ground {
     /// That of the Coffer in this state directory, which has made an instance before.
-    pub fn of(bench: &Bench, state: &Path) -> Result<Self> {
+    pub fn of(state: &Path) -> Result<Self> {
         // In mode `cow` the pool is mounted in Coffer's own directory.
         let pools = ["local/pool", "pool"].map(|dir| state.join(dir));
         let found = pools
@@ -51,18 +109,11 @@ impl Ground {
         let (template, pool) = found.context("find the pool with the template")?;
         let name = template.file_name().unwrap_or_default().to_string_lossy();
         let (root, _) = name.split_once('-').context("read the template's name")?;
-        let script = bench.root.join("xtask/src/bench/by_hand.sh");
         Ok(Self {
-            script: script.display().to_string(),
             template: template.display().to_string(),
             tree: format!("/var/cache/coffer/roots/{root}/tree"),
             pool,
         })
-    }
-
-    /// The engine root's tree.
-    pub fn tree(&self) -> &str {
-        &self.tree
     }
 
     /// An empty volume; initdb and start wait for [`ByHand::go`].
@@ -109,8 +160,9 @@ impl Ground {
         let dir = self.pool.join(format!("by-hand-{name}"));
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let (at, number) = (dir.display().to_string(), port.to_string());
-        let words = ["sh", &self.script, how, &at, &self.tree, UID, &number];
-        let words = [&words[..], more].concat();
+        let shell = ["unshare", "--mount", "--propagation", "private", "sh"];
+        let words = ["-c", SCRIPT, "by-hand", how, &at, &self.tree, UID, &number];
+        let words = [&shell[..], &words[..], more].concat();
         let program = match namespace {
             Some(namespace) => inside(&namespace.path(), &words),
             None => Program::new(words[0], &words[1..]),

@@ -1,7 +1,8 @@
 //! Creating: from the request to the answer of the first query, one and ten at once.
 //!
-//! Ours is everything a tenant waits for: the API, the volume, the sandbox, a database and a user of
-//! their own, and a client in a namespace of its own that asks over TLS at the published address.
+//! Ours is everything a tenant waits for: the API, the volume, the sandbox, a database and a user
+//! of their own, and a client in a namespace of its own that asks over TLS at the published
+//! address.
 //! By hand is less: no sandbox, no limits, no TLS, no user, and a client on the same host.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,7 +76,7 @@ fn open(bench: &Bench) -> Result<Box<dyn Measure>> {
     let id = service.ask("first", FLAVOR)?;
     service.answered(&id)?;
     service.delete(&[id])?;
-    let ground = Ground::of(bench, &service.coffer.state)?;
+    let ground = Ground::of(&service.coffer.state)?;
     Ok(Box::new(Create {
         at_once: bench.size(AT_ONCE, 2),
         service,

@@ -82,7 +82,7 @@ fn open(bench: &Bench) -> Result<Box<dyn Measure>> {
     let instance = service.answered(&id)?;
     let engine = Engine::of(&service)?;
     let namespace = Namespace::alone("hand")?;
-    let ground = Ground::of(bench, &service.coffer.state)?;
+    let ground = Ground::of(&service.coffer.state)?;
     let (files, settings) = (engine.files()?, SETTINGS);
     let mut hand = ground.clone_in(&namespace, "pgbench", &files, settings)?;
     hand.answered_in(&namespace)?;

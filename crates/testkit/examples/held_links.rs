@@ -26,7 +26,7 @@ use coffer_control::clock::{Clock, SystemClock, SystemEntropy};
 use coffer_control::conductor::Conductor;
 use coffer_control::guest::{GuestAddress, Guests, LinkGuests, Result as GuestResult, guest_name};
 use coffer_control::secrets::SecretBox;
-use coffer_control::services::Services;
+use coffer_control::services::{Services, Tuning};
 use coffer_control::supervise::Supervisor;
 use coffer_control::tls::{AltNames, Authority, Usage};
 use coffer_core::id::ServerId;
@@ -250,6 +250,7 @@ async fn hold(dir: &Path, seconds: f64) -> Result<(), Failed> {
         clock: base.clock.clone(),
         entropy: Arc::new(SystemEntropy),
         secrets: base.secrets.clone(),
+        tuning: Tuning::default(),
         chaos: None,
     };
     let conductor = Arc::new(Conductor::new(services, "measured".to_owned(), true));

@@ -24,6 +24,7 @@ pub mod statistics;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -34,6 +35,10 @@ use row::{Measured, Pair, Row, Verdict};
 
 /// LIMIT: most pairs of a row, as a multiple of those it asks for.
 const MORE_PAIRS: usize = 4;
+/// LIMIT: time after which a row gets no more pairs, though fewer than it asks for were measured.
+const ROW_MAX: Duration = Duration::from_secs(60);
+/// Fewest pairs, however long they take.
+const LEAST_PAIRS: usize = 3;
 
 /// A setup and the rows that are measured on it.
 #[derive(Debug)]
@@ -225,13 +230,15 @@ fn measure_row(bench: &Bench, measure: &mut dyn Measure, row: &Row) -> Result<Me
     let before = machine::load();
     let wanted = bench.size(row.pairs, 1);
     let most = bench.size(row.pairs * MORE_PAIRS, 1);
+    let watch = Stopwatch::start();
     let mut pairs = Vec::new();
     loop {
         pairs.push(pair(measure, row, pairs.len().is_multiple_of(2))?);
         let load = (before, machine::load());
         let measured = Measured::of(*row, &pairs, measure.conditions(), load);
         let is_enough = pairs.len() >= wanted && !measured.is_wide();
-        if is_enough || pairs.len() >= most {
+        let is_late = watch.elapsed() > ROW_MAX && pairs.len() >= LEAST_PAIRS;
+        if is_enough || is_late || pairs.len() >= most {
             return Ok(measured);
         }
     }

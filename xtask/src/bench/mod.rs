@@ -183,14 +183,9 @@ fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
         if wanted.is_empty() {
             continue;
         }
-        for measured in measure_subject(&bench, subject, &wanted)? {
-            if measured.verdict() == Verdict::Fail {
-                failed.insert(measured.row.name);
-            }
-            if !bench.is_smoke {
-                results.put(&measured)?;
-            }
-        }
+        let all = measure_subject(&bench, subject, &wanted, &mut results)?;
+        let is_failed = |one: &&Measured| one.verdict() == Verdict::Fail;
+        failed.extend(all.iter().filter(is_failed).map(|one| one.row.name));
         if !bench.is_smoke {
             write_document(&bench, &results)?;
         }
@@ -207,7 +202,13 @@ fn write_document(bench: &Bench, results: &Results) -> Result<()> {
     report::write(&bench.root, &results.document(&facts, &subjects))
 }
 
-fn measure_subject(bench: &Bench, subject: &Subject, rows: &[&Row]) -> Result<Vec<Measured>> {
+/// Measures rows; each result is kept at once, so that a run that is ended can go on.
+fn measure_subject(
+    bench: &Bench,
+    subject: &Subject,
+    rows: &[&Row],
+    results: &mut Results,
+) -> Result<Vec<Measured>> {
     let watch = Stopwatch::start();
     let mut measure =
         (subject.open)(bench).with_context(|| format!("set up \"{}\"", subject.title))?;
@@ -216,6 +217,9 @@ fn measure_subject(bench: &Bench, subject: &Subject, rows: &[&Row]) -> Result<Ve
         let measured = measure_row(bench, measure.as_mut(), row)
             .with_context(|| format!("measure {}", row.name))?;
         println!("{}", report::line(&measured));
+        if !bench.is_smoke {
+            results.put(&measured)?;
+        }
         all.push(measured);
     }
     measure

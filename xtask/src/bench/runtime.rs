@@ -10,8 +10,8 @@ use super::row::{Limit, Row, Unit};
 use super::{Bench, Measure, Subject};
 use crate::process::Program;
 
-/// Instances that are created to measure steps.
-const CREATED: u32 = 30;
+/// Instances that are created to measure steps: as many as a project may have.
+const CREATED: u32 = 10;
 /// Agents that have something to tell about once a second each.
 const AGENTS: u32 = 1_000;
 /// How long they are listened to.
@@ -70,6 +70,13 @@ struct Runtime {
     /// Stores that were made in the directory.
     stores: u32,
     links: Option<Links>,
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // After a failure; `close` tells of mistakes.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
 }
 
 impl Runtime {

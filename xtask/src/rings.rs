@@ -144,7 +144,7 @@ fn skeleton_ring(context: &Run<'_>) -> Result<Count> {
 fn docs_ring(context: &Run<'_>) -> Result<Count> {
     generated::check(context.root)?;
     // With the examples come the features that tests ask for: what clippy checked serves here too.
-    let words = "doc --workspace --no-deps --document-private-items --lib --bins --examples";
+    let words = "doc --workspace --no-deps --document-private-items --lib --bin coffer --examples";
     let words: Vec<_> = words.split(' ').collect();
     let program = Program::new("cargo", &words);
     program

@@ -1,4 +1,4 @@
-//! PostgreSQL as somebody starts it by hand, with the commands of [`SCRIPT`], on volumes of the
+//! PostgreSQL as somebody starts it by hand, with the commands of `SCRIPT`, on volumes of the
 //! kind and in the pool that Coffer has its own in.
 
 use std::fs;

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::postgresql::identity;
+use crate::postgresql::{identity, read_ahead};
 
 /// Runs one operation; the answer is one word for the caller.
 pub fn run(args: &[String]) -> io::Result<String> {
@@ -15,15 +15,52 @@ pub fn run(args: &[String]) -> io::Result<String> {
         ["postgresql", "identity", pgdata, id] => {
             identity::write(Path::new(pgdata), id).map(|found| found.as_str().to_owned())
         }
+        ["postgresql", "read-ahead", pgdata] => {
+            let dirs = read_ahead::dirs(Path::new(pgdata))?;
+            read_files(&dirs).map(|count| count.to_string())
+        }
         ["trim-logs", dir, bytes_max] => {
             let bytes_max = bytes_max.parse().map_err(io::Error::other)?;
             trim_logs(Path::new(dir), bytes_max).map(|count| count.to_string())
         }
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "usage: engine-tool postgresql identity PGDATA UUID, or trim-logs DIR BYTES",
+            "usage: engine-tool postgresql identity PGDATA UUID, postgresql read-ahead PGDATA, \
+             or trim-logs DIR BYTES",
         )),
     }
+}
+
+/// Files larger than this are not read ahead: they are data, not catalogs. Unit: bytes.
+const READ_FILE_MAX: u64 = 1 << 20;
+/// LIMIT: what is read ahead in all; unit: bytes.
+const READ_BYTES_MAX: u64 = 32 << 20;
+/// Files that are read at a time.
+const READ_AT_ONCE: usize = 8;
+
+/// Reads the small files of directories into the cache. Returns how many there were.
+fn read_files(dirs: &[PathBuf]) -> io::Result<usize> {
+    let mut files = Vec::new();
+    let mut total = 0;
+    for dir in dirs {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            let is_small = meta.is_file() && meta.len() <= READ_FILE_MAX;
+            if is_small && total + meta.len() <= READ_BYTES_MAX {
+                total += meta.len();
+                files.push(entry.path());
+            }
+        }
+    }
+    let share = files.len().div_ceil(READ_AT_ONCE).max(1);
+    std::thread::scope(|scope| {
+        for some in files.chunks(share) {
+            // What cannot be read, or is gone by now, the engine finds out itself.
+            scope.spawn(|| some.iter().for_each(|file| drop(fs::read(file))));
+        }
+    });
+    Ok(files.len())
 }
 
 /// Removes the oldest files of a directory until the rest is within the bound; the newest stays,
@@ -55,6 +92,20 @@ fn trim_logs(dir: &Path, bytes_max: u64) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_small_files_and_leaves_large_ones() {
+        let dir = std::env::temp_dir().join(format!("coffer-read-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        for (name, bytes) in [("a", 10), ("b", READ_FILE_MAX), ("c", READ_FILE_MAX + 1)] {
+            fs::File::create(dir.join(name))
+                .unwrap()
+                .set_len(bytes)
+                .unwrap();
+        }
+        assert_eq!(read_files(std::slice::from_ref(&dir)).unwrap(), 2);
+        fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn trims_the_oldest_and_keeps_the_newest() {

@@ -157,8 +157,11 @@ impl SimGuests {
             why: why.to_owned(),
         };
         let fault = self.faults.strike(call);
-        if !matches!(fault, Fault::None | Fault::LostReply) {
-            return Err(lost("the link is down"));
+        match fault {
+            Fault::None | Fault::LostReply => {}
+            Fault::Conflict if call == "inventory" => return refused("engine-down"),
+            Fault::Conflict if call == "start_command" => return refused("busy"),
+            _ => return Err(lost("the link is down")),
         }
         let server = self.provider.server(guest.server_id);
         let Some(server) = server.filter(|s| s.is_running) else {

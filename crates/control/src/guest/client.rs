@@ -73,7 +73,25 @@ impl LinkGuests {
         self.connect_for(guest).await
     }
 
-    /// The same for requests with another kind of body.
+    /// A new connection to a guest that may be just starting, hence tried closely for a moment.
+    async fn connect_closely(&self, guest: &GuestAddress) -> Result<(Sender, String)> {
+        let closely = async {
+            loop {
+                match self.connect(guest).await {
+                    Err(GuestError::Unreachable { .. }) => {
+                        tokio::time::sleep(limits::START_PACE).await;
+                    }
+                    answer => return answer,
+                }
+            }
+        };
+        match tokio::time::timeout(limits::START_PATIENCE, closely).await {
+            Ok(answer) => answer,
+            Err(_) => self.connect(guest).await,
+        }
+    }
+
+    /// A new connection for requests with another kind of body.
     pub(super) async fn connect_for<B>(
         &self,
         guest: &GuestAddress,
@@ -228,7 +246,7 @@ pub(super) fn read<T: DeserializeOwned>((status, body): (hyper::StatusCode, Byte
 #[async_trait]
 impl Guests for LinkGuests {
     async fn enrolment(&self, guest: &GuestAddress) -> Result<(Enrolment, String)> {
-        let (mut sender, fingerprint) = self.connect(guest).await?;
+        let (mut sender, fingerprint) = self.connect_closely(guest).await?;
         let answer = send(&mut sender, Method::GET, "/v1/enrol", Bytes::new()).await?;
         Ok((read(answer)?, fingerprint))
     }

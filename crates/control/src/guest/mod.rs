@@ -60,6 +60,14 @@ pub enum GuestError {
     },
 }
 
+impl GuestError {
+    /// Whether the guest refused only for as long as something else goes on there: its engine is
+    /// down and comes back, or it has enough to do.
+    pub fn is_for_now(&self) -> bool {
+        matches!(self, Self::Refused { reason, .. } if reason == "engine-down" || reason == "busy")
+    }
+}
+
 /// Result of a guest call.
 pub type Result<T> = std::result::Result<T, GuestError>;
 

@@ -15,12 +15,12 @@ use coffer_store::instance::InstanceGraph;
 use coffer_store::inventory::StoredInventory;
 use coffer_wire::guest::v1::{
     Boot, Command, CommandState, ConfigFile, EngineHealth, EngineState, EngineTls, Enrolled,
-    Fencing, Operation, PROTOCOL, Role, Spec, Status,
+    Enrolment, Fencing, Operation, PROTOCOL, Role, Spec, Status,
 };
 
 use super::{Context, StepError, Stepped, WaitFor};
 use crate::authority;
-use crate::guest::{GuestAddress, GuestError, guest_name};
+use crate::guest::{self, GuestAddress, GuestError, guest_name};
 use crate::limits;
 use crate::tls::{AltNames, Usage};
 
@@ -301,10 +301,10 @@ pub(super) async fn ensure_endpoint(
 pub(super) async fn enrol(context: &Context<'_>, graph: &InstanceGraph) -> Result<Part, StepError> {
     let mut guest = guest_address(context, graph)?;
     let guests = &context.services.guests;
-    let (asked, shown) = match context.guest(guests.enrolment(&guest)).await? {
+    let answer = context.guest(guests.enrolment(&guest)).await?;
+    let (asked, shown) = match answered("enrol guest", answer)? {
         Ok(answer) => answer,
-        Err(GuestError::Unreachable { why }) => return Ok(not_yet(&why)),
-        Err(error) => return Err(guest_failed("enrol guest", &error)),
+        Err(waiting) => return Ok(waiting),
     };
     if asked.server_id != guest.server_id.to_string() {
         return Err(StepError::fatal(
@@ -332,10 +332,9 @@ pub(super) async fn enrol(context: &Context<'_>, graph: &InstanceGraph) -> Resul
     let enrolled = Enrolled {
         link_cert_pem: cert,
     };
-    match context.guest(guests.enrol(&guest, &enrolled)).await? {
-        Ok(()) => {}
-        Err(GuestError::Unreachable { why }) => return Ok(not_yet(&why)),
-        Err(error) => return Err(guest_failed("enrol guest", &error)),
+    let answer = context.guest(guests.enrol(&guest, &enrolled)).await?;
+    if let Err(waiting) = answered("enrol guest", answer)? {
+        return Ok(waiting);
     }
     guest.key_fingerprint = Some(shown);
     let mut row = link(graph, guest.server_id)
@@ -362,26 +361,22 @@ pub(super) async fn push_spec(
 ) -> Result<Result<u64, Part>, StepError> {
     let guest = guest_address(context, graph)?;
     let guests = &context.services.guests;
-    let current = match context
+    let answer = context
         .guest(guests.status(&guest, 0, std::time::Duration::ZERO))
-        .await?
-    {
+        .await?;
+    let current = match answered("ask guest", answer)? {
         Ok(status) => status,
-        Err(GuestError::Unreachable { why }) => return Ok(Err(not_yet(&why))),
-        Err(error) => return Err(guest_failed("ask guest", &error)),
+        Err(waiting) => return Ok(Err(waiting)),
     };
-    let (asked, _) = match context.guest(guests.enrolment(&guest)).await? {
+    let answer = context.guest(guests.enrolment(&guest)).await?;
+    let (asked, _) = match answered("ask guest", answer)? {
         Ok(answer) => answer,
-        Err(GuestError::Unreachable { why }) => return Ok(Err(not_yet(&why))),
-        Err(error) => return Err(guest_failed("ask guest", &error)),
+        Err(waiting) => return Ok(Err(waiting)),
     };
     let version = current.spec_version + 1;
     let spec = spec(context, graph, version, &asked.engine_csr_pem).await?;
-    match context.guest(guests.put_spec(&guest, &spec)).await? {
-        Ok(accepted) => Ok(Ok(accepted.version)),
-        Err(GuestError::Unreachable { why }) => Ok(Err(not_yet(&why))),
-        Err(error) => Err(guest_failed("tell guest what should be", &error)),
-    }
+    let answer = context.guest(guests.put_spec(&guest, &spec)).await?;
+    Ok(answered("tell guest what should be", answer)?.map(|accepted| accepted.version))
 }
 
 async fn spec(
@@ -456,13 +451,15 @@ pub(super) async fn await_healthy(
 ) -> Result<Part, StepError> {
     let guest = guest_address(context, graph)?;
     let guests = &context.services.guests;
+    let clock = &context.services.clock;
+    let end = clock.monotonic() + limits::STATUS_WAIT;
     let mut after = 0;
-    // The first answer may be of any age; the second is news, or the wait is over.
-    for _ in 0..2 {
-        match context
+    // A starting engine has more than one piece of news.
+    while clock.monotonic() < end {
+        let answer = context
             .guest(guests.status(&guest, after, limits::STATUS_WAIT))
-            .await?
-        {
+            .await?;
+        match answered("ask guest", answer)? {
             Ok(status) if is_healthy(&status, version) => return Ok(Part::Ready(Vec::new())),
             Ok(status) if status.health == EngineHealth::Crashed => {
                 return Err(StepError::retry(
@@ -470,9 +467,10 @@ pub(super) async fn await_healthy(
                     "crashed",
                 ));
             }
+            // The first answer may be of any age; one without news says that the wait is over.
+            Ok(status) if status.sequence <= after => break,
             Ok(status) => after = status.sequence,
-            Err(GuestError::Unreachable { why }) => return Ok(not_yet(&why)),
-            Err(error) => return Err(guest_failed("ask guest", &error)),
+            Err(waiting) => return Ok(waiting),
         }
     }
     Ok(guest_wait(
@@ -511,13 +509,18 @@ pub(super) async fn run_command(
         .await?
     {
         Ok(CommandState::Running) => {
-            context
-                .guest(guests.poll_command(&guest, &command.id, limits::COMMAND_WAIT))
-                .await?
+            let polled = guests.poll_command(&guest, &command.id, limits::COMMAND_WAIT);
+            match context.guest(polled).await? {
+                // Its agent died meanwhile; the next run of this step sends it again.
+                Err(GuestError::Refused { reason, .. }) if reason == "unknown" => {
+                    Ok(CommandState::Running)
+                }
+                polled => polled,
+            }
         }
         other => other,
     };
-    match state {
+    match answered(name, state)? {
         Ok(CommandState::Done) => Ok(Part::Ready(Vec::new())),
         Ok(CommandState::Running) => Ok(guest_wait(
             "command.running",
@@ -527,8 +530,7 @@ pub(super) async fn run_command(
         Ok(CommandState::Failed { reason, message }) => {
             Err(StepError::fatal(message, format!("{name}: {reason}")))
         }
-        Err(GuestError::Unreachable { why }) => Ok(not_yet(&why)),
-        Err(error) => Err(guest_failed(name, &error)),
+        Err(waiting) => Ok(waiting),
     }
 }
 
@@ -550,11 +552,7 @@ pub(super) async fn inventory(
 ) -> Result<Result<StoredInventory, Part>, StepError> {
     let guest = guest_address(context, graph)?;
     let call = crate::conductor::inventory::read(&*context.services.guests, &guest);
-    match context.guest(call).await? {
-        Ok(inventory) => Ok(Ok(inventory)),
-        Err(GuestError::Unreachable { why }) => Ok(Err(not_yet(&why))),
-        Err(error) => Err(guest_failed("read inventory", &error)),
-    }
+    answered("read inventory", context.guest(call).await?)
 }
 
 fn put_inventory(graph: &InstanceGraph, inventory: StoredInventory) -> Write {
@@ -641,6 +639,23 @@ fn pending(reason: String, after_ms: u64) -> Part {
         message: reason,
         unblocked_by: "provider".to_owned(),
     })
+}
+
+/// What a guest answered, or the wait for one that cannot do it now.
+pub(super) fn answered<T>(
+    what: &str,
+    answer: guest::Result<T>,
+) -> Result<Result<T, Part>, StepError> {
+    match answer {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(GuestError::Unreachable { why }) => Ok(Err(not_yet(&why))),
+        Err(error) if error.is_for_now() => Ok(Err(guest_wait(
+            "guest.busy",
+            format!("{what}: {error}"),
+            limits::POLL_MS,
+        ))),
+        Err(error) => Err(guest_failed(what, &error)),
+    }
 }
 
 /// What a step does about a refusing guest.

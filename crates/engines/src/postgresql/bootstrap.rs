@@ -122,21 +122,25 @@ pub(super) async fn personalise(host: &dyn EngineHost, identity: &str) -> Result
 
 /// Runs one of [`crate::tool`]'s operations; its last line is the answer.
 async fn tool(host: &dyn EngineHost, args: &[&str]) -> Result<String> {
-    let mut all = vec!["engine-tool".to_owned(), "postgresql".to_owned()];
-    all.extend(args.iter().map(|arg| (*arg).to_owned()));
-    let program = Program {
-        path: host.tool(),
-        args: all,
-        env: environment(),
-        stdin: Vec::new(),
-    };
-    let output = check("change the cluster's identity", host.run(program).await?)?;
+    let ended = host.run(tool_program(host, args)).await?;
+    let output = check("change the cluster's identity", ended)?;
     Ok(output
         .lines()
         .next_back()
         .unwrap_or_default()
         .trim()
         .to_owned())
+}
+
+/// One of our own programs that work on the cluster's files.
+pub(super) fn tool_program(host: &dyn EngineHost, args: &[&str]) -> Program {
+    let words = ["engine-tool", "postgresql"].iter().chain(args);
+    Program {
+        path: host.tool(),
+        args: words.map(|word| (*word).to_owned()).collect(),
+        env: environment(),
+        stdin: Vec::new(),
+    }
 }
 
 /// The output of a program that succeeded.

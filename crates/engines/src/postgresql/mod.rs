@@ -26,6 +26,8 @@ mod probe;
 #[cfg(feature = "guest")]
 mod quiesce;
 #[cfg(feature = "guest")]
+pub(crate) mod read_ahead;
+#[cfg(feature = "guest")]
 mod runtime;
 #[cfg(feature = "guest")]
 mod session;

@@ -27,6 +27,13 @@ impl EngineRuntime for Postgresql {
         bootstrap::personalise(host, identity).await
     }
 
+    fn read_ahead(&self, host: &dyn EngineHost) -> Option<Program> {
+        Some(bootstrap::tool_program(
+            host,
+            &["read-ahead", &bootstrap::pgdata(host)],
+        ))
+    }
+
     fn launch(&self, host: &dyn EngineHost) -> Program {
         let layout = host.layout();
         let config = |name: &str| layout.config_dir.join(name).display().to_string();

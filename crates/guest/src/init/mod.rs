@@ -48,9 +48,12 @@ pub fn run(mode: Mode) -> Result<()> {
         .map_err(GuestError::sys("receive signals"))?;
     nix::sys::prctl::set_child_subreaper(true).map_err(GuestError::sys("adopt orphans"))?;
     let boot = boot::read(Path::new(boot::BOOT_PATH))?;
-    prepare::prepare(&boot)?;
-    let mut supervisor = Supervisor::new(boot, mode);
+    prepare::for_agent(&boot)?;
+    let mut supervisor = Supervisor::new(boot.clone(), mode);
     supervisor.start_agent();
+    // A clone has a thousand files to give away; the agent makes its keys meanwhile, and what it
+    // asks for waits.
+    prepare::for_engine(&boot)?;
     while !supervisor.is_over() {
         supervisor.wait(signal_fd.as_fd());
         while let Ok(Some(signal)) = signal_fd.read_signal() {

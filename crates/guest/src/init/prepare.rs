@@ -15,12 +15,16 @@ use coffer_wire::guest::v1::Boot;
 use crate::boot;
 use crate::error::{GuestError, Result};
 
-/// Makes what is missing and gives everything to its owner.
-pub(super) fn prepare(boot: &Boot) -> Result<()> {
+/// Makes what is missing of the agent's and gives it to it.
+pub(super) fn for_agent(boot: &Boot) -> Result<()> {
+    own(&boot::agent_dir(boot), boot.agent_uid, 0o700)?;
+    own(&boot::layout(boot).config_dir, boot.agent_uid, 0o755)
+}
+
+/// Makes what is missing of the engine's and gives it to it.
+pub(super) fn for_engine(boot: &Boot) -> Result<()> {
     let layout = boot::layout(boot);
-    let (agent, engine) = (boot.agent_uid, boot.engine_uid);
-    own(&boot::agent_dir(boot), agent, 0o700)?;
-    own(&layout.config_dir, agent, 0o755)?;
+    let engine = boot.engine_uid;
     own(&layout.tls_dir, 0, 0o755)?;
     own(&layout.data_dir.join("engine"), engine, 0o700)?;
     own(&layout.log_dir, engine, 0o755)?;

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 
+/// First pause between two looks at a condition: what is waited for is mostly about to happen.
+const STEP_MIN: Duration = Duration::from_micros(100);
 /// Longest pause between two looks at a condition.
 const STEP_MAX: Duration = Duration::from_millis(20);
 
@@ -38,7 +40,7 @@ impl Deadline {
 /// Looks at a condition until it holds or `limit` is over; says whether it held.
 pub(super) fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Deadline::after(limit);
-    let mut step = Duration::from_millis(1);
+    let mut step = STEP_MIN;
     loop {
         if condition() {
             return true;

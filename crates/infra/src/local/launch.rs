@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::{errno, io, rejected, transient};
 use super::jail;
-use super::record::{Launched, boot_id, read_json, start_time, write_json};
+use super::record::{Launched, boot_id, read_json, start_time, write_json_for_this_boot};
 use super::sys::{Side, fork_single_threaded, redirect};
 use crate::error::Result;
 
@@ -138,7 +138,7 @@ fn supervise(spec: &LaunchSpec, child: Pid, go: OwnedFd, errors: OwnedFd) -> Res
         start_time,
         boot_id: boot_id(),
     };
-    let noted = write_json(&spec.launched, &launched);
+    let noted = write_json_for_this_boot(&spec.launched, &launched);
     if noted.is_err() {
         kill(child, Signal::SIGKILL).map_err(errno(what, "stop it again"))?;
         noted?;

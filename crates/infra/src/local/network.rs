@@ -98,7 +98,7 @@ pub(super) fn delete(host: &Host, id: NetworkId) -> Result<()> {
     host.forget(lock, "network", &key)
 }
 
-/// Connects a server's namespace to its network: as one address, and no other.
+/// Connects a server's namespace to its network, as one address and no other, and to itself.
 pub(super) fn attach(
     host: &Host,
     id: ServerId,
@@ -126,7 +126,10 @@ pub(super) fn attach(
     ip_in(
         what,
         &inside,
-        &format!("addr replace {address}/{prefix} dev {TENANT_LINK}\nlink set {TENANT_LINK} up\n"),
+        &format!(
+            "link set lo up\naddr replace {address}/{prefix} dev {TENANT_LINK}\n\
+             link set {TENANT_LINK} up\n"
+        ),
     )
 }
 
@@ -148,15 +151,14 @@ pub(super) fn detach(host: &Host, id: ServerId, network: NetworkId, address: IpA
     })
 }
 
-/// Makes a server's own namespace, closed, with nothing but its loopback.
+/// Makes a server's own namespace, closed, with nothing but a loopback that is down.
 pub(super) fn ensure_server_ns(host: &Host, id: ServerId, rules: &str) -> Result<()> {
     let name = host.names.server_ns(id);
     netns::ensure(&name)?;
     netns::run_in(&ns_path(&name), || {
         apply_settings()?;
         load_rules(rules)
-    })?;
-    ip_in("set up namespace", &name, "link set lo up\n")
+    })
 }
 
 /// Runs `ip` commands, one a line, in a namespace.

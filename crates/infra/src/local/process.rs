@@ -5,7 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "the one place that spawns")]
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -87,13 +87,18 @@ pub(super) fn run_to_end(
 
 /// Whether a tool stands in one of the directories that are searched.
 pub(super) fn has_tool(program: &str) -> bool {
-    TOOL_DIRS
-        .split(':')
-        .any(|dir| Path::new(dir).join(program).is_file())
+    find_tool(program).is_some()
+}
+
+fn find_tool(program: &str) -> Option<PathBuf> {
+    let mut places = TOOL_DIRS.split(':').map(|dir| Path::new(dir).join(program));
+    places.find(|path| path.is_file())
 }
 
 fn spawn(what: &'static str, program: &str, args: &[&str], has_stdin: bool) -> Result<Child> {
-    let spawned = Command::new(program)
+    // A whole path: a search in the child's own PATH would cost a copy of our page tables.
+    let found = find_tool(program).unwrap_or_else(|| program.into());
+    let spawned = Command::new(found)
         .args(args)
         .env_clear()
         .env("PATH", TOOL_DIRS)

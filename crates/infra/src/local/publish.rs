@@ -392,10 +392,11 @@ pub(super) fn close(host: &Host) {
 /// Keeps what is sent to a published address that leads nowhere just now from leaving the host by
 /// its default route, where somebody else might answer.
 fn guard(host: &Host) -> Result<()> {
-    ip(&format!(
-        "route replace unreachable {}\n",
-        host.published_pool
-    ))
+    ip(&guarding(host))
+}
+
+fn guarding(host: &Host) -> String {
+    format!("route replace unreachable {}\n", host.published_pool)
 }
 
 /// Takes the guard away; for a Coffer that leaves the host. Until then it stays, also while nothing
@@ -418,14 +419,14 @@ fn plug(host: &Host, id: EndpointId, server: ServerId, address: IpAddr) -> Resul
     }
     unplug(host, id)?;
     refuse_if_taken(address)?;
-    guard(host)?;
     let gateway = host
         .published_pool
         .nth(1)
         .ok_or_else(|| rejected(WHAT, "pool is too small"))?;
     let begun = host.names.published_alias(id, None);
+    let guard = guarding(host);
     let add = format!(
-        "link add {link} type veth peer name {inner} netns {inside}\n\
+        "{guard}link add {link} type veth peer name {inner} netns {inside}\n\
          link set {link} alias {begun}\n\
          addr add {gateway}/32 dev {link}\n"
     );

@@ -319,15 +319,28 @@ pub(super) fn private_dir(path: &Path) -> Result<()> {
 
 /// Writes a JSON file, whole or not at all, and durably.
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    put_json(path, value, File::sync_all)
+}
+
+/// Writes a JSON file that means nothing after the host's next boot, whole or not at all.
+pub(super) fn write_json_for_this_boot<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    put_json(path, value, |_| Ok(()))
+}
+
+fn put_json<T: Serialize>(
+    path: &Path,
+    value: &T,
+    settle: fn(&File) -> std::io::Result<()>,
+) -> Result<()> {
     let what = "write record";
     let text = serde_json::to_vec(value).map_err(|e| rejected(what, e))?;
     let part = path.with_extension(format!("part{}", std::process::id()));
     let written = File::create(&part).and_then(|mut file| {
         file.write_all(&text)?;
-        file.sync_all()?;
+        settle(&file)?;
         fs::rename(&part, path)?;
         path.parent()
-            .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+            .map_or(Ok(()), |dir| settle(&File::open(dir)?))
     });
     written.map_err(io(what, path.display()))
 }

@@ -19,7 +19,7 @@ use super::failure::{conflict, errno, io, rejected, transient};
 use super::host::Host;
 use super::launch::LaunchSpec;
 use super::names::{host_name, ns_path};
-use super::record::{Launched, ServerRecord, boot_id, read_json, write_json};
+use super::record::{Launched, ServerRecord, boot_id, read_json, write_json_for_this_boot};
 use super::{cgroup, loops, netns, network, process, publish, sandbox, volume};
 use crate::error::{ProviderError, Result};
 use crate::provider::{Fence, Limits, Progress, ServerRef, ServerSpec, ServerState};
@@ -251,7 +251,7 @@ fn start(host: &Host, spec: &ServerSpec, record: &ServerRecord) -> Result<()> {
 
 fn run_launcher(host: &Host, launch: &LaunchSpec, path: &Path) -> Result<()> {
     let what = "launch sandbox";
-    write_json(path, launch)?;
+    write_json_for_this_boot(path, launch)?;
     let (program, args) = sandbox::launcher(host, path)?;
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let ended = process::run_to_end(what, &program, &args, None, LAUNCH_LIMIT)?;

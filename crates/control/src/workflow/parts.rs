@@ -15,7 +15,7 @@ use coffer_store::instance::InstanceGraph;
 use coffer_store::inventory::StoredInventory;
 use coffer_wire::guest::v1::{
     Boot, Command, CommandState, ConfigFile, EngineHealth, EngineState, EngineTls, Enrolled,
-    Enrolment, Fencing, Operation, PROTOCOL, Role, Spec, Status,
+    Fencing, Operation, PROTOCOL, Role, Spec, Status,
 };
 
 use super::{Context, StepError, Stepped, WaitFor};

@@ -27,8 +27,8 @@ pub(crate) use delete::finish_delete;
 
 use crate::endpoint;
 use crate::error::{Result, StoreError};
-use crate::row::{COLUMN_SEPARATOR, ROW_SEPARATOR, Reader, args};
-use crate::sql::Row;
+use crate::row::{Reader, args};
+use crate::sql::{Columns, Row};
 use crate::store::Store;
 
 /// An instance with what a client is shown beside it.
@@ -80,32 +80,20 @@ macro_rules! select {
     };
 }
 
-/// A page of instances as one text, which costs half of a page of rows of thirty columns: the
-/// drivers copy every value, and SQLite's wakes its caller for every row. An empty text stands for
-/// NULL. Outer joins only, so that no planner begins with anything but the page of instances.
+/// Outer joins only, so that no planner begins with anything but the page of instances.
 macro_rules! select_views {
-    ($page:literal) => {
+    ($rest:literal) => {
         concat!(
-            "SELECT string_agg(p.packed, $2 ORDER BY p.id) FROM (SELECT i.id AS id, concat_ws($1, \
-             i.id, i.tenant_id, i.set_id, i.name, i.flavor_id, i.volume_gib, \
-             COALESCE(i.volume_type, ''), i.datastore_version_id, i.network_id, \
-             COALESCE(i.zone, ''), i.is_public, i.allowed_cidrs, i.lifecycle, \
-             COALESCE(s.health, 'unknown'), i.incarnation, \
-             COALESCE(REPLACE(REPLACE(i.fault_message, $1, ' '), $2, ' '), ''), \
-             COALESCE(REPLACE(REPLACE(i.fault_details, $1, ' '), $2, ' '), ''), \
-             COALESCE(CAST(i.fault_at AS TEXT), ''), \
-             COALESCE(CAST(s.volume_used_bytes AS TEXT), ''), i.created_at, i.updated_at, \
-             COALESCE(s.health_at, i.updated_at), COALESCE(d.name, ''), COALESCE(v.name, ''), \
-             COALESCE(v.number, ''), COALESCE(v.manager, ''), COALESCE(e.network_address, ''), \
-             COALESCE(e.published_address, ''), COALESCE(CAST(e.published_port AS TEXT), ''), \
-             COALESCE(CAST(e.port AS TEXT), '')) AS packed \
+            "SELECT ",
+            columns!(),
+            ", d.name, v.name, v.number, v.manager, e.network_address, e.published_address, \
+             e.published_port, e.port \
              FROM instances i LEFT JOIN statuses s ON s.instance_id = i.id \
              LEFT JOIN datastore_versions v ON v.id = i.datastore_version_id \
              LEFT JOIN datastores d ON d.id = v.datastore_id \
              LEFT JOIN endpoints e ON e.set_id = i.set_id AND e.kind = 'write' \
              WHERE ",
-            $page,
-            ") p"
+            $rest
         )
     };
 }
@@ -113,11 +101,11 @@ macro_rules! select_views {
 /// Statement that finds an instance by its id, also a deleted one.
 const BY_ID: &str = select!("WHERE i.id = $1");
 const PAGE_OF_TENANT: &str =
-    select_views!("i.is_deleted = 0 AND i.tenant_id = $3 AND i.id > $4 ORDER BY i.id LIMIT $5");
-const PAGE_OF_ALL: &str = select_views!("i.is_deleted = 0 AND i.id > $3 ORDER BY i.id LIMIT $4");
-const VIEW: &str = select_views!("i.is_deleted = 0 AND i.id = $3");
+    select_views!("i.is_deleted = 0 AND i.tenant_id = $1 AND i.id > $2 ORDER BY i.id LIMIT $3");
+const PAGE_OF_ALL: &str = select_views!("i.is_deleted = 0 AND i.id > $1 ORDER BY i.id LIMIT $2");
+const VIEW: &str = select_views!("i.is_deleted = 0 AND i.id = $1");
 /// The same of an instance that may be deleted.
-const VIEW_ANY: &str = select_views!("i.id = $3");
+const VIEW_ANY: &str = select_views!("i.id = $1");
 
 fn instance(row: &Row) -> Result<Instance> {
     decode(&mut Reader::new(row, "instances"))
@@ -171,19 +159,9 @@ fn fault(row: &mut Reader<'_>) -> Result<Option<Fault>> {
     }))
 }
 
-/// The instances of a row of `PAGE_OF_TENANT`, `PAGE_OF_ALL` or `VIEW`.
-fn views(row: Option<&Row>) -> Result<Vec<InstanceView>> {
-    let Some(row) = row else {
-        return Ok(Vec::new());
-    };
-    let packed = Reader::new(row, "instances")
-        .opt_str("id")?
-        .unwrap_or_default();
-    packed.split_terminator(ROW_SEPARATOR).map(view).collect()
-}
-
-fn view(packed: &str) -> Result<InstanceView> {
-    let mut row = Reader::packed(packed, "instances");
+/// An instance from a row of `PAGE_OF_TENANT`, `PAGE_OF_ALL`, `VIEW` or `VIEW_ANY`.
+fn view(columns: Columns<'_>) -> Result<InstanceView> {
+    let mut row = Reader::new(columns, "instances");
     Ok(InstanceView {
         instance: decode(&mut row)?,
         datastore_name: row.text("datastore_name")?,
@@ -197,25 +175,23 @@ fn view(packed: &str) -> Result<InstanceView> {
 }
 
 impl Store {
-    /// A page of instances by id, after `marker`. Its cost depends on `limit`, not on how many
-    /// instances there are.
+    /// A page of instances by id, after `marker`, and whether there are more. Its cost depends on
+    /// `limit`, not on how many instances there are.
     pub async fn list_instances(
         &self,
         filter: &InstanceFilter,
         marker: Option<InstanceId>,
         limit: u32,
-    ) -> Result<Vec<InstanceView>> {
+    ) -> Result<(Vec<InstanceView>, bool)> {
         let after = marker.map(|id| id.to_string()).unwrap_or_default();
-        let mut args = args![COLUMN_SEPARATOR, ROW_SEPARATOR];
-        let sql = match &filter.tenant {
-            Some(tenant) => {
-                args.extend(args![tenant]);
-                PAGE_OF_TENANT
-            }
-            None => PAGE_OF_ALL,
+        // One row more than the page tells whether there is another page.
+        let count = u64::from(limit) + 1;
+        let (sql, args) = match &filter.tenant {
+            Some(tenant) => (PAGE_OF_TENANT, args![tenant, after, count]),
+            None => (PAGE_OF_ALL, args![after, count]),
         };
-        args.extend(args![after, limit]);
-        views(self.db().fetch_short(sql, args).await?.as_ref())
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.db().fetch_short(sql, args, limit, view).await
     }
 
     /// The instance with this id, of the project if one is given; not a deleted one.
@@ -224,8 +200,8 @@ impl Store {
         tenant: Option<&TenantId>,
         id: InstanceId,
     ) -> Result<Option<InstanceView>> {
-        let args = args![COLUMN_SEPARATOR, ROW_SEPARATOR, id];
-        let found = views(self.db().fetch_short(VIEW, args).await?.as_ref())?.pop();
+        let (mut found, _) = self.db().fetch_short(VIEW, args![id], 1, view).await?;
+        let found = found.pop();
         Ok(found.filter(|view| tenant.is_none_or(|tenant| view.instance.tenant_id == *tenant)))
     }
 

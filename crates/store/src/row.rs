@@ -24,7 +24,7 @@ use coffer_core::time::Timestamp;
 use coffer_core::units::{Generation, Incarnation, Timeline, VolumeSize};
 
 use crate::error::{Result, StoreError};
-use crate::sql::{Arg, Row};
+use crate::sql::{Arg, Columns};
 
 /// A value that can be a parameter.
 pub(crate) trait ToArg {
@@ -132,73 +132,25 @@ pub(crate) fn actor_args(actor: Option<&Actor>) -> [Arg; 5] {
     ]
 }
 
-/// Stands between the columns of a packed row; no text that is packed holds it.
-pub(crate) const COLUMN_SEPARATOR: &str = "\u{1f}";
-/// Stands between packed rows; no text that is packed holds it.
-pub(crate) const ROW_SEPARATOR: &str = "\u{1e}";
-
-enum Source<'r> {
-    /// A row as the driver gives it.
-    Row(&'r Row),
-    /// A row whose statement made one text of all its columns; an empty one is NULL.
-    Packed(Vec<&'r str>),
-}
-
-impl<'r> Source<'r> {
-    fn text(&self, index: usize) -> Option<Option<&'r str>> {
-        match self {
-            Self::Row(row) => row.text(index),
-            Self::Packed(columns) => columns.get(index).map(|&t| (!t.is_empty()).then_some(t)),
-        }
-    }
-
-    fn int(&self, index: usize) -> Option<Option<i64>> {
-        match self {
-            Self::Row(row) => row.int(index),
-            Self::Packed(_) => match self.text(index)? {
-                Some(text) => text.parse().ok().map(Some),
-                None => Some(None),
-            },
-        }
-    }
-
-    fn blob(&self, index: usize) -> Option<Option<&'r [u8]>> {
-        match self {
-            Self::Row(row) => row.blob(index),
-            Self::Packed(_) => None,
-        }
-    }
-}
-
 /// Reads a row column by column.
 pub(crate) struct Reader<'r> {
-    source: Source<'r>,
+    columns: Columns<'r>,
     table: &'static str,
     next: usize,
 }
 
 impl<'r> Reader<'r> {
     /// A reader at the first column, which is or begins the row's key.
-    pub(crate) fn new(row: &'r Row, table: &'static str) -> Self {
-        Self::at(row, table, 0)
+    pub(crate) fn new(columns: impl Into<Columns<'r>>, table: &'static str) -> Self {
+        Self::at(columns, table, 0)
     }
 
     /// A reader of the columns from `first` on, which belong to another table.
-    pub(crate) fn at(row: &'r Row, table: &'static str, first: usize) -> Self {
+    pub(crate) fn at(columns: impl Into<Columns<'r>>, table: &'static str, first: usize) -> Self {
         Self {
-            source: Source::Row(row),
+            columns: columns.into(),
             table,
             next: first,
-        }
-    }
-
-    /// A reader of a packed row.
-    pub(crate) fn packed(text: &'r str, table: &'static str) -> Self {
-        let columns = text.split(COLUMN_SEPARATOR).collect();
-        Self {
-            source: Source::Packed(columns),
-            table,
-            next: 0,
         }
     }
 
@@ -209,7 +161,7 @@ impl<'r> Reader<'r> {
 
     /// The error that this column is damaged.
     pub(crate) fn corrupt(&self, column: &'static str) -> StoreError {
-        let id = self.source.text(0).flatten().unwrap_or("?").to_owned();
+        let id = self.columns.text(0).flatten().unwrap_or("?").to_owned();
         StoreError::Corrupt {
             table: self.table,
             id,
@@ -220,7 +172,7 @@ impl<'r> Reader<'r> {
     /// A text that may be NULL.
     pub(crate) fn opt_str(&mut self, column: &'static str) -> Result<Option<&'r str>> {
         let index = self.advance();
-        self.source.text(index).ok_or_else(|| self.corrupt(column))
+        self.columns.text(index).ok_or_else(|| self.corrupt(column))
     }
 
     /// A text.
@@ -241,7 +193,7 @@ impl<'r> Reader<'r> {
     /// An integer that may be NULL.
     pub(crate) fn opt_int(&mut self, column: &'static str) -> Result<Option<i64>> {
         let index = self.advance();
-        self.source.int(index).ok_or_else(|| self.corrupt(column))
+        self.columns.int(index).ok_or_else(|| self.corrupt(column))
     }
 
     /// An integer.
@@ -253,7 +205,7 @@ impl<'r> Reader<'r> {
     pub(crate) fn blob(&mut self, column: &'static str) -> Result<Vec<u8>> {
         let index = self.advance();
         let bytes = self
-            .source
+            .columns
             .blob(index)
             .flatten()
             .ok_or_else(|| self.corrupt(column))?;
@@ -330,7 +282,7 @@ impl<'r> Reader<'r> {
 
     /// An actor that may be absent: the five `actor_*` columns.
     pub(crate) fn opt_actor(&mut self) -> Result<Option<Actor>> {
-        if self.source.text(self.next).flatten().is_none() {
+        if self.columns.text(self.next).flatten().is_none() {
             self.next += 5;
             return Ok(None);
         }

@@ -30,7 +30,7 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction};
 
 use self::direct::{Direct, DirectTx, Rewrite};
-use self::inline::InlineReader;
+use self::inline::{InlineReader, Stepped};
 use crate::error::{Result, StoreError};
 
 /// LIMIT: how often PostgreSQL may ask to repeat one transaction.
@@ -210,31 +210,47 @@ pub(crate) enum Row {
     Direct(Vec<rusqlite::types::Value>),
 }
 
+/// The columns of a row, wherever they are.
+#[derive(Clone, Copy)]
+pub(crate) enum Columns<'r> {
+    /// Of a row that was taken from its driver.
+    Row(&'r Row),
+    /// Of the row at which a statement of SQLite stands.
+    Stepped(Stepped<'r>),
+}
+
+impl<'r> From<&'r Row> for Columns<'r> {
+    fn from(row: &'r Row) -> Self {
+        Self::Row(row)
+    }
+}
+
 macro_rules! getter {
-    ($(#[$doc:meta])* $name:ident, $type:ty, $direct:ident) => {
+    ($(#[$doc:meta])* $name:ident, $type:ty) => {
         $(#[$doc])*
         pub(crate) fn $name(&self, index: usize) -> Option<$type> {
             match self {
-                Self::Sqlite(row) => row.try_get(index).ok(),
-                Self::Postgres(row) => row.try_get(index).ok(),
-                Self::Direct(row) => direct::$direct(row.get(index)?),
+                Self::Row(Row::Sqlite(row)) => row.try_get(index).ok(),
+                Self::Row(Row::Postgres(row)) => row.try_get(index).ok(),
+                Self::Row(Row::Direct(row)) => direct::$name(row.get(index)?.into()),
+                Self::Stepped(row) => direct::$name(row.get(index)?),
             }
         }
     };
 }
 
-impl Row {
+impl<'r> Columns<'r> {
     getter!(
         /// A text; the outer `None` means that the column holds something else.
-        text, Option<&str>, text
+        text, Option<&'r str>
     );
     getter!(
         /// An integer.
-        int, Option<i64>, int
+        int, Option<i64>
     );
     getter!(
         /// Bytes.
-        blob, Option<&[u8]>, blob
+        blob, Option<&'r [u8]>
     );
 }
 
@@ -406,21 +422,26 @@ impl Db {
         }
     }
 
-    /// As `fetch_optional`, for reads so short and frequent that the way to another thread would
-    /// cost more than they do.
-    pub(crate) async fn fetch_short(
+    /// What `decode` makes of at most `limit` rows of a statement that only reads, and whether it
+    /// has more; for reads so short and frequent that the way to another thread, and to copy every
+    /// value, would cost more than they do.
+    pub(crate) async fn fetch_short<T>(
         &self,
         sql: impl Into<Sql>,
         args: Vec<Arg>,
-    ) -> Result<Option<Row>> {
+        limit: usize,
+        decode: fn(Columns<'_>) -> Result<T>,
+    ) -> Result<(Vec<T>, bool)> {
         let sql = sql.into();
         if let Self::Sqlite { inline, .. } = self
-            && let Ok(row) = inline.first_row(sql.sqlite, &args)
+            && let Ok(found) = inline.read(sql.sqlite, &args, limit, decode)
         {
-            return Ok(row.map(Row::Direct));
+            return found;
         }
         // Whatever was in the way there, the pool waits for it or says what it is.
-        self.fetch_optional(sql, args).await
+        let rows = self.fetch_all(sql, args).await?;
+        let found: Result<Vec<T>> = rows.iter().take(limit).map(|r| decode(r.into())).collect();
+        Ok((found?, rows.len() > limit))
     }
 
     /// Runs one statement that writes, as a transaction of its own; gives the rows it changed.

@@ -8,7 +8,7 @@ use coffer_core::time::Timestamp;
 use crate::error::Result;
 use crate::event;
 use crate::row::{Reader, args};
-use crate::sql::{Tx, transact};
+use crate::sql::{Columns, Tx, transact};
 use crate::store::Store;
 
 /// What is to be written of one instance.
@@ -94,7 +94,7 @@ async fn heard(tx: &mut Tx, seen: &Observation) -> Result<u64> {
     let Some(row) = rows.first() else {
         return Ok(0);
     };
-    if row.int(1).flatten() == Some(at.micros()) {
+    if Columns::from(row).int(1).flatten() == Some(at.micros()) {
         end_waits(tx, seen).await?;
     }
     Ok(1)

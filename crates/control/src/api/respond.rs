@@ -10,9 +10,21 @@ const BODY_BYTES: usize = 2 * 1_024;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// Room that most rows of a list fit in.
+const ROW_BYTES: usize = 1_024;
+
 /// A JSON body.
 pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
-    let mut bytes = Vec::with_capacity(BODY_BYTES);
+    written(status, body, BODY_BYTES)
+}
+
+/// 200 with a JSON body of so many rows.
+pub(super) fn rows<T: Serialize>(body: &T, count: usize) -> Response {
+    written(StatusCode::OK, body, BODY_BYTES + count * ROW_BYTES)
+}
+
+fn written<T: Serialize>(status: StatusCode, body: &T, room: usize) -> Response {
+    let mut bytes = Vec::with_capacity(room);
     match serde_json::to_writer(&mut bytes, body) {
         Ok(()) => with_body(status, Body::from(bytes)),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

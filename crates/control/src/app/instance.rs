@@ -34,13 +34,10 @@ pub async fn page(
     marker: Option<InstanceId>,
     limit: u32,
 ) -> Result<(Vec<InstanceView>, Option<InstanceId>)> {
-    // One row more than the page tells whether there is another page.
-    let mut rows = app.store.list_instances(filter, marker, limit + 1).await?;
-    let next = (rows.len() > limit as usize).then(|| {
-        rows.truncate(limit as usize);
-        rows.last().map(|row| row.instance.id)
-    });
-    Ok((rows, next.flatten()))
+    let (rows, is_more) = app.store.list_instances(filter, marker, limit).await?;
+    let last = rows.last().filter(|_| is_more);
+    let next = last.map(|row| row.instance.id);
+    Ok((rows, next))
 }
 
 /// The instance with this id, if the asker may see it.

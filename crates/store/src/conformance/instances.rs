@@ -141,18 +141,25 @@ pub(crate) async fn pages_are_stable(fixture: &Fixture) {
     };
     let (mut seen, mut marker) = (Vec::new(), None);
     loop {
-        let page = store.list_instances(&filter, marker, 3).await.unwrap();
-        assert!(page.len() <= 3);
-        let Some(last) = page.last() else { break };
-        marker = Some(last.instance.id);
+        let (page, is_more) = store.list_instances(&filter, marker, 3).await.unwrap();
         seen.extend(page.iter().map(|view| view.instance.id));
+        assert_eq!(is_more, seen.len() < ids.len());
+        assert!(page.len() == 3 || !is_more);
+        marker = page.last().map(|last| last.instance.id);
+        if !is_more {
+            break;
+        }
     }
     assert_eq!(seen, ids);
-    let all = store
-        .list_instances(&InstanceFilter::default(), None, 100)
-        .await
-        .unwrap();
-    assert_eq!(all.len(), 14);
+    let everything = InstanceFilter::default();
+    for (limit, rows) in [(13, (13, true)), (14, (14, false)), (100, (14, false))] {
+        let (page, is_more) = store
+            .list_instances(&everything, None, limit)
+            .await
+            .unwrap();
+        assert_eq!((page.len(), is_more), rows);
+    }
+    let (all, _) = store.list_instances(&everything, None, 100).await.unwrap();
     assert_eq!(store.list_instance_ids().await.unwrap().len(), 14);
     let single = store
         .get_instance_view(None, ids[3])
@@ -439,7 +446,7 @@ pub(crate) async fn deletion_ends_everything(fixture: &Fixture) {
             .list_instances(&InstanceFilter::default(), None, 9)
             .await
             .unwrap(),
-        []
+        (Vec::new(), false)
     );
     let graph = store.get_instance_graph(instance_id).await.unwrap();
     assert_eq!(graph.instance.lifecycle, Lifecycle::Deleted);

@@ -5,10 +5,10 @@ use coffer_core::id::{InstanceId, TenantId, UserId};
 use coffer_core::server::{Server, ServerPurpose, Volume, VolumeRole};
 use coffer_core::time::Timestamp;
 
-use super::{InstanceView, VIEW_ANY, views};
+use super::{InstanceView, VIEW_ANY, view};
 use crate::error::Result;
-use crate::row::{COLUMN_SEPARATOR, ROW_SEPARATOR, Reader, args};
-use crate::sql::Tx;
+use crate::row::{Reader, args};
+use crate::sql::{Row, Tx};
 use crate::store::Store;
 use crate::{server, volume};
 
@@ -41,18 +41,16 @@ const PAGE: &str = "SELECT id FROM instances
     ORDER BY updated_at DESC, id DESC LIMIT $3 OFFSET $4";
 
 async fn read(tx: &mut Tx, id: InstanceId) -> Result<Option<ManagedView>> {
-    let args = args![COLUMN_SEPARATOR, ROW_SEPARATOR, id];
-    let found = tx.fetch_optional(VIEW_ANY, args).await?;
-    let Some(view) = views(found.as_ref())?.pop() else {
+    let Some(found) = tx.fetch_optional(VIEW_ANY, args![id]).await? else {
         return Ok(None);
     };
+    let view = view((&found).into())?;
     let sql = "SELECT id, deleted_at, root_enabled_at FROM instances WHERE id = $1";
     let Some(row) = tx.fetch_optional(sql, args![id]).await? else {
         return Ok(None);
     };
-    let mut row = Reader::at(&row, "instances", 1);
-    let deleted_at = row.opt_time("deleted_at")?;
-    let root_enabled = match row.opt_time("root_enabled_at")? {
+    let (deleted_at, root_enabled_at) = times(&row)?;
+    let root_enabled = match root_enabled_at {
         Some(at) => Some((at, root_enabled_by(tx, id).await?)),
         None => None,
     };
@@ -71,6 +69,15 @@ async fn read(tx: &mut Tx, id: InstanceId) -> Result<Option<ManagedView>> {
             .find(|s| s.purpose == ServerPurpose::Instance),
         volume: volumes.into_iter().find(|v| v.role == VolumeRole::Data),
     }))
+}
+
+/// When it was deleted, and when root was first enabled.
+fn times(row: &Row) -> Result<(Option<Timestamp>, Option<Timestamp>)> {
+    let mut row = Reader::at(row, "instances", 1);
+    Ok((
+        row.opt_time("deleted_at")?,
+        row.opt_time("root_enabled_at")?,
+    ))
 }
 
 /// Who enabled root first, by the instance's history.

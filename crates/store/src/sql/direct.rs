@@ -118,28 +118,28 @@ fn extended(error: &rusqlite::Error) -> Option<i32> {
 }
 
 /// A text; the outer `None` means that the column holds something else.
-pub(super) fn text(value: &Value) -> Option<Option<&str>> {
+pub(super) fn text(value: ValueRef<'_>) -> Option<Option<&str>> {
     match value {
-        Value::Text(text) => Some(Some(text)),
-        Value::Null => Some(None),
+        ValueRef::Text(text) => std::str::from_utf8(text).ok().map(Some),
+        ValueRef::Null => Some(None),
         _ => None,
     }
 }
 
 /// An integer, as `text`.
-pub(super) fn int(value: &Value) -> Option<Option<i64>> {
+pub(super) fn int(value: ValueRef<'_>) -> Option<Option<i64>> {
     match value {
-        Value::Integer(number) => Some(Some(*number)),
-        Value::Null => Some(None),
+        ValueRef::Integer(number) => Some(Some(number)),
+        ValueRef::Null => Some(None),
         _ => None,
     }
 }
 
 /// Bytes, as `text`.
-pub(super) fn blob(value: &Value) -> Option<Option<&[u8]>> {
+pub(super) fn blob(value: ValueRef<'_>) -> Option<Option<&[u8]>> {
     match value {
-        Value::Blob(bytes) => Some(Some(bytes)),
-        Value::Null => Some(None),
+        ValueRef::Blob(bytes) => Some(Some(bytes)),
+        ValueRef::Null => Some(None),
         _ => None,
     }
 }
@@ -222,8 +222,8 @@ impl ToSql for Bound<'_> {
     }
 }
 
-/// Runs a prepared statement to its end and gives its rows.
-pub(super) fn rows(statement: &mut Statement<'_>, args: &[Arg]) -> rusqlite::Result<Vec<Values>> {
+/// Gives a prepared statement its arguments.
+pub(super) fn give(statement: &mut Statement<'_>, args: &[Arg]) -> rusqlite::Result<()> {
     // `$7` is the name of a parameter to SQLite, and an argument's number to us.
     for index in 1..=statement.parameter_count() {
         let name = statement.parameter_name(index).unwrap_or_default();
@@ -232,6 +232,12 @@ pub(super) fn rows(statement: &mut Statement<'_>, args: &[Arg]) -> rusqlite::Res
         let arg = args.get(number.wrapping_sub(1)).ok_or_else(missing)?;
         statement.raw_bind_parameter(index, Bound(arg))?;
     }
+    Ok(())
+}
+
+/// Runs a prepared statement to its end and gives its rows.
+fn rows(statement: &mut Statement<'_>, args: &[Arg]) -> rusqlite::Result<Vec<Values>> {
+    give(statement, args)?;
     let columns = statement.column_count();
     let mut found = Vec::new();
     let mut rows = statement.raw_query();

@@ -9,16 +9,31 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
-use super::Arg;
-use super::direct::{self, Values};
+use super::{Arg, Columns, direct};
+use crate::error::Result;
 
 /// Page cache of one connection; unit: KiB.
 const CACHE_KIB: i64 = 1_024;
 /// LIMIT: connections kept; callers are the runtime's threads, of which there are about as many as
 /// processors.
 const IDLE_MAX: usize = 16;
+
+/// Room that is made for rows before they come; unit: rows.
+const ROOM_MAX: usize = 32;
+
+/// The row at which a statement stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Stepped<'r>(&'r rusqlite::Row<'r>);
+
+impl<'r> Stepped<'r> {
+    /// The value of a column; `None` where there is none.
+    pub(super) fn get(self, index: usize) -> Option<ValueRef<'r>> {
+        self.0.get_ref(index).ok()
+    }
+}
 
 /// Connections that read a SQLite file; opened as they are needed.
 #[derive(Debug)]
@@ -36,13 +51,19 @@ impl InlineReader {
         }
     }
 
-    /// The statement's first row. An error of any kind is the caller's sign to ask elsewhere.
-    pub(super) fn first_row(&self, sql: &str, args: &[Arg]) -> rusqlite::Result<Option<Values>> {
+    /// What `decode` makes of at most `limit` rows and whether there are more, or its first error.
+    /// An error of SQLite is the caller's sign to ask elsewhere.
+    pub(super) fn read<T>(
+        &self,
+        sql: &str,
+        args: &[Arg],
+        limit: usize,
+        decode: fn(Columns<'_>) -> Result<T>,
+    ) -> rusqlite::Result<Result<(Vec<T>, bool)>> {
         let connection = self.take()?;
-        let read = || direct::rows(&mut *connection.prepare_cached(sql)?, args);
-        let found = read()?;
+        let found = step(&connection, sql, args, limit, decode)?;
         self.give_back(connection);
-        Ok(found.into_iter().next())
+        Ok(found)
     }
 
     /// Closes every connection, for good.
@@ -80,14 +101,42 @@ impl InlineReader {
     }
 }
 
+fn step<T>(
+    connection: &Connection,
+    sql: &str,
+    args: &[Arg],
+    limit: usize,
+    decode: fn(Columns<'_>) -> Result<T>,
+) -> rusqlite::Result<Result<(Vec<T>, bool)>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    direct::give(&mut statement, args)?;
+    let mut rows = statement.raw_query();
+    let mut found = Vec::with_capacity(limit.min(ROOM_MAX));
+    while let Some(row) = rows.next()? {
+        if found.len() == limit {
+            return Ok(Ok((found, true)));
+        }
+        match decode(Columns::Stepped(Stepped(row))) {
+            Ok(one) => found.push(one),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok((found, false)))
+}
+
 #[cfg(test)]
 mod tests {
-    use rusqlite::types::Value;
-
-    use crate::sql::{Arg, Db, SqliteTuning};
+    use super::*;
+    use crate::error::StoreError;
+    use crate::sql::{Db, SqliteTuning};
 
     fn text_of(number: i64) -> String {
         format!("row {number}")
+    }
+
+    fn decoded(columns: Columns<'_>) -> Result<String> {
+        let text = columns.text(0).flatten().map(str::to_owned);
+        text.ok_or(StoreError::NotFound { what: "a text" })
     }
 
     #[tokio::test]
@@ -103,7 +152,7 @@ mod tests {
         let Db::Sqlite { inline, .. } = &db else {
             unreachable!("it was opened as SQLite")
         };
-        let text = |args: &[Arg]| inline.first_row(read, args);
+        let texts = |args: &[Arg]| inline.read(read, args, 2, decoded);
         db.execute("CREATE TABLE t (a TEXT, b BIGINT)", Vec::new())
             .await
             .unwrap();
@@ -112,15 +161,42 @@ mod tests {
             db.execute("INSERT INTO t (a, b) VALUES ($1, $2)", args)
                 .await
                 .unwrap();
-            let found = text(&[Arg::Int(Some(number))]).unwrap();
-            assert_eq!(found, Some(vec![Value::Text(text_of(number))]));
+            let found = texts(&[Arg::Int(Some(number))]).unwrap();
+            assert_eq!(found.unwrap(), (vec![text_of(number)], false));
         }
-        assert_eq!(text(&[Arg::Int(Some(20))]).unwrap(), None);
-        let written = inline.first_row("DELETE FROM t RETURNING a", &[]);
+        let none = texts(&[Arg::Int(Some(20))]).unwrap();
+        assert_eq!(none.unwrap(), (Vec::new(), false));
+        let some = inline.read("SELECT a FROM t ORDER BY b", &[], 2, decoded);
+        let two = vec![text_of(0), text_of(1)];
+        assert_eq!(some.unwrap().unwrap(), (two, true));
+        let number = inline.read("SELECT b FROM t", &[], 2, decoded);
+        assert!(matches!(
+            number,
+            Ok(Err(StoreError::NotFound { what: "a text" }))
+        ));
+        let written = inline.read("DELETE FROM t RETURNING a", &[], 2, decoded);
         assert!(written.unwrap_err().to_string().contains("readonly"));
         inline.close();
-        assert!(text(&[Arg::Int(Some(0))]).is_err());
-        let from_pool = db.fetch_short(read, vec![Arg::Int(Some(0))]).await;
-        assert_eq!(from_pool.unwrap().unwrap().text(0), Some(Some("row 0")));
+        assert!(texts(&[Arg::Int(Some(0))]).is_err());
+        let from_pool = db
+            .fetch_short(read, vec![Arg::Int(Some(0))], 1, decoded)
+            .await;
+        assert_eq!(from_pool.unwrap(), (vec![text_of(0)], false));
+    }
+
+    #[test]
+    fn sqlite_is_built_as_the_reads_need_it() {
+        let connection = Connection::open_in_memory().unwrap();
+        let mut options = connection.prepare("PRAGMA compile_options").unwrap();
+        let options: Vec<String> = options
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<rusqlite::Result<_>>()
+            .unwrap();
+        // They come from .cargo/config.toml.
+        for is_there in ["ENABLE_QPSG", "DEFAULT_MEMSTATUS=0"] {
+            assert!(options.iter().any(|one| one == is_there), "{options:?}");
+        }
+        assert!(!options.iter().any(|one| one == "ENABLE_MEMORY_MANAGEMENT"));
     }
 }

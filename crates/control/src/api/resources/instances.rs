@@ -21,7 +21,7 @@ use super::users::wanted_user;
 use crate::api::extract::{Json, Segments};
 use crate::api::links::{Links, Page};
 use crate::api::missing::not_there;
-use crate::api::respond::{empty, ok};
+use crate::api::respond::{empty, ok, rows as rows_of};
 use crate::api::views::instances::{Detail, detailed, instance};
 use crate::app::commands::Content;
 use crate::app::create::Wanted;
@@ -89,11 +89,13 @@ async fn listed(
     for row in rows.iter().rev() {
         instances.push(as_seen(app, context, row, &links, detail).await?);
     }
-    Ok(ok(&InstanceList {
+    let count = instances.len();
+    let list = InstanceList {
         instances,
         links: next.clone(),
         instances_links: next,
-    }))
+    };
+    Ok(rows_of(&list, count))
 }
 
 /// An instance as the asker sees it: admins see what it is made of.

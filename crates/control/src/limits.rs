@@ -29,7 +29,7 @@ pub const STATUS_WAIT: Duration = Duration::from_millis(1_500);
 /// How long a guest that is just starting is dialled closely before its step waits.
 pub const START_PATIENCE: Duration = Duration::from_millis(300);
 /// Pause between two of those dials.
-pub const START_PACE: Duration = Duration::from_millis(5);
+pub const START_PACE: Duration = Duration::from_millis(10);
 /// How long a step waits inside one call for the end of a command.
 pub const COMMAND_WAIT: Duration = Duration::from_secs(2);
 /// Longest time a guest may take for one command; unit: milliseconds.

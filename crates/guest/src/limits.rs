@@ -96,6 +96,8 @@ pub const AGENT_RESTART_MAX: Duration = Duration::from_secs(5);
 pub const AGENT_WORKS_AFTER: Duration = Duration::from_secs(10);
 /// Starts of a replaced agent in a row that may fail before the root's own is used.
 pub const AGENT_REPLACED_FAILURES_MAX: u32 = 3;
+/// Longest wait for processes that an engine left and that were killed.
+pub const ENGINE_REMAINS_MAX: Duration = Duration::from_secs(5);
 /// Longest time that init gives to an engine for its clean stop.
 pub const STOP_MAX: Duration = Duration::from_secs(300);
 /// Time for the agent to end when the sandbox stops.

@@ -17,6 +17,7 @@ use coffer_engines::runtime::Layout;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{ForkResult, Gid, Pid, Uid};
 
 use crate::error::{GuestError, Result};
@@ -283,8 +284,9 @@ fn execute(launch: &Launch<'_>) -> io::Error {
 }
 
 /// Kills every process of a user, however it hides: a process of that user signals all that it
-/// may. The caller's own processes of other users are out of its reach.
-pub(super) fn kill_all_of(uid: u32) {
+/// may. The caller's own processes of other users are out of its reach. Says whether there was
+/// none left to kill; those that ended and were not reaped count.
+pub(super) fn kill_all_of(uid: u32) -> bool {
     // SAFETY: as in `start`; the child changes its user, sends one signal and ends.
     match unsafe { nix::unistd::fork() } {
         Ok(ForkResult::Child) => {
@@ -292,14 +294,19 @@ pub(super) fn kill_all_of(uid: u32) {
             let is_user = nix::unistd::setgroups(&[]).is_ok()
                 && nix::unistd::setresgid(group, group, group).is_ok()
                 && nix::unistd::setresuid(user, user, user).is_ok();
-            if is_user {
-                nix::sys::signal::kill(Pid::from_raw(-1), Signal::SIGKILL).ok();
-            }
+            let is_any =
+                is_user && nix::sys::signal::kill(Pid::from_raw(-1), Signal::SIGKILL).is_ok();
             // SAFETY: ends the child without running the parent's exit handlers.
-            unsafe { libc::_exit(0) }
+            unsafe { libc::_exit(i32::from(is_any)) }
         }
-        Ok(ForkResult::Parent { child }) => reap(child),
-        Err(errno) => log::warn(format_args!("kill what the engine left: {errno}")),
+        Ok(ForkResult::Parent { child }) => {
+            let ended = nix::sys::wait::waitpid(child, None);
+            matches!(ended, Ok(WaitStatus::Exited(_, 0)))
+        }
+        Err(errno) => {
+            log::warn(format_args!("kill what the engine left: {errno}"));
+            false
+        }
     }
 }
 

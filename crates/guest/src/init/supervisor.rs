@@ -23,6 +23,9 @@ use crate::init::spawn::{self, Launch, Stdio};
 use crate::limits;
 use crate::log;
 
+/// Pause between two looks at what an engine left; unit: milliseconds.
+const ENGINE_REMAINS_PACE: u8 = 2;
+
 /// The running agent.
 #[derive(Debug)]
 struct Agent {
@@ -376,8 +379,7 @@ impl Supervisor {
             return;
         };
         engine.output.read();
-        // What it left behind would hold its files and memory; a tenant's program, too.
-        spawn::kill_all_of(self.boot.engine_uid);
+        self.end_what_is_left();
         log::info(format_args!("the engine {words}"));
         self.process.running = None;
         self.process.last_end = words;
@@ -386,6 +388,17 @@ impl Supervisor {
         if self.is_stopping {
             self.stop_due = None;
             self.stop_agent();
+        }
+    }
+
+    /// Ends what the engine left behind, a tenant's program, too, and waits for it: the engine's next
+    /// process would find its files and its shared memory in use, and give up.
+    fn end_what_is_left(&mut self) {
+        let end = clock::now() + limits::ENGINE_REMAINS_MAX;
+        while !spawn::kill_all_of(self.boot.engine_uid) && clock::now() < end {
+            // Nothing is watched: this only lets the dying have the processor.
+            poll(&mut [], PollTimeout::from(ENGINE_REMAINS_PACE)).ok();
+            self.reap();
         }
     }
 

@@ -82,8 +82,9 @@ impl Poll {
         let hold = self.hold();
         let call = self.services.guests.status(&self.guest, self.after, hold);
         match self.bounded(hold + limits::CALL_MAX, call).await {
-            Ok(status) => self.heard(status).await,
-            Err(error) => self.silent(&error).await,
+            // Boxed: nearly always the poll waits for the guest, and these would take its room.
+            Ok(status) => Box::pin(self.heard(status)).await,
+            Err(error) => Box::pin(self.silent(&error)).await,
         }
     }
 

@@ -13,22 +13,25 @@ use coffer_core::id::ServerId;
 use coffer_wire::guest::v1::{
     Command, CommandState, Enrolled, Enrolment, InventoryPage, Refusal, Spec, SpecAccepted, Status,
 };
-use http_body_util::{BodyExt, Full, Limited};
+use hyper::Method;
 use hyper::client::conn::http1::SendRequest;
-use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
+use super::connection::{Answer, Connection};
 use super::{GuestAddress, GuestError, Guests, Result};
 use crate::limits;
 use crate::supervise::Supervisor;
 use crate::tls::{self, Identity};
 
-pub(super) type Sender = SendRequest<Full<Bytes>>;
+/// A connection for questions; boxed, because it moves between those who ask.
+type Asking = Box<Connection<TlsStream<TcpStream>>>;
 
 /// DNS name in a guest's link certificate.
 pub fn guest_name(server_id: ServerId) -> String {
@@ -41,7 +44,7 @@ pub struct LinkGuests {
     supervisor: Supervisor,
     /// Shared by all connections: one of its own for each would be most of what a link takes.
     tls: std::result::Result<Configs, String>,
-    idle: Mutex<HashMap<ServerId, (Option<String>, Sender)>>,
+    idle: Mutex<HashMap<ServerId, (Option<String>, Asking)>>,
 }
 
 impl LinkGuests {
@@ -54,27 +57,30 @@ impl LinkGuests {
         }
     }
 
-    fn take_idle(&self, guest: &GuestAddress) -> Option<Sender> {
+    fn take_idle(&self, guest: &GuestAddress) -> Option<Asking> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let (pinned, sender) = idle.remove(&guest.server_id)?;
-        (pinned == guest.key_fingerprint && !sender.is_closed()).then_some(sender)
+        let (pinned, connection) = idle.remove(&guest.server_id)?;
+        (pinned == guest.key_fingerprint).then_some(connection)
     }
 
-    fn put_idle(&self, guest: &GuestAddress, sender: Sender) {
+    fn put_idle(&self, guest: &GuestAddress, connection: Asking) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|_, (_, sender)| !sender.is_closed());
-        if idle.len() < limits::IDLE_GUEST_CONNECTIONS_MAX {
-            idle.insert(guest.server_id, (guest.key_fingerprint.clone(), sender));
+        if idle.len() >= limits::IDLE_GUEST_CONNECTIONS_MAX {
+            // Any: it may be of a guest that is gone, which nobody would ask for.
+            let other = idle.keys().next().copied();
+            other.and_then(|other| idle.remove(&other));
         }
+        idle.insert(guest.server_id, (guest.key_fingerprint.clone(), connection));
     }
 
     /// A new connection, and the key that the guest showed.
-    async fn connect(&self, guest: &GuestAddress) -> Result<(Sender, String)> {
-        self.connect_for(guest).await
+    async fn connect(&self, guest: &GuestAddress) -> Result<(Asking, String)> {
+        let (stream, fingerprint) = Box::pin(self.secured(guest)).await?;
+        Ok((Box::new(Connection::new(stream)), fingerprint))
     }
 
     /// A new connection to a guest that may be just starting, hence tried closely for a moment.
-    async fn connect_closely(&self, guest: &GuestAddress) -> Result<(Sender, String)> {
+    async fn connect_closely(&self, guest: &GuestAddress) -> Result<(Asking, String)> {
         let closely = async {
             loop {
                 match self.connect(guest).await {
@@ -91,7 +97,7 @@ impl LinkGuests {
         }
     }
 
-    /// A new connection for requests with another kind of body.
+    /// A new connection for streams, and the key that the guest showed.
     pub(super) async fn connect_for<B>(
         &self,
         guest: &GuestAddress,
@@ -100,16 +106,7 @@ impl LinkGuests {
         B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let stream = guest.link.dial().await.map_err(|e| unreachable(&e))?;
-        stream.set_nodelay(true).map_err(|e| unreachable(&e))?;
-        let config = self.client_config(guest)?;
-        let name = ServerName::try_from(guest_name(guest.server_id))
-            .map_err(|e| GuestError::Protocol { why: e.to_string() })?;
-        let stream = tokio_rustls::TlsConnector::from(config)
-            .connect(name, stream)
-            .await
-            .map_err(|e| classify_handshake(&e))?;
-        let fingerprint = shown_key(stream.get_ref().1, guest)?;
+        let (stream, fingerprint) = self.secured(guest).await?;
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
             .max_buf_size(limits::GUEST_CONNECTION_BUFFER_BYTES)
             .handshake(TokioIo::new(stream))
@@ -121,6 +118,21 @@ impl LinkGuests {
             }
         });
         Ok((sender, fingerprint))
+    }
+
+    /// TLS to a guest, and the key that it showed.
+    async fn secured(&self, guest: &GuestAddress) -> Result<(TlsStream<TcpStream>, String)> {
+        let stream = guest.link.dial().await.map_err(|e| unreachable(&e))?;
+        stream.set_nodelay(true).map_err(|e| unreachable(&e))?;
+        let config = self.client_config(guest)?;
+        let name = ServerName::try_from(guest_name(guest.server_id))
+            .map_err(|e| GuestError::Protocol { why: e.to_string() })?;
+        let stream = tokio_rustls::TlsConnector::from(config)
+            .connect(name, stream)
+            .await
+            .map_err(|e| classify_handshake(&e))?;
+        let fingerprint = shown_key(stream.get_ref().1, guest)?;
+        Ok((stream, fingerprint))
     }
 
     fn client_config(&self, guest: &GuestAddress) -> Result<Arc<rustls::ClientConfig>> {
@@ -142,15 +154,15 @@ impl LinkGuests {
         path: &str,
         body: Bytes,
     ) -> Result<T> {
-        if let Some(mut sender) = self.take_idle(guest)
-            && let Ok(answer) = send(&mut sender, method.clone(), path, body.clone()).await
+        if let Some(mut kept) = self.take_idle(guest)
+            && let Ok(answer) = kept.ask(&method, path, &body).await
         {
-            self.put_idle(guest, sender);
+            self.put_idle(guest, kept);
             return read(answer);
         }
-        let (mut sender, _) = self.connect(guest).await?;
-        let answer = send(&mut sender, method, path, body).await?;
-        self.put_idle(guest, sender);
+        let (mut connection, _) = self.connect(guest).await?;
+        let answer = connection.ask(&method, path, &body).await?;
+        self.put_idle(guest, connection);
         read(answer)
     }
 
@@ -202,33 +214,7 @@ fn classify_handshake(error: &std::io::Error) -> GuestError {
     }
 }
 
-async fn send(
-    sender: &mut Sender,
-    method: Method,
-    path: &str,
-    body: Bytes,
-) -> Result<(hyper::StatusCode, Bytes)> {
-    sender.ready().await.map_err(|e| unreachable(&e))?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "guest")
-        .header("content-type", "application/json")
-        .body(Full::new(body))
-        .map_err(|e| GuestError::Protocol { why: e.to_string() })?;
-    let answer = sender
-        .send_request(request)
-        .await
-        .map_err(|e| unreachable(&e))?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), limits::GUEST_ANSWER_BYTES_MAX)
-        .collect()
-        .await
-        .map_err(|e| GuestError::Protocol { why: e.to_string() })?;
-    Ok((status, body.to_bytes()))
-}
-
-pub(super) fn read<T: DeserializeOwned>((status, body): (hyper::StatusCode, Bytes)) -> Result<T> {
+pub(super) fn read<T: DeserializeOwned>((status, body): Answer) -> Result<T> {
     let why = |e: serde_json::Error| GuestError::Protocol {
         why: format!("{status}: {e}"),
     };
@@ -246,8 +232,8 @@ pub(super) fn read<T: DeserializeOwned>((status, body): (hyper::StatusCode, Byte
 #[async_trait]
 impl Guests for LinkGuests {
     async fn enrolment(&self, guest: &GuestAddress) -> Result<(Enrolment, String)> {
-        let (mut sender, fingerprint) = self.connect_closely(guest).await?;
-        let answer = send(&mut sender, Method::GET, "/v1/enrol", Bytes::new()).await?;
+        let (mut connection, fingerprint) = self.connect_closely(guest).await?;
+        let answer = connection.ask(&Method::GET, "/v1/enrol", &[]).await?;
         Ok((read(answer)?, fingerprint))
     }
 

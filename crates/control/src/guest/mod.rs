@@ -2,6 +2,7 @@
 //! its implementation over any link.
 
 mod client;
+mod connection;
 mod stream;
 
 pub use client::{LinkGuests, guest_name};

@@ -19,7 +19,7 @@ use hyper::{Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::client::{LinkGuests, Sender, read, unreachable};
+use super::client::{LinkGuests, read, unreachable};
 use super::{GuestAddress, GuestError, Result};
 use crate::limits;
 
@@ -83,7 +83,7 @@ type Attached = (Incoming, SendRequest<Empty<Bytes>>, SendRequest<Pieces>);
 #[derive(Debug)]
 pub struct Visit {
     events: Incoming,
-    _held: Sender,
+    _held: SendRequest<Full<Bytes>>,
 }
 
 /// A body whose pieces come through a channel.

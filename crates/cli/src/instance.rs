@@ -1,4 +1,4 @@
-//! `coffer instance`: create, list, show, change, delete, restart, explain, events.
+//! `coffer instance`: create, list, show, change, delete, restart, stop, start, explain, events.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -59,8 +59,12 @@ pub enum Command {
     Set(Set),
     /// Delete an instance and its data
     Delete(WhichAndWait),
-    /// Restart the engine of an instance
+    /// Restart the engine of an instance; start one that was stopped
     Restart(WhichAndWait),
+    /// Stop an instance until it is started; it keeps its data and addresses
+    Stop(WhichAndWait),
+    /// Start an instance that was stopped
+    Start(WhichAndWait),
     /// Say in words why an instance is as it is, and what it waits for
     Explain(Which),
     /// List what happened to an instance
@@ -176,7 +180,9 @@ pub async fn run(client: &Client, options: &Options, command: Command) -> Result
         }
         Command::Set(what) => set(client, options, what).await,
         Command::Delete(which) => delete(client, options, which).await,
-        Command::Restart(which) => restart(client, options, which).await,
+        Command::Restart(which) => act(client, options, which, "restart", Goal::Healthy).await,
+        Command::Stop(which) => act(client, options, which, "stop", Goal::Stopped).await,
+        Command::Start(which) => act(client, options, which, "start", Goal::Healthy).await,
         Command::Explain(which) => explain(client, options, &which.instance).await,
         Command::Events(which) => events(client, options, &which.instance).await,
     }
@@ -360,15 +366,17 @@ async fn delete(client: &Client, options: &Options, which: WhichAndWait) -> Resu
     Ok(())
 }
 
-async fn restart(client: &Client, options: &Options, which: WhichAndWait) -> Result<()> {
+async fn act(
+    client: &Client,
+    options: &Options,
+    which: WhichAndWait,
+    action: &str,
+    goal: Goal,
+) -> Result<()> {
     let id = find(client, &which.instance).await?;
-    client
-        .post(
-            &format!("/instances/{}/action", segment(&id)),
-            &json!({"restart": {}}),
-        )
-        .await?;
-    which.wait.until(client, &id, Goal::Healthy).await?;
+    let path = format!("/instances/{}/action", segment(&id));
+    client.post(&path, &json!({action: {}})).await?;
+    which.wait.until(client, &id, goal).await?;
     show(client, options, &id, Map::new()).await
 }
 

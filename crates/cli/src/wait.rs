@@ -19,6 +19,8 @@ const POLL: Duration = Duration::from_millis(300);
 pub enum Goal {
     /// It runs and its engine is healthy.
     Healthy,
+    /// It is stopped on request.
+    Stopped,
     /// It is gone.
     Gone,
 }
@@ -76,6 +78,9 @@ fn verdict(explanation: &Value, goal: Goal) -> Option<Result<()>> {
     let is_worked_on = matches!(state, Some("ready" | "running"));
     match (word("status"), goal) {
         ("ACTIVE", Goal::Healthy) if word("operating_status") == "HEALTHY" => Some(Ok(())),
+        ("SHUTDOWN", Goal::Stopped) if !is_worked_on => Some(Ok(())),
+        // It gave up and is wanted running again.
+        ("ACTIVE", Goal::Stopped) if !is_worked_on => Some(Err(Failure::failed(word("summary")))),
         ("ERROR" | "FAILED", _) if !is_worked_on => Some(Err(Failure::failed(word("summary")))),
         _ => None,
     }

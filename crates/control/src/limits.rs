@@ -34,6 +34,8 @@ pub const START_PACE: Duration = Duration::from_millis(10);
 pub const COMMAND_WAIT: Duration = Duration::from_secs(2);
 /// Longest time a guest may take for one command; unit: milliseconds.
 pub const COMMAND_TIMEOUT_MS: u64 = 60_000;
+/// Time an engine has for a clean stop before its server is killed; unit: milliseconds.
+pub const STOP_GRACE_MS: u64 = 60_000;
 /// Time between two looks at something that does not wake us; unit: milliseconds.
 pub const POLL_MS: u64 = 50;
 /// Rows on one page of a list, at most and by default.
@@ -77,7 +79,7 @@ pub const RATE_BUCKETS: usize = 10_000;
 /// Tasks that `explain` follows from the blocked one to the root cause.
 pub const EXPLAIN_DEPTH: usize = 8;
 /// Steps of a task's history that `explain` shows.
-pub const EXPLAIN_STEPS: usize = 20;
+pub const EXPLAIN_STEPS: u32 = 20;
 /// How long the API waits for the end of commands before it answers that they were accepted.
 pub const COMMANDS_ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// How often a process that plays a role renews it.

@@ -61,6 +61,9 @@ counter! {
     Generation;
     /// Number of a server's or volume's rebuilds; provider calls name it.
     Incarnation;
+    /// Number of the tasks that had an instance to themselves; what is asked of a provider under an
+    /// older one than it has heard of comes from a worker that lost its task.
+    Epoch;
     /// Number of a set's histories (a restore or promotion begins a new one).
     Timeline;
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use coffer_core::id::{EndpointId, InstanceId, NetworkId, ServerId, TenantId, VolumeId};
 use coffer_core::server::{ServerPurpose, VolumeRole};
-use coffer_core::units::{Incarnation, VolumeSize};
+use coffer_core::units::{Epoch, Incarnation, VolumeSize};
 use uuid::Uuid;
 
 use crate::error::{ProviderError, Result};
@@ -103,6 +103,7 @@ impl<'a> Suite<'a> {
         let server = ServerSpec {
             id,
             incarnation: Incarnation(2),
+            epoch: Epoch(6),
             tenant_id: tenant,
             instance_id: Some(InstanceId::from_uuid(bench.next_id())),
             purpose: ServerPurpose::Instance,
@@ -204,9 +205,24 @@ impl<'a> Suite<'a> {
         }
         let state = self.observe().await?;
         same("a stopped server", &state, &ServerState::Stopped)?;
-        self.ensure_server(&self.current()).await?;
+        self.outrun_servers(&ServerState::Stopped).await?;
+        let again = self.ensure_server(&self.current()).await?;
+        self.outrun_servers(&ServerState::Running(again)).await?;
         self.spoken(id, "read kept", |answer| answer == "hello")
             .await
+    }
+
+    /// A worker that lost its task neither starts nor stops what a later task has changed.
+    async fn outrun_servers(&self, state: &ServerState) -> Check {
+        let late = ServerSpec {
+            epoch: Epoch(5),
+            ..self.current()
+        };
+        let provider = self.provider();
+        refused("a late start", provider.ensure_server(&late).await)?;
+        let at = (late.incarnation, late.epoch);
+        refused("a late stop", provider.stop_server(late.id, at, 0).await)?;
+        same("after a late call", state, &self.observe().await?)
     }
 
     async fn survives_restart(&self) -> Check {
@@ -233,6 +249,7 @@ impl<'a> Suite<'a> {
     async fn endpoints(&self) -> Check {
         let mut spec = EndpointSpec {
             id: EndpointId::from_uuid(self.bench.next_id()),
+            epoch: Epoch(2),
             network_id: self.network.id,
             network_address: self.server.network_address,
             port: PORT,
@@ -251,17 +268,23 @@ impl<'a> Suite<'a> {
             spec.is_published = true;
             self.published(&spec).await?;
         }
+        let late = spec.clone();
         spec.is_published = false;
+        spec.epoch = Epoch(3);
         same(
             "taken back",
             &self.ensure_endpoint(&spec).await?.published,
             &None,
         )?;
+        let answer = self.provider().ensure_endpoint(&late).await;
+        refused("a late publication", answer)?;
         for _ in 0..2 {
             let provider = self.provider();
             self.ready("delete endpoint", || provider.delete_endpoint(spec.id))
                 .await?;
         }
+        let answer = self.provider().ensure_endpoint(&spec).await;
+        refused("a publication after the end", answer)?;
         self.owns(Owned::Endpoint(spec.id), false).await
     }
 
@@ -430,7 +453,7 @@ impl<'a> Suite<'a> {
     async fn stop_server(&self, grace_ms: u64) -> Check {
         let (provider, spec) = (self.provider(), &self.server);
         self.ready("stop", || {
-            provider.stop_server(spec.id, spec.incarnation, grace_ms)
+            provider.stop_server(spec.id, (spec.incarnation, spec.epoch), grace_ms)
         })
         .await
     }

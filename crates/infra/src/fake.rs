@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
-use coffer_core::units::Incarnation;
+use coffer_core::units::{Epoch, Incarnation};
 
 use crate::error::{ProviderError, Result};
 use crate::link::GuestLink;
@@ -72,6 +72,7 @@ struct State {
     endpoints: BTreeMap<EndpointId, (EndpointSpec, Option<SocketAddr>)>,
     deleted_servers: BTreeMap<ServerId, Incarnation>,
     deleted_volumes: BTreeMap<VolumeId, Incarnation>,
+    deleted_endpoints: BTreeSet<EndpointId>,
     next_address: u32,
     damaged: BTreeSet<ServerId>,
 }
@@ -173,6 +174,13 @@ fn older(what: &'static str) -> ProviderError {
     }
 }
 
+fn outrun(what: &'static str) -> ProviderError {
+    ProviderError::Conflict {
+        what,
+        why: "a later task has been here".to_owned(),
+    }
+}
+
 fn missing<T>(what: &'static str) -> Result<T> {
     Err(ProviderError::NotFound { what })
 }
@@ -233,6 +241,10 @@ fn put_server(state: &mut State, spec: &ServerSpec) -> Result<Progress<ServerRef
     if server.spec.incarnation > spec.incarnation {
         return Err(older("server"));
     }
+    if server.spec.epoch > spec.epoch {
+        return Err(outrun("server"));
+    }
+    server.spec.epoch = spec.epoch;
     if server.spec.incarnation < spec.incarnation {
         server.spec = spec.clone();
         server.is_running = false;
@@ -248,10 +260,14 @@ fn put_endpoint(state: &mut State, spec: &EndpointSpec) -> Result<Progress<Endpo
     if !state.networks.contains_key(&spec.network_id) {
         return missing("network");
     }
-    let known = state
-        .endpoints
-        .get(&spec.id)
-        .and_then(|(_, published)| *published);
+    if state.deleted_endpoints.contains(&spec.id) {
+        return Err(stale("endpoint"));
+    }
+    let known = state.endpoints.get(&spec.id);
+    if known.is_some_and(|(known, _)| known.epoch > spec.epoch) {
+        return Err(outrun("endpoint"));
+    }
+    let known = known.and_then(|(_, published)| *published);
     let published = spec.is_published.then(|| {
         known.or(spec.published).unwrap_or_else(|| {
             state.next_address += 1;
@@ -362,13 +378,17 @@ impl Provider for FakeProvider {
     async fn stop_server(
         &self,
         id: ServerId,
-        incarnation: Incarnation,
+        (incarnation, epoch): (Incarnation, Epoch),
         _grace_ms: u64,
     ) -> Result<Progress<()>> {
         self.call("stop_server", |state| {
             if let Some(server) = state.servers.get_mut(&id)
                 && server.spec.incarnation <= incarnation
             {
+                if server.spec.epoch > epoch {
+                    return Err(outrun("server"));
+                }
+                server.spec.epoch = epoch;
                 server.is_running = false;
             }
             Ok(Progress::Ready(()))
@@ -418,6 +438,7 @@ impl Provider for FakeProvider {
     async fn delete_endpoint(&self, id: EndpointId) -> Result<Progress<()>> {
         self.call("delete_endpoint", |state| {
             state.endpoints.remove(&id);
+            state.deleted_endpoints.insert(id);
             Ok(Progress::Ready(()))
         })
     }

@@ -2,7 +2,9 @@
 //!
 //! Every call is keyed by our id and incarnation and may be repeated: `ensure_*` creates what is
 //! missing and answers `Ready` when it is there; `delete_*` succeeds when it is absent. A call for
-//! an incarnation older than one that was deleted answers `Conflict`. Nothing here blocks for
+//! an incarnation older than one that was deleted answers `Conflict`, and so does what is asked of a
+//! server or endpoint under an older epoch than was asked before: its worker lost its task to
+//! another, and stopped servers stay stopped, closed endpoints closed. Nothing here blocks for
 //! long: work that takes time answers `Pending` and is asked again. Only the task manager (steps
 //! and reconciler) and the tracker call a provider; the API never does.
 
@@ -13,7 +15,7 @@ use async_trait::async_trait;
 use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, InstanceId, NetworkId, ServerId, TenantId, VolumeId};
 use coffer_core::server::{ServerPurpose, VolumeRole};
-use coffer_core::units::{Incarnation, VolumeSize};
+use coffer_core::units::{Epoch, Incarnation, VolumeSize};
 
 use crate::error::Result;
 use crate::link::GuestLink;
@@ -122,6 +124,8 @@ pub struct ServerSpec {
     pub id: ServerId,
     /// Which rebuild.
     pub incarnation: Incarnation,
+    /// Under which task of its instance this is asked.
+    pub epoch: Epoch,
     /// Project it is accounted to.
     pub tenant_id: TenantId,
     /// Instance it runs, if any.
@@ -184,6 +188,8 @@ pub enum Fence {
 pub struct EndpointSpec {
     /// Our id.
     pub id: EndpointId,
+    /// Under which task of its instance this is asked.
+    pub epoch: Epoch,
     /// Network it is on.
     pub network_id: NetworkId,
     /// Its address there.
@@ -255,7 +261,7 @@ pub trait Provider: Send + Sync + Debug {
     async fn stop_server(
         &self,
         id: ServerId,
-        incarnation: Incarnation,
+        at: (Incarnation, Epoch),
         grace_ms: u64,
     ) -> Result<Progress<()>>;
 
@@ -271,7 +277,7 @@ pub trait Provider: Send + Sync + Debug {
     /// Makes the endpoint as asked: publishes, restricts, leads to the target.
     async fn ensure_endpoint(&self, spec: &EndpointSpec) -> Result<Progress<EndpointRef>>;
 
-    /// Takes the endpoint's addresses away.
+    /// Takes the endpoint's addresses away for good: it is not made again.
     async fn delete_endpoint(&self, id: EndpointId) -> Result<Progress<()>>;
 
     /// The way into the guest of a server.

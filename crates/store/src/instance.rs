@@ -15,7 +15,7 @@ use coffer_core::instance::{Fault, Instance, InstanceSpec, Lifecycle};
 use coffer_core::name::Name;
 use coffer_core::replication::Published;
 use coffer_core::time::Timestamp;
-use coffer_core::units::Incarnation;
+use coffer_core::units::{Epoch, Incarnation};
 
 pub use begin::{BeginTask, SpecChange};
 pub use create::NewInstance;
@@ -65,7 +65,7 @@ macro_rules! columns {
          i.datastore_version_id, i.network_id, i.zone, i.is_public, i.allowed_cidrs, \
          i.lifecycle, COALESCE(s.health, 'unknown'), i.incarnation, i.fault_message, \
          i.fault_details, i.fault_at, s.volume_used_bytes, i.created_at, i.updated_at, \
-         COALESCE(s.health_at, i.updated_at)"
+         COALESCE(s.health_at, i.updated_at), i.epoch"
     };
 }
 
@@ -109,6 +109,12 @@ const VIEW_ANY: &str = select_views!("i.id = $1");
 
 fn instance(row: &Row) -> Result<Instance> {
     decode(&mut Reader::new(row, "instances"))
+}
+
+/// An instance with the number of the tasks that had it to themselves.
+fn with_epoch(row: &Row) -> Result<(Instance, Epoch)> {
+    let mut row = Reader::new(row, "instances");
+    Ok((decode(&mut row)?, Epoch(row.number("epoch")?)))
 }
 
 fn decode(row: &mut Reader<'_>) -> Result<Instance> {

@@ -10,7 +10,7 @@ use crate::row::{Reader, args};
 use crate::sql::{Row, Tx};
 use crate::store::Store;
 
-/// A link that should be held: its server runs an instance that is not deleted.
+/// A link that should be held: its server runs an instance that is neither deleted nor stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveLink {
     /// The link.
@@ -47,7 +47,7 @@ pub(crate) const BY_INSTANCE: &str = select!(
 const LIVE: &str = select!(
     ", i.id, i.tenant_id, i.lifecycle, s.provider, s.incarnation",
     "JOIN servers s ON s.id = l.server_id JOIN instances i ON i.id = s.instance_id \
-     WHERE s.purpose = 'instance' AND i.is_deleted = 0 ORDER BY l.id"
+     WHERE s.purpose = 'instance' AND i.is_deleted = 0 AND i.lifecycle <> 'stopped' ORDER BY l.id"
 );
 
 /// A link from a row of `BY_INSTANCE`.
@@ -132,7 +132,7 @@ impl Store {
             .transpose()
     }
 
-    /// Links of all servers that run instances which are not deleted.
+    /// Links of all servers that run instances which are neither deleted nor stopped.
     pub async fn list_live_links(&self) -> Result<Vec<LiveLink>> {
         self.db()
             .fetch_all(LIVE, args![])

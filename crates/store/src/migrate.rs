@@ -10,8 +10,10 @@ use crate::sql::Db;
 const TABLE: &str = "schema_version";
 
 /// All migrations: version, title, statements.
-pub(crate) const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "first", include_str!("../migrations/0001_first.sql"))];
+pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "first", include_str!("../migrations/0001_first.sql")),
+    (2, "epoch", include_str!("../migrations/0002_epoch.sql")),
+];
 
 /// Runs the migrations that the database lacks.
 pub(crate) async fn migrate(db: &Db) -> Result<()> {

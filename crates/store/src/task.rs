@@ -435,6 +435,25 @@ impl Store {
         row.as_ref().map(task).transpose()
     }
 
+    /// The newest task of an instance, ended or not.
+    pub async fn find_newest_task(&self, instance_id: InstanceId) -> Result<Option<Task>> {
+        let sql = select!("WHERE instance_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1");
+        let row = self.db().fetch_optional(sql, args![instance_id]).await?;
+        row.as_ref().map(task).transpose()
+    }
+
+    /// The last `limit` lines of a task's history, oldest first.
+    pub async fn list_last_history(
+        &self,
+        task_id: TaskId,
+        limit: u32,
+    ) -> Result<Vec<TaskStepRecord>> {
+        let sql = "SELECT task_id, version, step, outcome, message, source, took_ms, at
+            FROM task_steps WHERE task_id = $1 ORDER BY version DESC LIMIT $2";
+        let rows = self.db().fetch_all(sql, args![task_id, limit]).await?;
+        rows.iter().rev().map(record).collect()
+    }
+
     /// The history of a task, oldest first.
     pub async fn list_history(&self, task_id: TaskId) -> Result<Vec<TaskStepRecord>> {
         let sql = "SELECT task_id, version, step, outcome, message, source, took_ms, at

@@ -125,8 +125,8 @@ struct Inner {
 /// Why a worker stands still.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PauseReason {
-    /// It was paused; another worker should finish first.
-    Paused,
+    /// It was paused; another worker should finish first, and the tenant go on.
+    Paused(Option<InstanceId>),
     /// A delete of this instance arrives now.
     Delete(InstanceId),
     /// The tasks of this instance are cancelled now.
@@ -367,7 +367,8 @@ impl Chaos for Faults {
             return Verdict::Crash;
         }
         if self.strikes(Kind::Pause, &at.0, &at.1, Some(&call)) {
-            self.stand_still(PauseReason::Paused).await;
+            self.stand_still(PauseReason::Paused(task.instance_id))
+                .await;
         }
         self.lock().at = at;
         Verdict::Go

@@ -36,10 +36,12 @@ impl World {
         self.check_secrets().await?;
         for id in self.instances() {
             let instance = self.services.store.find_instance(id).await;
-            if let Some(instance) = instance.map_err(failed)?
-                && instance.lifecycle == Lifecycle::Active
-            {
+            let Some(instance) = instance.map_err(failed)? else {
+                continue;
+            };
+            if matches!(instance.lifecycle, Lifecycle::Active | Lifecycle::Stopped) {
                 self.check_rows(&instance).await?;
+                self.check_runs(&instance).await?;
                 self.check_guest(id).await?;
             }
         }
@@ -83,6 +85,26 @@ impl World {
             if said != held {
                 return Err(format!("published at {held:?}, the store says {said:?}"));
             }
+            // What failed for good is as it was before, and the instance says so; one that is
+            // stopped gets what was asked at its start.
+            let is_asked = instance.spec.access.is_public;
+            let is_due = instance.lifecycle == Lifecycle::Active && instance.fault.is_none();
+            if is_asked != held.is_some() && is_due {
+                return Err(format!("published at {held:?}, asked was {is_asked}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is stopped on request stays so, whoever wakes late.
+    async fn check_runs(&self, instance: &Instance) -> Result<(), String> {
+        let graph = self.services.store.get_instance_graph(instance.id).await;
+        for server in graph.map_err(failed)?.servers {
+            let held = self.provider.server(server.id);
+            let is_running = held.is_some_and(|held| held.is_running);
+            if is_running && instance.lifecycle == Lifecycle::Stopped {
+                return Err(format!("a stopped instance runs: {instance:#?}"));
+            }
         }
         Ok(())
     }
@@ -106,7 +128,7 @@ impl World {
             let rests = instance.is_none_or(|i| {
                 matches!(
                     i.lifecycle,
-                    Lifecycle::Active | Lifecycle::Failed | Lifecycle::Deleted
+                    Lifecycle::Active | Lifecycle::Stopped | Lifecycle::Failed | Lifecycle::Deleted
                 )
             });
             if !rests {
@@ -155,7 +177,8 @@ impl World {
         let mut held = 0;
         for id in self.instances() {
             let instance = store.find_instance(id).await.map_err(|e| e.to_string())?;
-            if instance.is_some_and(|i| i.lifecycle == Lifecycle::Active) {
+            let takes = |state| matches!(state, Lifecycle::Active | Lifecycle::Stopped);
+            if instance.is_some_and(|i| takes(i.lifecycle)) {
                 held += 1;
             }
         }

@@ -5,6 +5,8 @@ use coffer_control::workflow::create_instance::{self, CreateInstanceInput};
 use coffer_control::workflow::delete_instance::{self, DeleteInstanceInput};
 use coffer_control::workflow::restart_instance::{self, RestartInstanceInput};
 use coffer_control::workflow::run_commands::{self, RunCommandsInput};
+use coffer_control::workflow::start_instance::{self, StartInstanceInput};
+use coffer_control::workflow::stop_instance::{self, StopInstanceInput};
 use coffer_control::workflow::update_access::{self, UpdateAccessInput};
 use coffer_core::access::Access;
 use coffer_core::datastore::{Datastore, DatastoreVersion, EngineRoot};
@@ -316,16 +318,17 @@ impl World {
     async fn begin(
         &self,
         id: InstanceId,
-        to: Lifecycle,
+        (from, to): (Lifecycle, Lifecycle),
         task: coffer_core::task::Task,
+        change: SpecChange,
     ) -> Result<(), String> {
         let begin = BeginTask {
             instance_id: id,
-            expected: &[Lifecycle::Active],
+            expected: &[from],
             to,
             task: &task,
             event: None,
-            change: SpecChange::default(),
+            change,
             now: self.services.clock.now(),
         };
         self.services
@@ -345,22 +348,62 @@ impl World {
             set_id,
         };
         let task = restart_instance::task(self.new_task(id), &input);
-        self.begin(id, Lifecycle::Restarting, task).await?;
+        let states = (Lifecycle::Active, Lifecycle::Restarting);
+        self.begin(id, states, task, SpecChange::default()).await?;
         self.note_command(id, "restart");
         Ok(())
     }
 
-    /// The tenant asks for another access.
-    pub async fn ask_access(&self, id: InstanceId) -> Result<(), String> {
+    /// The tenant asks for a stop.
+    pub async fn ask_stop(&self, id: InstanceId) -> Result<(), String> {
         let Some(set_id) = self.set_id(id).await? else {
             return Ok(());
+        };
+        let input = StopInstanceInput {
+            instance_id: id,
+            set_id,
+        };
+        let task = stop_instance::task(self.new_task(id), &input);
+        let states = (Lifecycle::Active, Lifecycle::Stopping);
+        self.begin(id, states, task, SpecChange::default()).await
+    }
+
+    /// The tenant asks for a start of what was stopped.
+    pub async fn ask_start(&self, id: InstanceId) -> Result<(), String> {
+        let Some(set_id) = self.set_id(id).await? else {
+            return Ok(());
+        };
+        let input = StartInstanceInput {
+            instance_id: id,
+            set_id,
+        };
+        let task = start_instance::task(self.new_task(id), &input);
+        let states = (Lifecycle::Stopped, Lifecycle::Restarting);
+        self.begin(id, states, task, SpecChange::default()).await
+    }
+
+    /// The tenant asks for the other access: published, or closed again.
+    pub async fn ask_access(&self, id: InstanceId) -> Result<(), String> {
+        let store = &self.services.store;
+        let found = store.find_instance(id).await.map_err(|e| e.to_string())?;
+        let Some(Instance { set_id, spec, .. }) = found else {
+            return Ok(());
+        };
+        let access = Access {
+            is_public: !spec.access.is_public,
+            allowed_cidrs: Vec::new(),
         };
         let input = UpdateAccessInput {
             instance_id: id,
             set_id,
         };
         let task = update_access::task(self.new_task(id), &input);
-        self.begin(id, Lifecycle::Updating, task).await
+        let change = SpecChange {
+            access: Some(access),
+            ..SpecChange::default()
+        };
+        let states = (Lifecycle::Active, Lifecycle::Updating);
+        self.begin(id, states, task, change).await
     }
 
     /// The tenant asks for root.

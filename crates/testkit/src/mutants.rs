@@ -111,6 +111,11 @@ pub static MUTANTS: &[Mutant] = &[
         "AND (state = 'stuck' OR (state = 'ready' AND run_at > $2))",
         "AND state = 'none'",
     ),
+    statement(
+        "a later task has a later epoch",
+        "SET epoch = epoch + 1",
+        "SET epoch = epoch",
+    ),
     unwritten("passwords are erased", |w| {
         matches!(w, Write::EraseSecret(_))
     }),

@@ -21,6 +21,14 @@ pub enum Scenario {
     Restart,
     /// Restarting it fails.
     RestartRefused,
+    /// It is stopped.
+    Stop,
+    /// Stopping it fails.
+    StopRefused,
+    /// It is started after a stop.
+    Start,
+    /// Starting it fails.
+    StartRefused,
     /// Its access changes.
     Access,
     /// Changing its access fails.
@@ -56,6 +64,10 @@ impl Scenario {
         Self::Delete,
         Self::Restart,
         Self::RestartRefused,
+        Self::Stop,
+        Self::StopRefused,
+        Self::Start,
+        Self::StartRefused,
         Self::Access,
         Self::AccessRefused,
         Self::Root,
@@ -70,6 +82,8 @@ impl Scenario {
             Self::Create | Self::CreateRefused => "create_instance",
             Self::Delete => "delete_instance",
             Self::Restart | Self::RestartRefused => "restart_instance",
+            Self::Stop | Self::StopRefused => "stop_instance",
+            Self::Start | Self::StartRefused => "start_instance",
             Self::Access | Self::AccessRefused => "update_access",
             Self::Root | Self::RootRefused => "run_commands",
             Self::Recover | Self::RecoverRefused => "recover_instance",
@@ -81,13 +95,17 @@ impl Scenario {
         let (kind, step, times) = match self {
             Self::CreateRefused
             | Self::RestartRefused
+            | Self::StartRefused
             | Self::AccessRefused
             | Self::RecoverRefused => (Kind::Rejected, "ensure_endpoint", 1),
+            Self::StopRefused => (Kind::Rejected, "stop_server", 1),
             // A guest does not refuse; it is away until the step is given up.
             Self::RootRefused => (Kind::CallFails, "run", 10_000),
             Self::Create
             | Self::Delete
             | Self::Restart
+            | Self::Stop
+            | Self::Start
             | Self::Access
             | Self::Root
             | Self::Recover => return Vec::new(),
@@ -162,6 +180,12 @@ impl Scenario {
             Self::Create | Self::CreateRefused => {}
             Self::Delete => world.ask_delete(id).await?,
             Self::Restart | Self::RestartRefused => world.ask_restart(id).await?,
+            Self::Stop | Self::StopRefused => world.ask_stop(id).await?,
+            Self::Start | Self::StartRefused => {
+                world.ask_stop(id).await?;
+                world.settle().await?;
+                world.ask_start(id).await?;
+            }
             Self::Access | Self::AccessRefused => world.ask_access(id).await?,
             Self::Root | Self::RootRefused => world.ask_root(id).await?,
             Self::Recover | Self::RecoverRefused => {

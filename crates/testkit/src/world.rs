@@ -307,7 +307,13 @@ impl World {
     async fn while_paused(&self) -> Result<(), String> {
         match self.faults.pause_reason() {
             None => Ok(()),
-            Some(PauseReason::Paused) => self.other_worker_finishes().await,
+            Some(PauseReason::Paused(id)) => {
+                self.other_worker_finishes().await?;
+                match id {
+                    Some(id) => self.tenant_goes_on(id).await,
+                    None => Ok(()),
+                }
+            }
             Some(PauseReason::Delete(id)) => self.ask_delete(id).await,
             Some(PauseReason::Cancel(id)) => self.ask_cancel(id).await,
             Some(PauseReason::ServerDies(id)) => {
@@ -330,6 +336,21 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Once another worker has finished, the tenant wants the opposite, and gets it: what the
+    /// paused one does then comes too late.
+    async fn tenant_goes_on(&self, id: InstanceId) -> Result<(), String> {
+        let found = self.services.store.find_instance(id).await;
+        let lifecycle = found.map_err(|e| e.to_string())?.map(|i| i.lifecycle);
+        let wants_stop = self.uuid().as_u128() & 1 == 1;
+        let _refused = match (lifecycle, wants_stop) {
+            (Some(Lifecycle::Stopped), _) => self.ask_start(id).await,
+            (Some(Lifecycle::Active), true) => self.ask_stop(id).await,
+            (Some(Lifecycle::Active), false) => self.ask_access(id).await,
+            _ => Ok(()),
+        };
+        self.other_worker_finishes().await
     }
 
     /// Two runs of the reconciler: what is left over is suspected, then removed.

@@ -2,6 +2,7 @@
 
 use coffer_core::event::{AuditEntry, Event};
 use coffer_core::id::{AuditId, EventId, InstanceId, TaskId};
+use coffer_core::instance::Lifecycle;
 use coffer_core::task::{Task, TaskStepRecord};
 use coffer_core::time::Timestamp;
 use coffer_store::instance::InstanceView;
@@ -17,6 +18,8 @@ pub struct Explanation {
     pub view: InstanceView,
     /// The task that works on it, or the one that ended last in failure.
     pub task: Option<Task>,
+    /// The task that stopped it on request, if it is stopped.
+    pub stopped_by: Option<Task>,
     /// The tasks that block that one, nearest first, root cause last.
     pub blocked_by: Vec<Task>,
     /// The last steps of the task, oldest first.
@@ -28,10 +31,17 @@ pub struct Explanation {
 /// Explains an instance.
 pub async fn explain(app: &AppState, view: InstanceView) -> Result<Explanation> {
     let id = view.instance.id;
+    let is_stopped = view.instance.lifecycle == Lifecycle::Stopped;
     let task = match app.store.find_active_task(id).await? {
         Some(task) => Some(task),
-        None => last_failed(app, id).await?,
+        None => None,
     };
+    let newest = match &task {
+        Some(_) => None,
+        None => app.store.find_newest_task(id).await?,
+    };
+    let stopped_by = newest.clone().filter(|_| is_stopped);
+    let task = task.or_else(|| newest.filter(|task| task.error.is_some()));
     let (blocked_by, history) = match &task {
         Some(task) => (blockers(app, task).await?, last_steps(app, task).await?),
         None => (Vec::new(), Vec::new()),
@@ -39,23 +49,16 @@ pub async fn explain(app: &AppState, view: InstanceView) -> Result<Explanation> 
     Ok(Explanation {
         view,
         task,
+        stopped_by,
         blocked_by,
         history,
         now: app.clock.now(),
     })
 }
 
-/// The newest task of an instance, if it failed.
-async fn last_failed(app: &AppState, id: InstanceId) -> Result<Option<Task>> {
-    let newest = app.store.list_tasks(id).await?.pop();
-    Ok(newest.filter(|task| task.error.is_some()))
-}
-
 async fn last_steps(app: &AppState, task: &Task) -> Result<Vec<TaskStepRecord>> {
-    let mut history = app.store.list_history(task.id).await?;
-    let surplus = history.len().saturating_sub(limits::EXPLAIN_STEPS);
-    history.drain(..surplus);
-    Ok(history)
+    let last = app.store.list_last_history(task.id, limits::EXPLAIN_STEPS);
+    Ok(last.await?)
 }
 
 /// Follows `task ID` from wait to wait; bounded, because two tasks may wait for each other for the

@@ -1,9 +1,11 @@
-//! Instances: reading them, renaming, restarting, changing access, deleting.
+//! Instances: reading them, renaming, restarting, stopping, changing access, deleting.
 
 use coffer_core::access::Access;
+use coffer_core::event::Event;
 use coffer_core::id::InstanceId;
-use coffer_core::instance::Lifecycle;
+use coffer_core::instance::{Instance, Lifecycle};
 use coffer_core::name::Name;
+use coffer_core::task::Task;
 use coffer_store::instance::{
     BeginTask, InstanceFilter, InstanceView, ManagedFilter, ManagedView, SpecChange,
 };
@@ -12,6 +14,8 @@ use super::{AppState, RequestContext};
 use crate::error::{Error, Kind, Result};
 use crate::workflow::delete_instance::{self, DeleteInstanceInput};
 use crate::workflow::restart_instance::{self, RestartInstanceInput};
+use crate::workflow::start_instance::{self, StartInstanceInput};
+use crate::workflow::stop_instance::{self, StopInstanceInput};
 use crate::workflow::update_access::{self, UpdateAccessInput};
 
 /// A page of the project's instances by id, and the marker of the next page.
@@ -68,30 +72,71 @@ pub async fn rename(
     Ok(())
 }
 
-/// Restarts the engine of an instance that nothing else is done with.
+/// Restarts the engine of an instance that nothing else is done with; starts one that was stopped.
 pub async fn restart(app: &AppState, context: &RequestContext, view: &InstanceView) -> Result<()> {
-    let instance = &view.instance;
-    let new = context.new_task(app, &instance.tenant_id, instance.id)?;
+    if view.instance.lifecycle == Lifecycle::Stopped {
+        return start(app, context, view).await;
+    }
+    let Instance { id, set_id, .. } = view.instance;
+    let new = context.new_task(app, &view.instance.tenant_id, id)?;
     let event = context.event(
         app,
         &new,
         "instance.restart-asked",
         "a restart was asked for",
     );
-    let now = new.now;
     let input = RestartInstanceInput {
-        instance_id: instance.id,
-        set_id: instance.set_id,
+        instance_id: id,
+        set_id,
     };
     let task = restart_instance::task(new, &input);
+    let states = (Lifecycle::Active, Lifecycle::Restarting);
+    begin(app, view, states, (&task, &event)).await
+}
+
+/// Stops an instance that nothing else is done with: it serves nobody until it is started.
+pub async fn stop(app: &AppState, context: &RequestContext, view: &InstanceView) -> Result<()> {
+    let Instance { id, set_id, .. } = view.instance;
+    let new = context.new_task(app, &view.instance.tenant_id, id)?;
+    let event = context.event(app, &new, "instance.stop-asked", "a stop was asked for");
+    let input = StopInstanceInput {
+        instance_id: id,
+        set_id,
+    };
+    let task = stop_instance::task(new, &input);
+    let states = (Lifecycle::Active, Lifecycle::Stopping);
+    begin(app, view, states, (&task, &event)).await
+}
+
+/// Starts an instance that was stopped.
+pub async fn start(app: &AppState, context: &RequestContext, view: &InstanceView) -> Result<()> {
+    let Instance { id, set_id, .. } = view.instance;
+    let new = context.new_task(app, &view.instance.tenant_id, id)?;
+    let event = context.event(app, &new, "instance.start-asked", "a start was asked for");
+    let input = StartInstanceInput {
+        instance_id: id,
+        set_id,
+    };
+    let task = start_instance::task(new, &input);
+    let states = (Lifecycle::Stopped, Lifecycle::Restarting);
+    begin(app, view, states, (&task, &event)).await
+}
+
+/// Begins what changes nothing of the spec.
+async fn begin(
+    app: &AppState,
+    view: &InstanceView,
+    (from, to): (Lifecycle, Lifecycle),
+    (task, event): (&Task, &Event),
+) -> Result<()> {
     let begin = BeginTask {
-        instance_id: instance.id,
-        expected: &[Lifecycle::Active],
-        to: Lifecycle::Restarting,
-        task: &task,
-        event: Some(&event),
+        instance_id: view.instance.id,
+        expected: &[from],
+        to,
+        task,
+        event: Some(event),
         change: SpecChange::default(),
-        now,
+        now: task.created_at,
     };
     app.store
         .begin_task(&begin)
@@ -165,7 +210,7 @@ fn not_available(error: coffer_store::StoreError, view: &InstanceView) -> Error 
 fn status_was(lifecycle: Lifecycle) -> String {
     let word = match lifecycle {
         Lifecycle::Building => "BUILDING",
-        Lifecycle::Restarting => "REBOOTING",
+        Lifecycle::Restarting | Lifecycle::Stopping => "REBOOTING",
         Lifecycle::Resizing => "RESIZING",
         Lifecycle::Updating => "UPDATING",
         Lifecycle::Upgrading => "UPGRADING",

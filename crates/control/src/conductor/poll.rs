@@ -243,10 +243,7 @@ impl Poll {
         let now = self.services.clock.monotonic();
         let silence = now.saturating_sub(self.heard_at);
         if (is_gone || silence >= self.patience.lost_after) && !self.is_lost {
-            tracing::warn!(
-                instance_id = %self.link.instance_id, %error, is_gone, "guest is not heard"
-            );
-            self.is_lost = self.tell_lost().await;
+            self.is_lost = self.tell_lost(error, is_gone).await;
         }
         if is_gone {
             recovery::ask(&self.services, &self.link, "its server was not running").await;
@@ -268,10 +265,11 @@ impl Poll {
     }
 
     /// Answers whether the loss is told, or need not be.
-    async fn tell_lost(&self) -> bool {
+    async fn tell_lost(&self, error: &GuestError, is_gone: bool) -> bool {
         let id = self.link.instance_id;
         match self.services.store.find_instance(id).await {
-            Ok(Some(instance)) if instance.lifecycle != Lifecycle::Deleting => {
+            Ok(Some(instance)) if is_missed(instance.lifecycle) => {
+                tracing::warn!(instance_id = %id, %error, is_gone, "guest is not heard");
                 let at = self.services.clock.now();
                 let instance_id = id;
                 self.send(Report::Lost { instance_id, at }).await;
@@ -284,6 +282,14 @@ impl Poll {
             }
         }
     }
+}
+
+/// Whether the silence of an instance's guest is news.
+const fn is_missed(lifecycle: Lifecycle) -> bool {
+    !matches!(
+        lifecycle,
+        Lifecycle::Deleting | Lifecycle::Stopping | Lifecycle::Stopped
+    )
 }
 
 fn health(health: EngineHealth) -> Health {

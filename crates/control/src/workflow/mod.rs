@@ -12,6 +12,8 @@ mod parts;
 pub mod recover_instance;
 pub mod restart_instance;
 pub mod run_commands;
+pub mod start_instance;
+pub mod stop_instance;
 pub mod update_access;
 
 use std::fmt::Debug;
@@ -35,6 +37,8 @@ pub fn registry() -> &'static [&'static dyn AnyWorkflow] {
         &recover_instance::RecoverInstance,
         &restart_instance::RestartInstance,
         &run_commands::RunCommands,
+        &start_instance::StartInstance,
+        &stop_instance::StopInstance,
         &update_access::UpdateAccess,
     ]
 }
@@ -300,6 +304,27 @@ mod tests {
             &[
                 r#"{"step":"check"}"#,
                 r#"{"step":"run","index":0}"#,
+                r#"{"step":"finish"}"#,
+                r#"{"step":"mark_failed"}"#,
+            ],
+        ),
+        (
+            "start_instance",
+            &[
+                r#"{"step":"ensure_volume"}"#,
+                r#"{"step":"ensure_server"}"#,
+                r#"{"step":"ensure_endpoint"}"#,
+                r#"{"step":"enrol_guest"}"#,
+                r#"{"step":"push_spec"}"#,
+                r#"{"step":"await_engine","version":1}"#,
+                r#"{"step":"finish"}"#,
+                r#"{"step":"mark_failed"}"#,
+            ],
+        ),
+        (
+            "stop_instance",
+            &[
+                r#"{"step":"stop_server"}"#,
                 r#"{"step":"finish"}"#,
                 r#"{"step":"mark_failed"}"#,
             ],

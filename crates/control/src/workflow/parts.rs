@@ -243,6 +243,7 @@ async fn server_spec(
     Ok(ServerSpec {
         id: row.id,
         incarnation: row.incarnation,
+        epoch: graph.epoch,
         tenant_id: row.tenant_id.clone(),
         instance_id: row.instance_id,
         purpose: row.purpose,
@@ -255,6 +256,19 @@ async fn server_spec(
         zone: graph.instance.spec.zone.clone(),
         boot: super::encode(&boot),
     })
+}
+
+/// Stops the server; its volume is clean after.
+pub(super) async fn stop_server(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Part, StepError> {
+    let row = server(graph)?;
+    let at = (row.incarnation, graph.epoch);
+    let provider = &context.services.provider;
+    let call = provider.stop_server(row.id, at, limits::STOP_GRACE_MS);
+    let progress = context.provider("stop server", call).await?;
+    Ok(Part::of_provider(progress, |()| Vec::new()))
 }
 
 fn endpoint(graph: &InstanceGraph) -> Result<&Endpoint, StepError> {
@@ -273,6 +287,7 @@ pub(super) async fn ensure_endpoint(
     let access = &graph.instance.spec.access;
     let spec = EndpointSpec {
         id: row.id,
+        epoch: graph.epoch,
         network_id: row.network_id,
         network_address: row.network_address,
         port: row.port,

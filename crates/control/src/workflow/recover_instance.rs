@@ -108,6 +108,10 @@ impl Workflow for RecoverInstance {
     ) -> StepResult<Step> {
         let graph = context.graph(input.instance_id).await?;
         Ok(match step {
+            // Somebody stopped it before this task had the instance to itself.
+            Step::EnsureVolume if !graph.instance.lifecycle.wants_server() => {
+                Stepped::done(Vec::new())
+            }
             Step::EnsureVolume => parts::ensure_volume(context, &graph)
                 .await?
                 .then(Step::EnsureServer),

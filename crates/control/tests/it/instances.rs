@@ -1,5 +1,7 @@
 //! Instances as Trove's clients ask for and read them.
 
+use std::time::Duration;
+
 use coffer_control::app::ApiConfig;
 use coffer_control::workflow::create_instance::CreateInstanceInput;
 use coffer_core::event::AuditEntry;
@@ -428,6 +430,88 @@ async fn actions_take_one_known_key() {
 }
 
 #[tokio::test]
+async fn an_instance_is_stopped_until_it_is_started() {
+    let world = World::new().await;
+    let (alice, rita, root) = (world.alice().await, world.rita().await, world.root().await);
+    let id = world.active(&alice, "db1").await;
+    let shown = format!("/instances/{id}");
+    let (own, managed) = (format!("{shown}/action"), format!("/mgmt{shown}/action"));
+    let workflow = async || {
+        let task = world.store.find_active_task(id.parse().unwrap()).await;
+        task.unwrap().map(|task| task.workflow)
+    };
+    let words = async || {
+        let shown = world.get(&alice, &shown).await.expect(200);
+        let shown = &shown["instance"];
+        [shown["status"].clone(), shown["operating_status"].clone()]
+    };
+    world
+        .post(&alice, &own, json!({ "start": {} }))
+        .await
+        .fault(422, "unprocessableEntity");
+    world
+        .post(&rita, &own, json!({ "stop": {} }))
+        .await
+        .fault(403, "forbidden");
+    for (who, path) in [(&alice, &own), (&root, &managed)] {
+        world
+            .post(who, path, json!({ "stop": {} }))
+            .await
+            .expect(202);
+        assert_eq!(words().await, ["REBOOT", ""]);
+        assert_eq!(workflow().await.unwrap(), "stop_instance");
+        world
+            .post(who, path, json!({ "stop": {} }))
+            .await
+            .fault(422, "unprocessableEntity");
+        world.finish(&id, Lifecycle::Stopped).await;
+        assert_eq!(words().await, ["SHUTDOWN", "SHUTDOWN"]);
+        world.clock.advance(Duration::from_secs(5));
+        let why = world
+            .get(&alice, &format!("{shown}/explain"))
+            .await
+            .expect(200);
+        let why = why["explanation"]["summary"].as_str().unwrap().to_owned();
+        assert!(
+            why.starts_with("db1 is stopped on request since 5 s (asked by user "),
+            "{why}"
+        );
+        world
+            .post(who, path, json!({ "stop": {} }))
+            .await
+            .fault(422, "unprocessableEntity");
+        let body = json!({ "databases": [{ "name": "late" }] });
+        let databases = format!("{shown}/databases");
+        world
+            .post(&alice, &databases, body)
+            .await
+            .fault(422, "unprocessableEntity");
+        // A restart starts it, and so does a start.
+        let action = if who.token == alice.token {
+            "restart"
+        } else {
+            "start"
+        };
+        world
+            .post(&alice, &own, json!({ action: {} }))
+            .await
+            .expect(202);
+        assert_eq!(workflow().await.unwrap(), "start_instance");
+        assert_eq!(words().await, ["REBOOT", ""]);
+        world.finish(&id, Lifecycle::Active).await;
+        assert_eq!(words().await, ["ACTIVE", "HEALTHY"]);
+    }
+    // What is stopped can be deleted.
+    world
+        .post(&alice, &own, json!({ "stop": {} }))
+        .await
+        .expect(202);
+    world.finish(&id, Lifecycle::Stopped).await;
+    world.delete(&alice, &shown).await.expect(202);
+    assert_eq!(workflow().await.unwrap(), "delete_instance");
+}
+
+#[tokio::test]
 async fn a_reset_cancels_what_is_under_way() {
     let world = World::new().await;
     let (alice, bob, root) = (world.alice().await, world.bob().await, world.root().await);
@@ -463,7 +547,9 @@ async fn a_reset_cancels_what_is_under_way() {
         (&root, &managed, json!({}), 400),
         (&root, &managed, json!({ "dance": {} }), 400),
         (&root, &managed, json!({ "stop": {}, "reboot": {} }), 400),
-        (&root, &managed, json!({ "stop": {} }), 501),
+        (&alice, &managed, json!({ "stop": {} }), 401),
+        (&root, &managed, json!({ "stop": { "now": true } }), 400),
+        (&root, &managed, json!({ "stop": {} }), 422),
         (
             &root,
             &managed,

@@ -62,6 +62,8 @@ word_enum! {
         Ejecting = "ejecting",
         /// It is being cut from its replica source.
         Detaching = "detaching",
+        /// Its server is being stopped.
+        Stopping = "stopping",
         /// It was stopped on request and stays so.
         Stopped = "stopped",
         /// It is being deleted.
@@ -149,7 +151,8 @@ pub const fn public_status(lifecycle: Lifecycle, health: Health) -> (Status, Ope
         },
         // Trove leaves a change of access ACTIVE; Terraform tolerates no other word.
         Lifecycle::Updating => Status::Active,
-        Lifecycle::Restarting => Status::Reboot,
+        // As in Trove, where the task of a stop is REBOOTING.
+        Lifecycle::Restarting | Lifecycle::Stopping => Status::Reboot,
         Lifecycle::Resizing => Status::Resize,
         Lifecycle::Upgrading => Status::Upgrade,
         Lifecycle::Promoting => Status::Promote,
@@ -159,7 +162,9 @@ pub const fn public_status(lifecycle: Lifecycle, health: Health) -> (Status, Ope
         Lifecycle::Failed => Status::Error,
     };
     let operating = match lifecycle {
-        Lifecycle::Active | Lifecycle::Stopped | Lifecycle::Failed => Some(operating_word(health)),
+        Lifecycle::Active | Lifecycle::Failed => Some(operating_word(health)),
+        // What was heard last, or not, is of no matter.
+        Lifecycle::Stopped => Some(operating_word(Health::Shutdown)),
         _ => None,
     };
     (status, OperatingStatus(operating))
@@ -188,7 +193,7 @@ impl Lifecycle {
     pub const fn wants_server(self) -> bool {
         !matches!(
             self,
-            Self::Stopped | Self::Deleting | Self::Deleted | Self::Building
+            Self::Stopping | Self::Stopped | Self::Deleting | Self::Deleted | Self::Building
         )
     }
 }

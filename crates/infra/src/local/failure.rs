@@ -31,6 +31,11 @@ pub(super) fn conflict(what: &'static str, why: impl Display) -> ProviderError {
     }
 }
 
+/// A worker that lost its task asks after a later task has.
+pub(super) fn outrun(what: &'static str, key: &str) -> ProviderError {
+    conflict(what, format!("a later task has changed {key}"))
+}
+
 /// Classifies an I/O error by its number; `about` names the object.
 pub(super) fn io(
     what: &'static str,

@@ -41,7 +41,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
-use coffer_core::units::Incarnation;
+use coffer_core::units::{Epoch, Incarnation};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 pub use pool::VolumeMode;
@@ -117,6 +117,7 @@ impl LocalProvider {
             let host = Host::open(config)?;
             host.servers.prune_tombstones();
             host.volumes.prune_tombstones();
+            host.endpoints.prune_tombstones();
             volume::thaw_all(&host);
             template::sweep(&host)?;
             publish::open(&host)?;
@@ -315,10 +316,10 @@ impl Provider for LocalProvider {
     async fn stop_server(
         &self,
         id: ServerId,
-        incarnation: Incarnation,
+        at: (Incarnation, Epoch),
         grace_ms: u64,
     ) -> Result<Progress<()>> {
-        self.on_host(move |host| server::stop(host, id, incarnation, grace_ms))
+        self.on_host(move |host| server::stop(host, id, at, grace_ms))
             .await
     }
 

@@ -14,8 +14,9 @@ use std::path::Path;
 
 use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, ServerId};
+use coffer_core::units::Incarnation;
 
-use super::failure::{conflict, rejected};
+use super::failure::{conflict, outrun, rejected};
 use super::firewall::{Openings, render_instance};
 use super::host::Host;
 use super::names::{inner_link, ns_path};
@@ -42,6 +43,12 @@ pub(super) fn ensure(host: &Host, spec: &EndpointSpec) -> Result<EndpointRef> {
     let key = spec.id.to_string();
     let _lock = host.lock("endpoint", &key)?;
     let known = host.endpoints.find(&key)?;
+    if host.endpoints.buried(&key)?.is_some() {
+        return Err(conflict(WHAT, format!("{key} was deleted")));
+    }
+    if known.as_ref().is_some_and(|known| known.epoch > spec.epoch) {
+        return Err(outrun(WHAT, &key));
+    }
     let record = settle(host, spec, known.as_ref())?;
     if let Some(known) = known {
         let has_moved = known.target != record.target || !is_same_place(&known, &record);
@@ -67,6 +74,7 @@ pub(super) fn delete(host: &Host, id: EndpointId) -> Result<()> {
     let key = id.to_string();
     let lock = host.lock("endpoint", &key)?;
     let known = host.endpoints.find(&key)?;
+    host.endpoints.bury(&key, Incarnation::default())?;
     unplug(host, id)?;
     host.endpoints.remove(&key)?;
     if let Some(known) = known {
@@ -210,6 +218,7 @@ fn settle(
     };
     let record = EndpointRecord {
         id: spec.id,
+        epoch: spec.epoch,
         network_id: spec.network_id,
         port: spec.port,
         published,
@@ -504,6 +513,7 @@ fn ip(commands: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use coffer_core::id::NetworkId;
+    use coffer_core::units::Epoch;
     use uuid::Uuid;
 
     use super::*;
@@ -511,6 +521,7 @@ mod tests {
     #[test]
     fn clients_that_cannot_be_read_are_shut_out() {
         let endpoint = |ranges: &[&str]| EndpointRecord {
+            epoch: Epoch(1),
             id: EndpointId::from_uuid(Uuid::nil()),
             network_id: NetworkId::from_uuid(Uuid::nil()),
             port: 5432,

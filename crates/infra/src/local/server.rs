@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coffer_core::id::ServerId;
-use coffer_core::units::Incarnation;
+use coffer_core::units::{Epoch, Incarnation};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::clock::{boottime_ms, wait_until};
-use super::failure::{conflict, errno, io, rejected, transient};
+use super::failure::{conflict, errno, io, outrun, rejected, transient};
 use super::host::Host;
 use super::launch::LaunchSpec;
 use super::names::{host_name, ns_path};
@@ -43,7 +43,7 @@ pub(super) fn ensure(host: &Host, spec: &ServerSpec) -> Result<ServerRef> {
     if let Some(record) = &known
         && launched(host, spec.id).is_some()
     {
-        adjust(host, record, spec.limits)?;
+        adjust(host, record, spec)?;
         return Ok(reference(host, record));
     }
     match &known {
@@ -60,7 +60,7 @@ pub(super) fn ensure(host: &Host, spec: &ServerSpec) -> Result<ServerRef> {
 pub(super) fn stop(
     host: &Host,
     id: ServerId,
-    incarnation: Incarnation,
+    (incarnation, epoch): (Incarnation, Epoch),
     grace_ms: u64,
 ) -> Result<Progress<()>> {
     let key = id.to_string();
@@ -70,6 +70,13 @@ pub(super) fn stop(
     };
     if record.incarnation > incarnation {
         return Ok(Progress::Ready(()));
+    }
+    if record.epoch > epoch {
+        return Err(outrun("stop server", &key));
+    }
+    if record.epoch < epoch {
+        record.epoch = epoch;
+        host.servers.put(&key, &record)?;
     }
     if let Some(running) = launched(host, id) {
         let by_ms = ask(host, &mut record, &running, grace_ms)?;
@@ -178,6 +185,7 @@ fn admit(host: &Host, spec: &ServerSpec) -> Result<Option<ServerRecord>> {
             );
             Err(conflict(what, why))
         }
+        Some(r) if r.epoch > spec.epoch => Err(outrun(what, &key)),
         _ => Ok(record),
     }
 }
@@ -187,6 +195,7 @@ fn write_down(host: &Host, spec: &ServerSpec, known: Option<ServerRecord>) -> Re
     let record = ServerRecord {
         id: spec.id,
         incarnation: spec.incarnation,
+        epoch: spec.epoch,
         roots: spec.roots.clone(),
         volume_id: spec.volume_id,
         network_id: spec.network_id,
@@ -287,17 +296,20 @@ fn usable_volume(host: &Host, spec: &ServerSpec) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn adjust(host: &Host, record: &ServerRecord, limits: Limits) -> Result<()> {
-    if (record.memory_mib, record.vcpus) == (limits.memory_mib, limits.vcpus) {
-        return Ok(());
-    }
-    cgroup::set_limits(&record.groups, limits)?;
-    let Limits { memory_mib, vcpus } = limits;
+fn adjust(host: &Host, record: &ServerRecord, spec: &ServerSpec) -> Result<()> {
+    let Limits { memory_mib, vcpus } = spec.limits;
     let changed = ServerRecord {
+        epoch: spec.epoch,
         memory_mib,
         vcpus,
         ..record.clone()
     };
+    if changed == *record {
+        return Ok(());
+    }
+    if (record.memory_mib, record.vcpus) != (memory_mib, vcpus) {
+        cgroup::set_limits(&record.groups, spec.limits)?;
+    }
     host.servers.put(&record.id.to_string(), &changed)
 }
 

@@ -156,6 +156,8 @@ pub(crate) async fn history_is_kept(fixture: &Fixture) {
             ..record(outcome)
         });
     assert_eq!(store.list_history(claimed.id).await.unwrap(), expected);
+    let last = store.list_last_history(claimed.id, 1).await.unwrap();
+    assert_eq!(last, expected[expected.len() - 1..]);
 }
 
 pub(crate) async fn leases_move_and_are_stolen(fixture: &Fixture) {

@@ -35,7 +35,14 @@ const AT_CALLS: &[(Kind, u32)] = &[
 ];
 
 /// Kinds after which nothing is as it would have been without.
-const LASTING: &[Kind] = &[Kind::Delete, Kind::Cancel, Kind::ServerDies, Kind::Rejected];
+const LASTING: &[Kind] = &[
+    Kind::Delete,
+    Kind::Cancel,
+    Kind::ServerDies,
+    Kind::Rejected,
+    // The tenant goes on meanwhile.
+    Kind::Pause,
+];
 
 /// How the tasks of a world ended.
 async fn ends(world: &World) -> Vec<String> {
@@ -173,6 +180,10 @@ exhaust! {
     delete_under_every_fault: Delete,
     restart_under_every_fault: Restart,
     failed_restart_under_every_fault: RestartRefused,
+    stop_under_every_fault: Stop,
+    failed_stop_under_every_fault: StopRefused,
+    start_under_every_fault: Start,
+    failed_start_under_every_fault: StartRefused,
     access_under_every_fault: Access,
     failed_access_under_every_fault: AccessRefused,
     commands_under_every_fault: Root,

@@ -4,6 +4,7 @@
 
 mod conductor;
 mod exhaustive;
+mod fencing;
 mod leases;
 mod mutants;
 mod reconcile;

@@ -20,3 +20,4 @@ mod neighbours;
 mod processes;
 mod reboot;
 mod spine;
+mod stop;

@@ -40,6 +40,14 @@ async fn post(
             no_options(action, value)?;
             instance::restart(&app, &context, &view).await?;
         }
+        "stop" => {
+            no_options(action, value)?;
+            instance::stop(&app, &context, &view).await?;
+        }
+        "start" => {
+            no_options(action, value)?;
+            instance::start(&app, &context, &view).await?;
+        }
         "reset_status" => {
             no_options(action, &without_force(value))?;
             instance::reset_status(&app, &context, &view).await?;
@@ -88,6 +96,8 @@ fn rule(action: &str, value: &Value) -> Rule {
     match action {
         "reset_status" if is_forced(value) => Rule::project("instance:force_delete"),
         "restart" => Rule::project("instance:restart"),
+        "stop" => Rule::project("instance:stop"),
+        "start" => Rule::project("instance:start"),
         "resize" => Rule::project("instance:resize_flavor"),
         "promote_to_replica_source" => Rule::project("instance:promote_to_replica_source"),
         "eject_replica_source" => Rule::project("instance:eject_replica_source"),

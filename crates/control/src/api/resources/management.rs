@@ -24,10 +24,6 @@ use crate::limits;
 /// What this version has not, with the reason.
 const MISSING: &[(&str, &str)] = &[
     (
-        "stop",
-        "stopping is not there yet; restart is an action of /instances",
-    ),
-    (
         "reboot",
         "rebooting is not there yet; restart is an action of /instances",
     ),
@@ -110,8 +106,8 @@ async fn show(
     }))
 }
 
-/// Does one thing to an instance of whichever project: `reset-task-status` cancels what is under
-/// way.
+/// Does one thing to an instance of whichever project: `stop` stops it until it is started,
+/// `reset-task-status` cancels what is under way.
 #[utoipa::path(post, path = "/v1.0/{project_id}/mgmt/instances/{instance_id}/action",
     tag = "management", params(("instance_id" = String, Path)),
     request_body = ManagementActionRequest, responses((status = 202)))]
@@ -122,7 +118,8 @@ async fn action(
     Json(ManagementActionRequest(request)): Json<ManagementActionRequest>,
 ) -> Result<Response> {
     let is_known = |name: &str| {
-        name == "reset-task-status" || MISSING.iter().any(|(missing, _)| *missing == name)
+        matches!(name, "stop" | "reset-task-status")
+            || MISSING.iter().any(|(missing, _)| *missing == name)
     };
     if let Some(unknown) = request.keys().find(|name| !is_known(name)) {
         return Err(bad_action(format!(
@@ -141,12 +138,15 @@ async fn action(
     if let Some((_, why)) = MISSING.iter().find(|(missing, _)| missing == name) {
         return Err(not_there(why));
     }
-    context
-        .audit
-        .action
-        .get_or_init(|| "mgmt:instance:reset_task_status");
-    no_options("reset-task-status", value)?;
-    instance::reset_status(&app, &context, &view).await?;
+    no_options(name, value)?;
+    let audited = &context.audit.action;
+    if name == "stop" {
+        audited.get_or_init(|| "mgmt:instance:stop");
+        instance::stop(&app, &context, &view).await?;
+    } else {
+        audited.get_or_init(|| "mgmt:instance:reset_task_status");
+        instance::reset_status(&app, &context, &view).await?;
+    }
     Ok(empty(StatusCode::ACCEPTED))
 }
 

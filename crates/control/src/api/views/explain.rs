@@ -40,6 +40,9 @@ fn summary(explanation: &Explanation) -> String {
         .filter(|task| !task.state.is_ended());
     match active {
         Some(task) => text.push_str(&format!(": {}", progress(task, now))),
+        None if instance.lifecycle == Lifecycle::Stopped => {
+            text.push_str(&stopped(explanation.stopped_by.as_ref(), now));
+        }
         None if instance.lifecycle.is_at_rest() => {
             text.push_str(&format!(
                 " and its engine {}",
@@ -74,6 +77,19 @@ fn summary(explanation: &Explanation) -> String {
         ));
     }
     text
+}
+
+/// Since when an instance is stopped, at whose request, and what brings it back.
+fn stopped(by: Option<&Task>, now: Timestamp) -> String {
+    let since = by.map(|task| {
+        let user = &task.actor.user_id;
+        format!(
+            " since {} (asked by user {user})",
+            lasting(task.updated_at, now)
+        )
+    });
+    let since = since.unwrap_or_default();
+    format!("{since} and stays so, over restarts of the host too, until its action start")
 }
 
 /// What a task does now, and until when.
@@ -117,6 +133,7 @@ fn doing(lifecycle: Lifecycle) -> &'static str {
         Lifecycle::Promoting => "is being made the primary",
         Lifecycle::Ejecting => "is being removed from its set",
         Lifecycle::Detaching => "is being cut from its replica source",
+        Lifecycle::Stopping => "is being stopped",
         Lifecycle::Stopped => "is stopped on request",
         Lifecycle::Deleting => "is being deleted",
         Lifecycle::Failed => "is in ERROR",

@@ -181,7 +181,7 @@ fn task_description(lifecycle: Lifecycle) -> &'static str {
     match lifecycle {
         Lifecycle::Building => "Building the instance.",
         Lifecycle::Active | Lifecycle::Stopped => "No tasks for the instance.",
-        Lifecycle::Restarting => "Rebooting the instance.",
+        Lifecycle::Restarting | Lifecycle::Stopping => "Rebooting the instance.",
         Lifecycle::Resizing => "Resizing the instance.",
         Lifecycle::Updating => "Updating the instance.",
         Lifecycle::Upgrading => "Upgrading the instance.",

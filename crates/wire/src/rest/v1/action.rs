@@ -13,6 +13,12 @@ pub struct ActionRequest {
     /// Restart the engine.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub restart: Option<Value>,
+    /// Stop it until it is started; Coffer's own, Trove knows it below `/mgmt` only.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Value>,
+    /// Start it again; Coffer's own. A restart of what is stopped does the same.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub start: Option<Value>,
     /// Change flavor or volume.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub resize: Option<Value>,
@@ -37,6 +43,8 @@ impl ActionRequest {
     pub fn given(&self) -> Vec<(&'static str, &Value)> {
         [
             ("restart", &self.restart),
+            ("stop", &self.stop),
+            ("start", &self.start),
             ("resize", &self.resize),
             ("promote_to_replica_source", &self.promote_to_replica_source),
             ("eject_replica_source", &self.eject_replica_source),

@@ -16,7 +16,7 @@ use crate::state_dir::StateDir;
 /// Opens the store, which brings its schema up to date.
 pub(crate) async fn migrate(place: &Place) -> anyhow::Result<ExitCode> {
     let config = place.load()?;
-    let state = StateDir::open(&config.state.dir, false)?;
+    let state = StateDir::existing(&config.state.dir)?;
     let base = assemble::base(&config, &state).await?;
     base.store.close().await;
     emit("the store is up to date\n")?;
@@ -57,7 +57,7 @@ pub(crate) async fn ca(ca: &Ca) -> anyhow::Result<ExitCode> {
 /// Prints what was found on this host. Fails when something does not work.
 pub(crate) async fn doctor(place: &Place, options: &Options) -> anyhow::Result<ExitCode> {
     let config = place.load()?;
-    let state = StateDir::open(&config.state.dir, false)?;
+    let state = StateDir::existing(&config.state.dir)?;
     let local = assemble::local_config(&config, &state)?;
     let findings =
         tokio::task::spawn_blocking(move || coffer_infra::local::doctor::doctor(&local)).await?;

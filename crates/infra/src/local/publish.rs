@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, ServerId};
@@ -21,7 +21,9 @@ use super::firewall::{Openings, render_instance};
 use super::host::Host;
 use super::names::{inner_link, ns_path};
 use super::network::{has_link, ip_in, load_rules};
-use super::record::{EndpointRecord, Lock, NetworkRecord, ServerRecord, read_json, write_json};
+use super::record::{
+    EndpointRecord, Lock, NetworkRecord, ServerRecord, read_json, remove_file, write_json,
+};
 use super::{LocalConfig, netns, ports, process};
 use crate::error::{ProviderError, Result};
 use crate::provider::{EndpointRef, EndpointSpec};
@@ -383,6 +385,7 @@ fn cut(namespace: &Path, endpoint: &EndpointRecord) -> Result<()> {
 
 /// Brings up on the host what published addresses share, where there are any.
 pub(super) fn open(host: &Host) -> Result<()> {
+    leave_old_pool(host)?;
     if host.endpoints.list()?.iter().any(|e| e.published.is_some()) {
         guard(host)?;
     }
@@ -401,11 +404,40 @@ pub(super) fn close(host: &Host) {
 /// Keeps what is sent to a published address that leads nowhere just now from leaving the host by
 /// its default route, where somebody else might answer.
 fn guard(host: &Host) -> Result<()> {
-    ip(&guarding(host))
+    ip(&guarding(host)?)
 }
 
-fn guarding(host: &Host) -> String {
-    format!("route replace unreachable {}\n", host.published_pool)
+/// The command that guards the pool. Which pool is noted first: a guard that nobody remembers would
+/// stay for ever.
+fn guarding(host: &Host) -> Result<String> {
+    let pool = host.published_pool.to_string();
+    if guarded(host)?.as_ref() != Some(&pool) {
+        write_json(&guarded_file(host), &pool)?;
+    }
+    Ok(format!("route replace unreachable {pool}\n"))
+}
+
+/// Where the pool stands that is guarded.
+fn guarded_file(host: &Host) -> PathBuf {
+    host.config.state_dir.join("guarded-pool.json")
+}
+
+fn guarded(host: &Host) -> Result<Option<String>> {
+    read_json(&guarded_file(host))
+}
+
+/// Takes the guard of the pool away that was published from before the configuration named
+/// another; the host may route that range otherwise now.
+fn leave_old_pool(host: &Host) -> Result<()> {
+    let Some(old) = guarded(host)? else {
+        return Ok(());
+    };
+    if old != host.published_pool.to_string() {
+        // It is not there after a reboot.
+        ip(&format!("route del unreachable {old}\n")).ok();
+        remove_file(&guarded_file(host))?;
+    }
+    Ok(())
 }
 
 /// Takes the guard away; for a Coffer that leaves the host. Until then it stays, also while nothing
@@ -433,7 +465,7 @@ fn plug(host: &Host, id: EndpointId, server: ServerId, address: IpAddr) -> Resul
         .nth(1)
         .ok_or_else(|| rejected(WHAT, "pool is too small"))?;
     let begun = host.names.published_alias(id, None);
-    let guard = guarding(host);
+    let guard = guarding(host)?;
     let add = format!(
         "{guard}link add {link} type veth peer name {inner} netns {inside}\n\
          link set {link} alias {begun}\n\

@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::clock::{boottime_ms, wait_until};
-use super::failure::{conflict, errno, io, outrun, rejected, transient};
+use super::failure::{conflict, errno, io, is_shortage, outrun, rejected, transient};
 use super::host::Host;
 use super::launch::LaunchSpec;
 use super::names::{host_name, ns_path};
@@ -267,7 +267,11 @@ fn run_launcher(host: &Host, launch: &LaunchSpec, path: &Path) -> Result<()> {
     if ended.code == Some(0) {
         return Ok(());
     }
-    Err(rejected(what, ended.stderr.trim()))
+    let words = ended.stderr.trim();
+    if is_shortage(words) {
+        return Err(transient(what, words));
+    }
+    Err(rejected(what, words))
 }
 
 /// The volume's file, whole, of the right incarnation and used by nobody.

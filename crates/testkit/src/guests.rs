@@ -12,8 +12,8 @@ use coffer_control::guest::{GuestAddress, GuestError, Guests, Result};
 use coffer_core::id::VolumeId;
 use coffer_infra::fake::{FakeProvider, Fault, FaultSource};
 use coffer_wire::guest::v1::{
-    Command, CommandState, Database, EngineHealth, Enrolled, Enrolment, InventoryPage, Operation,
-    Role, Spec, SpecAccepted, Status, User,
+    Command, CommandState, Database, EngineHealth, Enrolled, Enrolment, InventoryPage,
+    OTHER_CONTENT, Operation, Role, Spec, SpecAccepted, Status, User,
 };
 
 use crate::time::SimClock;
@@ -28,7 +28,8 @@ const START_MS: u64 = 400;
 /// What a guest keeps on its volume.
 #[derive(Debug, Default, Clone)]
 pub struct Kept {
-    spec: Option<Spec>,
+    /// What it was told.
+    pub spec: Option<Spec>,
     applied_at: Duration,
     starts: u64,
     engine_starts: u64,
@@ -41,6 +42,8 @@ pub struct Kept {
     is_root_enabled: bool,
     counter: u64,
     sequence: u64,
+    /// Certificate of its link, PEM.
+    pub link_cert: Option<String>,
 }
 
 /// The guests of one world.
@@ -260,8 +263,11 @@ impl Guests for SimGuests {
         })
     }
 
-    async fn enrol(&self, guest: &GuestAddress, _signed: &Enrolled) -> Result<()> {
-        self.call(guest, "enrol", |_, _| Ok(()))
+    async fn enrol(&self, guest: &GuestAddress, signed: &Enrolled) -> Result<()> {
+        self.call(guest, "enrol", |kept, _| {
+            kept.link_cert = Some(signed.link_cert_pem.clone());
+            Ok(())
+        })
     }
 
     async fn put_spec(&self, guest: &GuestAddress, spec: &Spec) -> Result<SpecAccepted> {
@@ -273,6 +279,10 @@ impl Guests for SimGuests {
                 .unwrap_or_default();
             if (spec.generation, spec.version) < held {
                 return refused("older-generation");
+            }
+            let is_other = kept.spec.as_ref().is_some_and(|s| s != spec);
+            if (spec.generation, spec.version) == held && is_other {
+                return refused(OTHER_CONTENT);
             }
             if kept.spec.is_none() {
                 kept.applied_at = now;

@@ -15,7 +15,7 @@ use coffer_store::instance::InstanceGraph;
 use coffer_store::inventory::StoredInventory;
 use coffer_wire::guest::v1::{
     Boot, Command, CommandState, ConfigFile, EngineHealth, EngineState, EngineTls, Enrolled,
-    Fencing, Operation, PROTOCOL, Role, Spec, Status,
+    Fencing, OTHER_CONTENT, Operation, PROTOCOL, Role, Spec, Status,
 };
 
 use super::{Context, StepError, Stepped, WaitFor};
@@ -391,6 +391,12 @@ pub(super) async fn push_spec(
     let version = current.spec_version + 1;
     let spec = spec(context, graph, version, &asked.engine_csr_pem).await?;
     let answer = context.guest(guests.put_spec(&guest, &spec)).await?;
+    // A worker that lost the task has told the guest something under the same number.
+    if let Err(GuestError::Refused { reason, message }) = &answer
+        && reason == OTHER_CONTENT
+    {
+        return Ok(Err(guest_wait("spec.raced", message, limits::POLL_MS)));
+    }
     Ok(answered("tell guest what should be", answer)?.map(|accepted| accepted.version))
 }
 

@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use coffer_engines::EngineError;
-use coffer_wire::guest::v1::{Command, Refusal, SessionRequest, Spec, StreamRequest};
+use coffer_wire::guest::v1::{
+    Command, OTHER_CONTENT, Refusal, SessionRequest, Spec, StreamRequest,
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
@@ -60,6 +62,10 @@ impl Refused {
 
     pub(crate) fn older(message: &str) -> Self {
         Self::new(StatusCode::CONFLICT, "older-generation", message)
+    }
+
+    pub(crate) fn other_content(message: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, OTHER_CONTENT, message)
     }
 
     pub(crate) fn gap(message: String) -> Self {

@@ -66,6 +66,13 @@ pub(crate) async fn accept(shared: &Arc<Shared>, spec: Spec) -> Answer<SpecAccep
         if (spec.generation, spec.version) < held {
             return Err(Refused::older("a newer spec or generation is known"));
         }
+        // A version stands for one content: who waits for it may believe that it has its own.
+        let is_other = memory.spec.as_ref().is_some_and(|known| *known != spec);
+        if (spec.generation, spec.version) == held && is_other {
+            return Err(Refused::other_content(
+                "this version of the spec is known with another content",
+            ));
+        }
         memory.generation = spec.generation;
         memory.spec = Some(spec);
         Ok(())

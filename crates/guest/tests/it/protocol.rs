@@ -10,8 +10,8 @@ use coffer_guest::embed::MemoryEngine;
 use coffer_guest::limits;
 use coffer_wire::guest::v1::{
     Boot, Command, CommandState, DatabaseSpec, EngineHealth, EngineState, Enrolled, Enrolment,
-    Fencing, InventoryPage, Operation, PROTOCOL, Role, SessionEvent, SessionRequest, Spec,
-    SpecAccepted, Status, StreamRequest, StreamState, UserSpec, VISITOR_PREFIX,
+    Fencing, InventoryPage, OTHER_CONTENT, Operation, PROTOCOL, Role, SessionEvent, SessionRequest,
+    Spec, SpecAccepted, Status, StreamRequest, StreamState, UserSpec, VISITOR_PREFIX,
 };
 use http_body_util::BodyExt;
 use hyper::StatusCode;
@@ -312,6 +312,15 @@ async fn specs(world: &World, client: &Client) {
     assert_eq!(
         (status, refusal.reason.as_str()),
         (StatusCode::CONFLICT, "older-generation")
+    );
+    // A version stands for one content.
+    let mut other = spec(1, 2, EngineState::Stopped);
+    client.send::<SpecAccepted>("PUT", "/v1/spec", &other).await;
+    other.engine_state = EngineState::Running;
+    let (status, refusal) = client.refused("PUT", "/v1/spec", &other).await;
+    assert_eq!(
+        (status, refusal.reason.as_str()),
+        (StatusCode::CONFLICT, OTHER_CONTENT)
     );
     client
         .send::<SpecAccepted>("PUT", "/v1/spec", &spec(1, 3, EngineState::Running))

@@ -119,6 +119,10 @@ pub struct EngineTls {
     pub ca_pem: String,
 }
 
+/// Reason of a guest that refuses a spec because it knows another under the same generation and
+/// version: whoever waits for a version to be applied may believe that its own content is.
+pub const OTHER_CONTENT: &str = "other-content";
+
 /// What should be. A guest refuses a spec whose (generation, version) is older than the one it
 /// holds, and persists the newest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

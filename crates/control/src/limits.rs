@@ -42,6 +42,8 @@ pub const POLL_MS: u64 = 50;
 pub const PAGE: u32 = 20;
 /// Rows on one page of events and audit.
 pub const HISTORY_PAGE: u32 = 100;
+/// Projects, and users, in one answer of the identity service.
+pub const IDENTITY_LIST: u32 = 1_000;
 /// Databases, and users, in one request.
 pub const CONTENT_ITEMS_MAX: usize = 100;
 /// Address ranges in one `access`.
@@ -54,6 +56,10 @@ pub const TOKENS_CACHED: usize = 10_000;
 pub const TOKEN_CACHE_AGE: Duration = Duration::from_secs(5);
 /// Time between two removals of tokens that have ended.
 pub const TOKEN_CLEANUP_PERIOD: Duration = Duration::from_secs(600);
+/// Time between two looks for certificates that are due.
+pub const CERTIFICATE_PERIOD: Duration = Duration::from_secs(3_600);
+/// Instances that are given new certificates after one look.
+pub const CERTIFICATES_AT_ONCE: u32 = 100;
 /// Requests that change something and are under way at the same time.
 pub const WRITES_AT_ONCE: usize = 1_024;
 /// Time a client has for the body of a request.

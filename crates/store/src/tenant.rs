@@ -3,6 +3,7 @@
 use coffer_core::id::TenantId;
 use coffer_core::name::Name;
 use coffer_core::tenant::Tenant;
+use coffer_core::time::Timestamp;
 
 use crate::error::{Result, StoreError};
 use crate::row::{Reader, args};
@@ -84,12 +85,11 @@ impl Store {
         row.as_ref().map(tenant).transpose()
     }
 
-    /// All projects by name.
-    pub async fn list_tenants(&self) -> Result<Vec<Tenant>> {
-        let rows = self
-            .db()
-            .fetch_all(select!("ORDER BY name"), args![])
-            .await?;
+    /// A page of the projects by name, after `marker`.
+    pub async fn list_tenants(&self, marker: Option<&str>, limit: u32) -> Result<Vec<Tenant>> {
+        let sql = select!("WHERE name > $1 ORDER BY name LIMIT $2");
+        let args = args![marker.unwrap_or_default(), limit];
+        let rows = self.db().fetch_all(sql, args).await?;
         rows.iter().map(tenant).collect()
     }
 
@@ -111,17 +111,24 @@ impl Store {
         }
     }
 
-    /// Deletes a project with its empty networks, quotas, tokens and assignments; `InUse` while
-    /// it has instances. Succeeds when absent.
-    pub async fn delete_tenant(&self, id: &TenantId) -> Result<()> {
+    /// Deletes a project with its empty networks, quotas, tokens and assignments, and destroys its
+    /// keys and the authority of its engines: what was sealed for it can be read by nobody, from
+    /// no copy either that is made after this. `InUse` while it has instances. Succeeds when absent.
+    pub async fn delete_tenant(&self, id: &TenantId, now: Timestamp) -> Result<()> {
         let in_use = StoreError::InUse { what: "project" };
         let busy = "SELECT id FROM instances WHERE tenant_id = $1 AND is_deleted = 0 LIMIT 1";
+        let destroy = "UPDATE project_keys SET wrapped = $2, destroyed_at = $3
+            WHERE tenant_id = $1 AND destroyed_at IS NULL";
+        let authority = format!("authority/project {id}");
         let outcome = transact!(self, tx => {
             if tx.fetch_optional(busy, args![id]).await?.is_some() {
                 return Ok(false);
             }
             tx.execute("DELETE FROM networks WHERE tenant_id = $1", args![id]).await?;
             tx.execute("DELETE FROM quotas WHERE tenant_id = $1", args![id]).await?;
+            tx.execute("DELETE FROM secrets WHERE tenant_id = $1", args![id]).await?;
+            tx.execute(destroy, args![id, Vec::<u8>::new(), now]).await?;
+            tx.execute("DELETE FROM settings WHERE name = $1", args![authority]).await?;
             tx.execute("DELETE FROM tenants WHERE id = $1", args![id]).await?;
             Ok(true)
         });

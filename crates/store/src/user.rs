@@ -114,12 +114,11 @@ impl Store {
         row.as_ref().map(user).transpose()
     }
 
-    /// All users by name.
-    pub async fn list_users(&self) -> Result<Vec<User>> {
-        let rows = self
-            .db()
-            .fetch_all(select!("ORDER BY name"), args![])
-            .await?;
+    /// A page of the users by name, after `marker`.
+    pub async fn list_users(&self, marker: Option<&str>, limit: u32) -> Result<Vec<User>> {
+        let sql = select!("WHERE name > $1 ORDER BY name LIMIT $2");
+        let args = args![marker.unwrap_or_default(), limit];
+        let rows = self.db().fetch_all(sql, args).await?;
         rows.iter().map(user).collect()
     }
 

@@ -72,9 +72,29 @@ pub async fn create(app: &AppState, new: NewUser) -> Result<User> {
     Ok(user)
 }
 
-/// Every user.
-pub async fn list(app: &AppState) -> Result<Vec<User>> {
-    Ok(app.store.list_users().await?)
+/// A page of the users by name, and the marker of the next page.
+pub async fn list(
+    app: &AppState,
+    marker: Option<&str>,
+    limit: u32,
+) -> Result<(Vec<User>, Option<String>)> {
+    let marker = marker.filter(|name| !name.contains('\0'));
+    let mut rows = app.store.list_users(marker, limit + 1).await?;
+    let is_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows
+        .last()
+        .filter(|_| is_more)
+        .map(|last| last.name.to_string());
+    Ok((rows, next))
+}
+
+/// The user with this name.
+pub async fn find_by_name(app: &AppState, name: &str) -> Result<Option<User>> {
+    if name.contains('\0') {
+        return Ok(None);
+    }
+    Ok(app.store.find_user_by_name(name).await?)
 }
 
 /// The user with this id.

@@ -23,9 +23,21 @@ pub async fn create(app: &AppState, name: Name, description: String) -> Result<T
     Ok(tenant)
 }
 
-/// Every project.
-pub async fn list(app: &AppState) -> Result<Vec<Tenant>> {
-    Ok(app.store.list_tenants().await?)
+/// A page of the projects by name, and the marker of the next page.
+pub async fn list(
+    app: &AppState,
+    marker: Option<&str>,
+    limit: u32,
+) -> Result<(Vec<Tenant>, Option<String>)> {
+    let marker = marker.filter(|name| !name.contains('\0'));
+    let mut rows = app.store.list_tenants(marker, limit + 1).await?;
+    let is_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows
+        .last()
+        .filter(|_| is_more)
+        .map(|last| last.name.to_string());
+    Ok((rows, next))
 }
 
 /// The project with this id.
@@ -77,7 +89,7 @@ pub async fn update(
 pub async fn delete(app: &AppState, asker: &Session, text: &str) -> Result<()> {
     let tenant = get(app, text).await?;
     keep_the_asker(is_own(asker, &tenant))?;
-    app.store.delete_tenant(&tenant.id).await?;
+    app.store.delete_tenant(&tenant.id, app.clock.now()).await?;
     app.tokens.forget();
     Ok(())
 }

@@ -9,6 +9,34 @@ use crate::expected::assert_expected;
 use crate::world::{World, ZONE, tenant_id};
 
 #[tokio::test]
+async fn projects_and_users_are_listed_in_pages() {
+    let world = World::new().await;
+    let root = world.root().await;
+    for (path, key) in [("/admin/projects", "projects"), ("/admin/users", "users")] {
+        let whole = world.get(&root, path).await.expect(200);
+        let whole = whole[key].as_array().unwrap().clone();
+        assert!(whole.len() > 2, "{whole:?}");
+        let mut paged = Vec::new();
+        let mut next = format!("{path}?limit=1");
+        loop {
+            let page = world.get(&root, &next).await.expect(200);
+            let rows = page[key].as_array().unwrap();
+            assert_eq!(rows.len(), 1, "{next}");
+            paged.extend(rows.iter().cloned());
+            let Some(href) = page["links"][0]["href"].as_str() else {
+                break;
+            };
+            let query = href.split_once('?').unwrap().1;
+            next = format!("{path}?{query}");
+        }
+        assert_eq!(paged, whole);
+        let name = whole[1]["name"].as_str().unwrap();
+        let one = world.get(&root, &format!("{path}?name={name}")).await;
+        assert_eq!(one.expect(200)[key], json!([whole[1]]));
+    }
+}
+
+#[tokio::test]
 async fn projects_and_users_come_and_go() {
     let world = World::new().await;
     let root = world.root().await;

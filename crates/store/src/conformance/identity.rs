@@ -40,9 +40,13 @@ pub(crate) async fn tenants_are_kept(fixture: &Fixture) {
         store.update_tenant(&one.id, &change).await.unwrap();
     }
     assert_eq!(
-        store.list_tenants().await.unwrap(),
+        store.list_tenants(None, 9).await.unwrap(),
         [tenant("another"), one.clone()]
     );
+    let first = store.list_tenants(None, 1).await.unwrap();
+    assert_eq!(first, [tenant("another")]);
+    let next = store.list_tenants(Some("another"), 9).await.unwrap();
+    assert_eq!(next, [one.clone()]);
 
     let taken = store.update_tenant(&one.id, &renamed("another")).await;
     assert!(
@@ -61,8 +65,8 @@ pub(crate) async fn tenants_are_kept(fixture: &Fixture) {
         "{again:?}"
     );
 
-    store.delete_tenant(&one.id).await.unwrap();
-    store.delete_tenant(&one.id).await.unwrap();
+    store.delete_tenant(&one.id, at(1)).await.unwrap();
+    store.delete_tenant(&one.id, at(1)).await.unwrap();
     assert_eq!(store.find_tenant(&one.id).await.unwrap(), None);
 }
 
@@ -95,7 +99,7 @@ pub(crate) async fn users_are_kept(fixture: &Fixture) {
     for change in [&password, &closed] {
         store.update_user(&alice.id, change).await.unwrap();
     }
-    assert_eq!(store.list_users().await.unwrap(), [alice.clone()]);
+    assert_eq!(store.list_users(None, 9).await.unwrap(), [alice.clone()]);
 
     let taken = store.insert_user(&user("alice")).await;
     assert!(
@@ -115,7 +119,7 @@ pub(crate) async fn users_are_kept(fixture: &Fixture) {
         "{missing:?}"
     );
 
-    store.delete_tenant(&tenant("one").id).await.unwrap();
+    store.delete_tenant(&tenant("one").id, at(1)).await.unwrap();
     let unscoped = store.find_user(&alice.id).await.unwrap().unwrap();
     assert_eq!(unscoped.default_tenant_id, None);
     store.delete_user(&alice.id).await.unwrap();
@@ -240,7 +244,7 @@ pub(crate) async fn projects_with_instances_stay(fixture: &Fixture) {
     store.insert_tenant(&tenant("one")).await.unwrap();
     let world = World::new(store, "one").await;
     world.create(store, "db").await;
-    let in_use = store.delete_tenant(&tenant("one").id).await;
+    let in_use = store.delete_tenant(&tenant("one").id, at(1)).await;
     assert!(
         matches!(in_use, Err(StoreError::InUse { .. })),
         "{in_use:?}"

@@ -7,8 +7,53 @@ use coffer_store::StoreError;
 use coffer_store::instance::InstanceFilter;
 use coffer_store::secret::{ProjectKey, StoredSecret};
 
-use super::world::{World, actor, at, event, id, tenant_id};
+use super::world::{World, actor, at, event, id, tenant, tenant_id};
 use crate::fixture::Fixture;
+
+/// What was sealed for a deleted project can be read by nobody.
+pub(crate) async fn keys_go_with_their_project(fixture: &Fixture) {
+    let store = fixture.store();
+    for name in ["one", "two"] {
+        store.insert_tenant(&tenant(name)).await.unwrap();
+        let authority = format!("authority/project {}", tenant_id(name));
+        store.put_setting_once(&authority, "sealed").await.unwrap();
+    }
+    let [(key, secret), (other_key, other)] = ["one", "two"].map(|name| {
+        let key = ProjectKey {
+            id: id(ProjectKeyId::from_uuid),
+            tenant_id: tenant_id(name),
+            wrapped: vec![1, 2, 3],
+            created_at: at(0),
+        };
+        let secret = StoredSecret {
+            id: id(SecretId::from_uuid),
+            key_id: key.id,
+            tenant_id: tenant_id(name),
+            instance_id: None,
+            purpose: "commands".to_owned(),
+            ciphertext: vec![4, 5, 6],
+            created_at: at(0),
+        };
+        (key, secret)
+    });
+    for (key, secret) in [(&key, &secret), (&other_key, &other)] {
+        store.ensure_project_key(key).await.unwrap();
+        store.put_secret(secret).await.unwrap();
+    }
+    store.delete_tenant(&tenant_id("one"), at(1)).await.unwrap();
+    assert_eq!(store.find_project_key_by_id(key.id).await.unwrap(), None);
+    assert_eq!(store.find_project_key(&key.tenant_id).await.unwrap(), None);
+    assert_eq!(store.find_secret(secret.id).await.unwrap(), None);
+    let authority = |name| format!("authority/project {}", tenant_id(name));
+    let gone = store.get_setting(&authority("one")).await.unwrap();
+    assert_eq!(gone, None);
+    // Another project's are as they were.
+    let kept = store.find_project_key_by_id(other_key.id).await.unwrap();
+    assert_eq!(kept, Some(other_key));
+    assert_eq!(store.find_secret(other.id).await.unwrap(), Some(other));
+    let kept = store.get_setting(&authority("two")).await.unwrap();
+    assert_eq!(kept.as_deref(), Some("sealed"));
+}
 
 pub(crate) async fn secrets_name_their_keys(fixture: &Fixture) {
     let store = fixture.store();

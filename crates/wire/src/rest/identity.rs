@@ -269,6 +269,9 @@ pub struct IdentityProjectList {
     pub projects: Vec<IdentityProject>,
     /// Where the list is.
     pub links: Value,
+    /// Whether there are more than one answer holds: look for one by its name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 /// A user as Keystone shows it.
@@ -307,6 +310,9 @@ pub struct IdentityUserList {
     pub users: Vec<IdentityUser>,
     /// Where the list is.
     pub links: Value,
+    /// Whether there are more than one answer holds: look for one by its name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 /// Keystone's error body.

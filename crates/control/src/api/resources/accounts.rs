@@ -13,12 +13,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::extract::{Json, Segments};
-use crate::api::links::Page;
+use crate::api::links::{Links, Page};
 use crate::api::respond::{empty, ok};
 use crate::api::views::accounts as views;
 use crate::app::account::{self, Change, NewUser};
 use crate::app::{AppState, RequestContext};
 use crate::error::Result;
+use crate::limits;
 
 pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -31,16 +32,30 @@ struct OneUser {
     user: String,
 }
 
-/// Every user of the API; the parameter `name` picks one.
+/// Users of the API, in pages by name; the parameter `name` picks one.
 #[utoipa::path(get, path = "/v1.0/{project_id}/admin/users", tag = "operator",
-    params(("name" = Option<String>, Query)), responses((status = 200, body = ApiUserList)))]
-async fn list(State(app): State<AppState>, page: Page) -> Result<Response> {
-    let mut all = account::list(&app).await?;
-    if let Some(name) = page.parameter("name") {
-        all.retain(|user| user.name.as_str() == name);
-    }
+    params(("name" = Option<String>, Query), ("limit" = Option<u32>, Query),
+        ("marker" = Option<String>, Query)),
+    responses((status = 200, body = ApiUserList)))]
+async fn list(
+    State(app): State<AppState>,
+    context: RequestContext,
+    mut page: Page,
+) -> Result<Response> {
+    page.limit = page.limit_up_to(limits::HISTORY_PAGE);
+    let (all, next) = match page.parameter("name") {
+        Some(name) => (
+            account::find_by_name(&app, name)
+                .await?
+                .into_iter()
+                .collect(),
+            None,
+        ),
+        None => account::list(&app, page.marker.as_deref(), page.limit).await?,
+    };
     Ok(ok(&ApiUserList {
         users: all.iter().map(views::user).collect(),
+        links: Links::new(&app, &context).next(&page, next.as_deref()),
     }))
 }
 

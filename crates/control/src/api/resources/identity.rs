@@ -33,6 +33,7 @@ use crate::auth::catalog::catalog;
 use crate::auth::login::{self, Named, Proof, Scope};
 use crate::auth::{DOMAIN_ID, DOMAIN_NAME, Session};
 use crate::error::{Error, Kind, Result};
+use crate::limits;
 
 /// The audit trail's action of logging in.
 const AUTHENTICATE: &str = "identity:authenticate";
@@ -342,14 +343,15 @@ async fn show_catalog(
     Ok(ok(&CatalogDocument { catalog, links }))
 }
 
-fn projects(projects: &[Tenant], base: &str, path: &str) -> Response {
-    ok(&IdentityProjectList {
+fn projects(projects: &[Tenant], base: &str, path: &str) -> IdentityProjectList {
+    IdentityProjectList {
         projects: projects
             .iter()
             .map(|tenant| views::project(tenant, base))
             .collect(),
         links: views::links(format!("{base}/{path}")),
-    })
+        truncated: false,
+    }
 }
 
 /// The projects that the asker may scope a token to.
@@ -362,7 +364,8 @@ async fn own_projects(
 ) -> Result<Response> {
     let session = authenticate(&app, &headers).await?;
     let own = account::projects_of(&app, &session.user_id).await?;
-    Ok(projects(&own, &base(&app, &headers, &uri), "auth/projects"))
+    let base = base(&app, &headers, &uri);
+    Ok(ok(&projects(&own, &base, "auth/projects")))
 }
 
 /// Projects that the asker sees: all for an admin, else the asker's own; `name` picks one.
@@ -376,14 +379,24 @@ async fn list_projects(
     page: Page,
 ) -> Result<Response> {
     let session = authenticate(&app, &headers).await?;
-    let mut seen = match session.is_admin() {
-        true => project::list(&app).await?,
-        false => account::projects_of(&app, &session.user_id).await?,
+    let name = page.parameter("name");
+    let mut is_cut = false;
+    let mut seen = match (session.is_admin(), name) {
+        (true, Some(name)) => project::find_by_name(&app, name)
+            .await?
+            .into_iter()
+            .collect(),
+        (true, None) => {
+            let (seen, next) = project::list(&app, None, limits::IDENTITY_LIST).await?;
+            is_cut = next.is_some();
+            seen
+        }
+        (false, _) => account::projects_of(&app, &session.user_id).await?,
     };
-    if let Some(name) = page.parameter("name") {
-        seen.retain(|tenant| tenant.name.as_str() == name);
-    }
-    Ok(projects(&seen, &base(&app, &headers, &uri), "projects"))
+    seen.retain(|tenant| name.is_none_or(|name| tenant.name.as_str() == name));
+    let mut list = projects(&seen, &base(&app, &headers, &uri), "projects");
+    list.truncated = is_cut;
+    Ok(ok(&list))
 }
 
 #[derive(Debug, Deserialize)]
@@ -426,17 +439,26 @@ async fn list_users(
     page: Page,
 ) -> Result<Response> {
     let session = authenticate(&app, &headers).await?;
-    let mut seen = match session.is_admin() {
-        true => account::list(&app).await?,
-        false => vec![account::get(&app, session.user_id.as_str()).await?],
+    let name = page.parameter("name");
+    let mut truncated = false;
+    let mut seen = match (session.is_admin(), name) {
+        (true, Some(name)) => account::find_by_name(&app, name)
+            .await?
+            .into_iter()
+            .collect(),
+        (true, None) => {
+            let (seen, next) = account::list(&app, None, limits::IDENTITY_LIST).await?;
+            truncated = next.is_some();
+            seen
+        }
+        (false, _) => vec![account::get(&app, session.user_id.as_str()).await?],
     };
-    if let Some(name) = page.parameter("name") {
-        seen.retain(|user| user.name.as_str() == name);
-    }
+    seen.retain(|user| name.is_none_or(|name| user.name.as_str() == name));
     let base = base(&app, &headers, &uri);
     Ok(ok(&IdentityUserList {
         users: seen.iter().map(|user| views::user(user, &base)).collect(),
         links: views::links(format!("{base}/users")),
+        truncated,
     }))
 }
 
@@ -484,9 +506,9 @@ async fn user_projects(
     let user = seen_user(&app, &headers, &path.user).await?;
     let of_user = account::projects_of(&app, &user.id).await?;
     let base = base(&app, &headers, &uri);
-    Ok(projects(
+    Ok(ok(&projects(
         &of_user,
         &base,
         &format!("users/{}/projects", user.id),
-    ))
+    )))
 }

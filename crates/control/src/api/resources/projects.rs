@@ -13,11 +13,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::extract::{Json, Segments};
-use crate::api::links::Page;
+use crate::api::links::{Links, Page};
 use crate::api::respond::{empty, ok};
 use crate::api::views::accounts as views;
 use crate::app::{AppState, RequestContext, project};
 use crate::error::{Error, Result};
+use crate::limits;
 
 pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -30,16 +31,30 @@ struct OneProject {
     project: String,
 }
 
-/// Every project; the parameter `name` picks one.
+/// Projects, in pages by name; the parameter `name` picks one.
 #[utoipa::path(get, path = "/v1.0/{project_id}/admin/projects", tag = "operator",
-    params(("name" = Option<String>, Query)), responses((status = 200, body = ProjectList)))]
-async fn list(State(app): State<AppState>, page: Page) -> Result<Response> {
-    let mut all = project::list(&app).await?;
-    if let Some(name) = page.parameter("name") {
-        all.retain(|tenant| tenant.name.as_str() == name);
-    }
+    params(("name" = Option<String>, Query), ("limit" = Option<u32>, Query),
+        ("marker" = Option<String>, Query)),
+    responses((status = 200, body = ProjectList)))]
+async fn list(
+    State(app): State<AppState>,
+    context: RequestContext,
+    mut page: Page,
+) -> Result<Response> {
+    page.limit = page.limit_up_to(limits::HISTORY_PAGE);
+    let (all, next) = match page.parameter("name") {
+        Some(name) => (
+            project::find_by_name(&app, name)
+                .await?
+                .into_iter()
+                .collect(),
+            None,
+        ),
+        None => project::list(&app, page.marker.as_deref(), page.limit).await?,
+    };
     Ok(ok(&ProjectList {
         projects: all.iter().map(views::project).collect(),
+        links: Links::new(&app, &context).next(&page, next.as_deref()),
     }))
 }
 

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::common::Link;
+
 /// A project to make.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -70,11 +72,14 @@ pub struct ProjectEnvelope {
     pub project: Project,
 }
 
-/// Every project.
+/// A page of the projects.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ProjectList {
     /// The projects.
     pub projects: Vec<Project>,
+    /// Where the next page is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<Vec<Link>>,
 }
 
 /// A user of the API to make. `Debug` leaves the password out.
@@ -162,11 +167,14 @@ pub struct ApiUserEnvelope {
     pub user: ApiUser,
 }
 
-/// Every user of the API.
+/// A page of the users of the API.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ApiUserList {
     /// The users.
     pub users: Vec<ApiUser>,
+    /// Where the next page is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<Vec<Link>>,
 }
 
 /// A role.

@@ -4,7 +4,8 @@
 //! Keys of authorities are stored sealed; keys of guests and engines never leave the guest.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use coffer_core::secret::Secret;
 use coffer_core::time::Timestamp;
@@ -12,14 +13,21 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use thiserror::Error;
+
+use crate::clock::Clock;
 
 /// Days that an authority's certificate is valid.
 const AUTHORITY_DAYS: i64 = 3_650;
 /// Days that a leaf certificate is valid.
 const LEAF_DAYS: i64 = 398;
+/// Days after which it is made anew: a third of its time is left for whatever goes wrong.
+pub const RENEW_DAYS: i64 = 265;
 
 /// Certificate work that failed.
 #[derive(Debug, Error)]
@@ -203,24 +211,183 @@ pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
+/// A leaf of ours with its key, made anew when a third of its time is left, by whoever shows it
+/// next: a process that runs for years shows one that is good.
+#[derive(Debug)]
+pub struct Renewed {
+    authority: Authority,
+    name: String,
+    alt: AltNames,
+    usage: Usage,
+    clock: Arc<dyn Clock>,
+    held: Mutex<(Timestamp, Arc<CertifiedKey>)>,
+}
+
+impl Renewed {
+    /// A leaf of this authority, and all that will follow it.
+    pub fn new(
+        authority: Authority,
+        name: &str,
+        alt: AltNames,
+        usage: Usage,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let now = clock.now();
+        let first = certified(&authority.issue(name, &alt, usage, now)?)?;
+        Ok(Self {
+            authority,
+            name: name.to_owned(),
+            alt,
+            usage,
+            clock,
+            held: Mutex::new((now, Arc::new(first))),
+        })
+    }
+
+    /// The leaf for a handshake that begins now.
+    pub fn current(&self) -> Arc<CertifiedKey> {
+        let now = self.clock.now();
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_due(held.0, now) {
+            let next = self
+                .authority
+                .issue(&self.name, &self.alt, self.usage, now)
+                .and_then(|identity| certified(&identity));
+            match next {
+                Ok(next) => *held = (now, Arc::new(next)),
+                // The one at hand is good for months.
+                Err(error) => tracing::warn!(name = self.name, %error, "renew a certificate"),
+            }
+        }
+        Arc::clone(&held.1)
+    }
+}
+
+impl ResolvesServerCert for Renewed {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+}
+
+impl ResolvesClientCert for Renewed {
+    fn resolve(
+        &self,
+        _hints: &[&[u8]],
+        _schemes: &[rustls::SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Whether a leaf that was made at `made` should be made anew.
+pub fn is_due(made: Timestamp, now: Timestamp) -> bool {
+    now >= made.plus_seconds(RENEW_DAYS * 86_400)
+}
+
+fn certified(identity: &Identity) -> Result<CertifiedKey> {
+    let key = provider()
+        .key_provider
+        .load_private_key(private_key(&identity.key_pem)?)
+        .map_err(failed("use a key"))?;
+    Ok(CertifiedKey::new(certificates(&identity.cert_pem)?, key))
+}
+
+/// Whether a server's leaf is one of this authority's that is good at `at`; both in PEM.
+pub fn is_good(leaf_pem: &str, authority_pem: &str, at: Timestamp) -> Result<bool> {
+    let (leaf, root) = (certificates(leaf_pem)?, certificates(authority_pem)?);
+    let missing = || failed("read certificate")("it is empty");
+    let root = root.first().ok_or_else(missing)?;
+    let anchor = webpki::anchor_from_trusted_cert(root).map_err(failed("read authority"))?;
+    let leaf = leaf.first().ok_or_else(missing)?;
+    let leaf = webpki::EndEntityCert::try_from(leaf).map_err(failed("read certificate"))?;
+    let seconds = u64::try_from(at.micros() / 1_000_000).unwrap_or(0);
+    let then = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    let usage = webpki::KeyUsage::server_auth();
+    let anchors = [anchor];
+    let verified = leaf.verify_for_usage(
+        webpki::ALL_VERIFICATION_ALGS,
+        &anchors,
+        &[],
+        then,
+        usage,
+        None,
+        None,
+    );
+    Ok(verified.is_ok())
+}
+
 /// TLS of a server of ours that asks clients for no certificate: the API.
-pub fn server_config(identity: &Identity) -> Result<rustls::ServerConfig> {
+pub fn server_config(own: Arc<Renewed>) -> Result<rustls::ServerConfig> {
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(failed("configure TLS"))?
         .with_no_client_auth()
-        .with_single_cert(
-            certificates(&identity.cert_pem)?,
-            private_key(&identity.key_pem)?,
-        )
-        .map_err(failed("configure TLS"))?;
+        .with_cert_resolver(own);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use async_trait::async_trait;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
+
+    fn pem(cert: &CertificateDer<'_>) -> String {
+        let text = STANDARD.encode(cert);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    }
+
+    /// A clock that stands at a day.
+    #[derive(Debug, Default)]
+    struct Days(AtomicI64);
+
+    #[async_trait]
+    impl Clock for Days {
+        fn now(&self) -> Timestamp {
+            let start = Timestamp::from_micros(1_795_234_163_000_000);
+            start.plus_seconds(self.0.load(Ordering::Relaxed) * 86_400)
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        async fn sleep(&self, _duration: Duration) {}
+    }
+
+    #[test]
+    fn a_leaf_is_made_anew_long_before_it_ends() {
+        let clock = Arc::new(Days::default());
+        let authority = Authority::generate("test", clock.now()).unwrap();
+        let alt = AltNames {
+            names: vec!["api.example".to_owned()],
+            addresses: vec![],
+        };
+        let usage = Usage::Server;
+        let own = Renewed::new(authority, "api", alt, usage, clock.clone()).unwrap();
+        let mut shown = Vec::new();
+        for day in [0, 264, 265, 500, 529, 530, 3_000] {
+            clock.0.store(day, Ordering::Relaxed);
+            let leaf = own.current().cert[0].clone();
+            let pem = pem(&leaf);
+            let months = |count: i64| clock.now().plus_seconds(count * 30 * 86_400);
+            let is_good = |at| is_good(&pem, &own.authority.cert_pem, at).unwrap();
+            assert!(is_good(months(0)) && is_good(months(4)), "day {day}");
+            assert!(!is_good(months(14)), "day {day}");
+            shown.push(leaf);
+        }
+        let is_same: Vec<_> = shown.windows(2).map(|pair| pair[0] == pair[1]).collect();
+        assert_eq!(is_same, [true, false, true, true, false, false]);
+    }
 
     #[test]
     fn signs_only_the_key_of_a_request() {

@@ -12,7 +12,7 @@ use coffer_control::guest::LinkGuests;
 use coffer_control::secrets::SecretBox;
 use coffer_control::services::{Services, Tuning};
 use coffer_control::supervise::Supervisor;
-use coffer_control::tls::{AltNames, Usage};
+use coffer_control::tls::{AltNames, Renewed, Usage};
 use coffer_control::tracker::relay::Relays;
 use coffer_core::quota::DefaultLimits;
 use coffer_infra::local::{LocalConfig, LocalProvider};
@@ -107,10 +107,10 @@ pub(crate) async fn workers(
     let link = authority::ensure(&base.store, &base.secrets, authority::LINK, now)
         .await
         .context("read the CA of links")?;
-    let own = link
-        .issue("coffer", &AltNames::default(), Usage::Client, now)
+    let (link_ca, none) = (link.cert_pem.clone(), AltNames::default());
+    let own = Renewed::new(link, "coffer", none, Usage::Client, base.clock.clone())
         .context("make the certificate for links")?;
-    let guests = LinkGuests::new(supervisor.clone(), own, link.cert_pem);
+    let guests = LinkGuests::new(supervisor.clone(), Arc::new(own), link_ca);
     let guests = Arc::new(guests);
     let relays = Relays::new(
         base.store.clone(),

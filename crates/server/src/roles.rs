@@ -12,9 +12,10 @@ use coffer_control::conductor::{Conductor, Patience};
 use coffer_control::config::Config;
 use coffer_control::supervise::Supervisor;
 use coffer_control::taskmanager::Worker;
+use coffer_control::taskmanager::periodic::certificates::Renewer;
 use coffer_control::taskmanager::periodic::reconcile::Reconciler;
 use coffer_control::taskmanager::periodic::tokens::TokenCleaner;
-use coffer_control::tls::{self, AltNames, Usage};
+use coffer_control::tls::{self, AltNames, Renewed, Usage};
 use coffer_control::tracker::relay::Relays;
 use coffer_control::{api, authority};
 use coffer_infra::local::LocalProvider;
@@ -152,6 +153,8 @@ async fn start_workers(
         supervisor.start("task manager", worker.run(supervisor.clone(), inherited));
         let reconciler = Reconciler::new(services.clone());
         supervisor.start("reconciler", reconciler.run(supervisor.clone()));
+        let renewer = Renewer::new(services.clone());
+        supervisor.start("certificates", renewer.run(supervisor.clone()));
         let cleaner = TokenCleaner::new(base.store.clone(), base.clock.clone());
         supervisor.start("token cleaner", cleaner.run(supervisor.clone()));
         let watch = catalogue::watch(base.clone(), roots_dir, supervisor.clone());
@@ -180,8 +183,9 @@ async fn start_api(
     let tls = if config.api.insecure_http {
         None
     } else {
-        let identity = ca.issue("api.coffer", &api_names(config), Usage::Server, now)?;
-        Some(tls::server_config(&identity)?)
+        let (names, clock) = (api_names(config), base.clock.clone());
+        let own = Renewed::new(ca, "api.coffer", names, Usage::Server, clock)?;
+        Some(tls::server_config(Arc::new(own))?)
     };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let server = Server::bind(config.api.listen, tls).await?;

@@ -2,6 +2,7 @@
 //! and ending one are in the files below.
 
 mod begin;
+mod certificates;
 mod create;
 mod delete;
 mod graph;
@@ -18,6 +19,7 @@ use coffer_core::time::Timestamp;
 use coffer_core::units::{Epoch, Incarnation};
 
 pub use begin::{BeginTask, SpecChange};
+pub use certificates::Uncertified;
 pub use create::NewInstance;
 pub use graph::InstanceGraph;
 pub use managed::{ManagedFilter, ManagedView};

@@ -28,7 +28,7 @@ use coffer_control::guest::{GuestAddress, Guests, LinkGuests, Result as GuestRes
 use coffer_control::secrets::SecretBox;
 use coffer_control::services::{Services, Tuning};
 use coffer_control::supervise::Supervisor;
-use coffer_control::tls::{AltNames, Authority, Usage};
+use coffer_control::tls::{AltNames, Authority, Renewed, Usage};
 use coffer_core::id::ServerId;
 use coffer_guest::agent;
 use coffer_guest::embed::MemoryEngine;
@@ -113,12 +113,10 @@ impl Base {
     }
 
     fn guests(&self, supervisor: &Supervisor) -> Result<LinkGuests, Failed> {
-        let now = self.clock.now();
-        let own = self
-            .link
-            .issue("coffer", &AltNames::default(), Usage::Client, now)?;
+        let (link, alt, clock) = (self.link.clone(), AltNames::default(), self.clock.clone());
+        let own = Renewed::new(link, "coffer", alt, Usage::Client, clock)?;
         let ca = self.link.cert_pem.clone();
-        Ok(LinkGuests::new(supervisor.clone(), own, ca))
+        Ok(LinkGuests::new(supervisor.clone(), Arc::new(own), ca))
     }
 }
 

@@ -41,6 +41,10 @@ pub enum Scenario {
     Recover,
     /// Making it again fails.
     RecoverRefused,
+    /// Its certificates are made anew.
+    Renew,
+    /// Making them anew fails.
+    RenewRefused,
 }
 
 /// What a plain run of a scenario goes through.
@@ -74,6 +78,8 @@ impl Scenario {
         Self::RootRefused,
         Self::Recover,
         Self::RecoverRefused,
+        Self::Renew,
+        Self::RenewRefused,
     ];
 
     /// Name of the workflow it is about.
@@ -87,6 +93,7 @@ impl Scenario {
             Self::Access | Self::AccessRefused => "update_access",
             Self::Root | Self::RootRefused => "run_commands",
             Self::Recover | Self::RecoverRefused => "recover_instance",
+            Self::Renew | Self::RenewRefused => "renew_certificates",
         }
     }
 
@@ -101,6 +108,7 @@ impl Scenario {
             Self::StopRefused => (Kind::Rejected, "stop_server", 1),
             // A guest does not refuse; it is away until the step is given up.
             Self::RootRefused => (Kind::CallFails, "run", 10_000),
+            Self::RenewRefused => (Kind::CallFails, "push_spec", 10_000),
             Self::Create
             | Self::Delete
             | Self::Restart
@@ -108,7 +116,8 @@ impl Scenario {
             | Self::Start
             | Self::Access
             | Self::Root
-            | Self::Recover => return Vec::new(),
+            | Self::Recover
+            | Self::Renew => return Vec::new(),
         };
         vec![Strike {
             kind,
@@ -194,6 +203,11 @@ impl Scenario {
                     world.provider.kill_server(server.id);
                 }
                 world.reconcile().await?;
+            }
+            Self::Renew | Self::RenewRefused => {
+                if world.pass_months().await? != 1 {
+                    return Err("no new certificates were asked for".to_owned());
+                }
             }
         }
         world.settle().await

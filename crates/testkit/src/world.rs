@@ -9,6 +9,7 @@ use std::time::Duration;
 use coffer_control::clock::{Clock, Entropy, SystemClock, new_uuid};
 use coffer_control::secrets::SecretBox;
 use coffer_control::services::{Services, Tuning};
+use coffer_control::taskmanager::periodic::certificates::Renewer;
 use coffer_control::taskmanager::periodic::reconcile::Reconciler;
 use coffer_control::taskmanager::{RunError, Worker};
 use coffer_core::actor::Actor;
@@ -27,6 +28,9 @@ use crate::time::{Seeded, SimClock};
 
 /// Longest a task may take to end once faults have stopped; unit: virtual time.
 const SETTLE_MAX: Duration = Duration::from_secs(2 * 3_600);
+
+/// Time after which certificates are due.
+const MONTHS: Duration = Duration::from_secs(300 * 86_400);
 
 /// LIMIT: looks for work until a world counts as running in circles.
 const ROUNDS_MAX: u32 = 200_000;
@@ -351,6 +355,15 @@ impl World {
             _ => Ok(()),
         };
         self.other_worker_finishes().await
+    }
+
+    /// So much time passes that certificates are due, and the renewer looks; answers how many
+    /// instances it asked new ones for.
+    pub async fn pass_months(&self) -> Result<usize, String> {
+        self.settle().await?;
+        self.clock.advance(MONTHS);
+        let renewer = Renewer::new(self.services.clone());
+        renewer.once().await.map_err(|e| e.to_string())
     }
 
     /// Two runs of the reconciler: what is left over is suspected, then removed.

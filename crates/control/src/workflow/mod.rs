@@ -10,6 +10,7 @@ pub mod delete_instance;
 mod outcome;
 mod parts;
 pub mod recover_instance;
+pub mod renew_certificates;
 pub mod restart_instance;
 pub mod run_commands;
 pub mod start_instance;
@@ -35,6 +36,7 @@ pub fn registry() -> &'static [&'static dyn AnyWorkflow] {
         &create_instance::CreateInstance,
         &delete_instance::DeleteInstance,
         &recover_instance::RecoverInstance,
+        &renew_certificates::RenewCertificates,
         &restart_instance::RestartInstance,
         &run_commands::RunCommands,
         &start_instance::StartInstance,
@@ -280,6 +282,16 @@ mod tests {
                 r#"{"step":"ensure_volume"}"#,
                 r#"{"step":"ensure_server"}"#,
                 r#"{"step":"ensure_endpoint"}"#,
+                r#"{"step":"enrol_guest"}"#,
+                r#"{"step":"push_spec"}"#,
+                r#"{"step":"await_engine","version":1}"#,
+                r#"{"step":"finish"}"#,
+                r#"{"step":"mark_failed"}"#,
+            ],
+        ),
+        (
+            "renew_certificates",
+            &[
                 r#"{"step":"enrol_guest"}"#,
                 r#"{"step":"push_spec"}"#,
                 r#"{"step":"await_engine","version":1}"#,

@@ -190,4 +190,6 @@ exhaust! {
     failed_commands_under_every_fault: RootRefused,
     recovery_under_every_fault: Recover,
     failed_recovery_under_every_fault: RecoverRefused,
+    renewal_under_every_fault: Renew,
+    failed_renewal_under_every_fault: RenewRefused,
 }

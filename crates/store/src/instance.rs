@@ -67,7 +67,7 @@ macro_rules! columns {
          i.datastore_version_id, i.network_id, i.zone, i.is_public, i.allowed_cidrs, \
          i.lifecycle, COALESCE(s.health, 'unknown'), i.incarnation, i.fault_message, \
          i.fault_details, i.fault_at, s.volume_used_bytes, i.created_at, i.updated_at, \
-         COALESCE(s.health_at, i.updated_at), i.epoch"
+         COALESCE(s.health_at, i.updated_at)"
     };
 }
 
@@ -76,7 +76,7 @@ macro_rules! select {
         concat!(
             "SELECT ",
             columns!(),
-            " FROM instances i LEFT JOIN statuses s ON s.instance_id = i.id ",
+            ", i.epoch FROM instances i LEFT JOIN statuses s ON s.instance_id = i.id ",
             $rest
         )
     };

@@ -63,7 +63,7 @@ counter! {
     Incarnation;
     /// Number of the tasks that had an instance to themselves; what is asked of a provider under an
     /// older one than it has heard of comes from a worker that lost its task.
-    Epoch;
+    Turn;
     /// Number of a set's histories (a restore or promotion begins a new one).
     Timeline;
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use coffer_core::id::{EndpointId, InstanceId, NetworkId, ServerId, TenantId, VolumeId};
 use coffer_core::server::{ServerPurpose, VolumeRole};
-use coffer_core::units::{Epoch, Incarnation, VolumeSize};
+use coffer_core::units::{Incarnation, Turn, VolumeSize};
 use uuid::Uuid;
 
 use crate::error::{ProviderError, Result};
@@ -103,7 +103,7 @@ impl<'a> Suite<'a> {
         let server = ServerSpec {
             id,
             incarnation: Incarnation(2),
-            epoch: Epoch(6),
+            turn: Turn(6),
             tenant_id: tenant,
             instance_id: Some(InstanceId::from_uuid(bench.next_id())),
             purpose: ServerPurpose::Instance,
@@ -215,12 +215,12 @@ impl<'a> Suite<'a> {
     /// A worker that lost its task neither starts nor stops what a later task has changed.
     async fn outrun_servers(&self, state: &ServerState) -> Check {
         let late = ServerSpec {
-            epoch: Epoch(5),
+            turn: Turn(5),
             ..self.current()
         };
         let provider = self.provider();
         refused("a late start", provider.ensure_server(&late).await)?;
-        let at = (late.incarnation, late.epoch);
+        let at = (late.incarnation, late.turn);
         refused("a late stop", provider.stop_server(late.id, at, 0).await)?;
         same("after a late call", state, &self.observe().await?)
     }
@@ -249,7 +249,7 @@ impl<'a> Suite<'a> {
     async fn endpoints(&self) -> Check {
         let mut spec = EndpointSpec {
             id: EndpointId::from_uuid(self.bench.next_id()),
-            epoch: Epoch(2),
+            turn: Turn(2),
             network_id: self.network.id,
             network_address: self.server.network_address,
             port: PORT,
@@ -270,7 +270,7 @@ impl<'a> Suite<'a> {
         }
         let late = spec.clone();
         spec.is_published = false;
-        spec.epoch = Epoch(3);
+        spec.turn = Turn(3);
         same(
             "taken back",
             &self.ensure_endpoint(&spec).await?.published,
@@ -453,7 +453,7 @@ impl<'a> Suite<'a> {
     async fn stop_server(&self, grace_ms: u64) -> Check {
         let (provider, spec) = (self.provider(), &self.server);
         self.ready("stop", || {
-            provider.stop_server(spec.id, (spec.incarnation, spec.epoch), grace_ms)
+            provider.stop_server(spec.id, (spec.incarnation, spec.turn), grace_ms)
         })
         .await
     }

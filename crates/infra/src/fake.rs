@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
-use coffer_core::units::{Epoch, Incarnation};
+use coffer_core::units::{Incarnation, Turn};
 
 use crate::error::{ProviderError, Result};
 use crate::link::GuestLink;
@@ -241,10 +241,10 @@ fn put_server(state: &mut State, spec: &ServerSpec) -> Result<Progress<ServerRef
     if server.spec.incarnation > spec.incarnation {
         return Err(older("server"));
     }
-    if server.spec.epoch > spec.epoch {
+    if server.spec.turn > spec.turn {
         return Err(outrun("server"));
     }
-    server.spec.epoch = spec.epoch;
+    server.spec.turn = spec.turn;
     if server.spec.incarnation < spec.incarnation {
         server.spec = spec.clone();
         server.is_running = false;
@@ -264,7 +264,7 @@ fn put_endpoint(state: &mut State, spec: &EndpointSpec) -> Result<Progress<Endpo
         return Err(stale("endpoint"));
     }
     let known = state.endpoints.get(&spec.id);
-    if known.is_some_and(|(known, _)| known.epoch > spec.epoch) {
+    if known.is_some_and(|(known, _)| known.turn > spec.turn) {
         return Err(outrun("endpoint"));
     }
     let known = known.and_then(|(_, published)| *published);
@@ -378,17 +378,17 @@ impl Provider for FakeProvider {
     async fn stop_server(
         &self,
         id: ServerId,
-        (incarnation, epoch): (Incarnation, Epoch),
+        (incarnation, turn): (Incarnation, Turn),
         _grace_ms: u64,
     ) -> Result<Progress<()>> {
         self.call("stop_server", |state| {
             if let Some(server) = state.servers.get_mut(&id)
                 && server.spec.incarnation <= incarnation
             {
-                if server.spec.epoch > epoch {
+                if server.spec.turn > turn {
                     return Err(outrun("server"));
                 }
-                server.spec.epoch = epoch;
+                server.spec.turn = turn;
                 server.is_running = false;
             }
             Ok(Progress::Ready(()))

@@ -2,8 +2,8 @@
 //!
 //! Every call is keyed by our id and incarnation and may be repeated: `ensure_*` creates what is
 //! missing and answers `Ready` when it is there; `delete_*` succeeds when it is absent. A call for
-//! an incarnation older than one that was deleted answers `Conflict`, and so does what is asked of a
-//! server or endpoint under an older epoch than was asked before: its worker lost its task to
+//! an incarnation older than one that was deleted answers `Conflict`, and so does what is asked of
+//! a server or endpoint under an older turn than was asked before: its worker lost its task to
 //! another, and stopped servers stay stopped, closed endpoints closed. Nothing here blocks for
 //! long: work that takes time answers `Pending` and is asked again. Only the task manager (steps
 //! and reconciler) and the tracker call a provider; the API never does.
@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, InstanceId, NetworkId, ServerId, TenantId, VolumeId};
 use coffer_core::server::{ServerPurpose, VolumeRole};
-use coffer_core::units::{Epoch, Incarnation, VolumeSize};
+use coffer_core::units::{Incarnation, Turn, VolumeSize};
 
 use crate::error::Result;
 use crate::link::GuestLink;
@@ -125,7 +125,7 @@ pub struct ServerSpec {
     /// Which rebuild.
     pub incarnation: Incarnation,
     /// Under which task of its instance this is asked.
-    pub epoch: Epoch,
+    pub turn: Turn,
     /// Project it is accounted to.
     pub tenant_id: TenantId,
     /// Instance it runs, if any.
@@ -189,7 +189,7 @@ pub struct EndpointSpec {
     /// Our id.
     pub id: EndpointId,
     /// Under which task of its instance this is asked.
-    pub epoch: Epoch,
+    pub turn: Turn,
     /// Network it is on.
     pub network_id: NetworkId,
     /// Its address there.
@@ -261,7 +261,7 @@ pub trait Provider: Send + Sync + Debug {
     async fn stop_server(
         &self,
         id: ServerId,
-        at: (Incarnation, Epoch),
+        at: (Incarnation, Turn),
         grace_ms: u64,
     ) -> Result<Progress<()>>;
 

@@ -77,8 +77,8 @@ suite! {
         links_are_pinned_once, inventories_are_replaced_and_paged,
         older_inventories_are_ignored, one_process_holds_a_role;
     shared:
-        secrets_name_their_keys, keys_go_with_their_project, settings_are_shared, events_and_audit_keep_their_actor,
-        quotas_have_defaults;
+        secrets_name_their_keys, keys_go_with_their_project, settings_are_shared,
+        events_and_audit_keep_their_actor, quotas_have_defaults;
     storms:
         quota_is_never_exceeded, names_are_taken_once, one_default_network, addresses_are_unique,
         one_exclusive_holder, one_primary_per_generation, tasks_are_claimed_once,

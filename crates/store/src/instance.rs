@@ -16,7 +16,7 @@ use coffer_core::instance::{Fault, Instance, InstanceSpec, Lifecycle};
 use coffer_core::name::Name;
 use coffer_core::replication::Published;
 use coffer_core::time::Timestamp;
-use coffer_core::units::{Epoch, Incarnation};
+use coffer_core::units::{Incarnation, Turn};
 
 pub use begin::{BeginTask, SpecChange};
 pub use certificates::Uncertified;
@@ -76,7 +76,7 @@ macro_rules! select {
         concat!(
             "SELECT ",
             columns!(),
-            ", i.epoch FROM instances i LEFT JOIN statuses s ON s.instance_id = i.id ",
+            ", i.turn FROM instances i LEFT JOIN statuses s ON s.instance_id = i.id ",
             $rest
         )
     };
@@ -114,9 +114,9 @@ fn instance(row: &Row) -> Result<Instance> {
 }
 
 /// An instance with the number of the tasks that had it to themselves.
-fn with_epoch(row: &Row) -> Result<(Instance, Epoch)> {
+fn with_turn(row: &Row) -> Result<(Instance, Turn)> {
     let mut row = Reader::new(row, "instances");
-    Ok((decode(&mut row)?, Epoch(row.number("epoch")?)))
+    Ok((decode(&mut row)?, Turn(row.number("turn")?)))
 }
 
 fn decode(row: &mut Reader<'_>) -> Result<Instance> {

@@ -128,7 +128,7 @@ async fn take(tx: &mut Tx, ask: &Acquire<'_>) -> Result<()> {
         let args = args![request.kind, request.id, ask.task_id, request.mode, ask.now];
         tx.execute(sql, args).await?;
         if (request.kind, request.mode) == (LockKind::Instance, LockMode::Exclusive) {
-            let sql = "UPDATE instances SET epoch = epoch + 1 WHERE id = $1";
+            let sql = "UPDATE instances SET turn = turn + 1 WHERE id = $1";
             tx.execute(sql, args![request.id]).await?;
         }
     }

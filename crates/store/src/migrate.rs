@@ -12,7 +12,7 @@ const TABLE: &str = "schema_version";
 /// All migrations: version, title, statements.
 pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "first", include_str!("../migrations/0001_first.sql")),
-    (2, "epoch", include_str!("../migrations/0002_epoch.sql")),
+    (2, "turn", include_str!("../migrations/0002_turn.sql")),
 ];
 
 /// Runs the migrations that the database lacks.

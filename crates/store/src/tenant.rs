@@ -113,7 +113,8 @@ impl Store {
 
     /// Deletes a project with its empty networks, quotas, tokens and assignments, and destroys its
     /// keys and the authority of its engines: what was sealed for it can be read by nobody, from
-    /// no copy either that is made after this. `InUse` while it has instances. Succeeds when absent.
+    /// no copy either that is made after this. `InUse` while it has instances. Succeeds when
+    /// absent.
     pub async fn delete_tenant(&self, id: &TenantId, now: Timestamp) -> Result<()> {
         let in_use = StoreError::InUse { what: "project" };
         let busy = "SELECT id FROM instances WHERE tenant_id = $1 AND is_deleted = 0 LIMIT 1";

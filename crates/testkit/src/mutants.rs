@@ -112,9 +112,9 @@ pub static MUTANTS: &[Mutant] = &[
         "AND state = 'none'",
     ),
     statement(
-        "a later task has a later epoch",
-        "SET epoch = epoch + 1",
-        "SET epoch = epoch",
+        "a later task has a later turn",
+        "SET turn = turn + 1",
+        "SET turn = turn",
     ),
     unwritten("passwords are erased", |w| {
         matches!(w, Write::EraseSecret(_))

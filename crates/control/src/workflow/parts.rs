@@ -243,7 +243,7 @@ async fn server_spec(
     Ok(ServerSpec {
         id: row.id,
         incarnation: row.incarnation,
-        epoch: graph.epoch,
+        turn: graph.turn,
         tenant_id: row.tenant_id.clone(),
         instance_id: row.instance_id,
         purpose: row.purpose,
@@ -264,7 +264,7 @@ pub(super) async fn stop_server(
     graph: &InstanceGraph,
 ) -> Result<Part, StepError> {
     let row = server(graph)?;
-    let at = (row.incarnation, graph.epoch);
+    let at = (row.incarnation, graph.turn);
     let provider = &context.services.provider;
     let call = provider.stop_server(row.id, at, limits::STOP_GRACE_MS);
     let progress = context.provider("stop server", call).await?;
@@ -287,7 +287,7 @@ pub(super) async fn ensure_endpoint(
     let access = &graph.instance.spec.access;
     let spec = EndpointSpec {
         id: row.id,
-        epoch: graph.epoch,
+        turn: graph.turn,
         network_id: row.network_id,
         network_address: row.network_address,
         port: row.port,

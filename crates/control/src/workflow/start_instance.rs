@@ -1,5 +1,5 @@
-//! The story of a start: everything that a stop and a reboot of the host may have taken away is made
-//! again, and the instance is ACTIVE when its engine answers.
+//! The story of a start: everything that a stop and a reboot of the host may have taken away is
+//! made again, and the instance is ACTIVE when its engine answers.
 
 use async_trait::async_trait;
 use coffer_core::event::Severity;

@@ -1,6 +1,6 @@
-//! The story of a stop: the server ends after its engine has stopped cleanly, and the instance stays
-//! so until somebody starts it, whatever happens to Coffer or to the host. Its volume, addresses and
-//! quota stay its own.
+//! The story of a stop: the server ends after its engine has stopped cleanly, and the instance
+//! stays so until somebody starts it, whatever happens to Coffer or to the host. Its volume,
+//! addresses and quota stay its own.
 
 use async_trait::async_trait;
 use coffer_core::event::Severity;

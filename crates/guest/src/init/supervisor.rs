@@ -391,8 +391,8 @@ impl Supervisor {
         }
     }
 
-    /// Ends what the engine left behind, a tenant's program, too, and waits for it: the engine's next
-    /// process would find its files and its shared memory in use, and give up.
+    /// Ends what the engine left behind, a tenant's program, too, and waits for it: the engine's
+    /// next process would find its files and its shared memory in use, and give up.
     fn end_what_is_left(&mut self) {
         let end = clock::now() + limits::ENGINE_REMAINS_MAX;
         while !spawn::kill_all_of(self.boot.engine_uid) && clock::now() < end {

@@ -41,7 +41,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
-use coffer_core::units::{Epoch, Incarnation};
+use coffer_core::units::{Incarnation, Turn};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 pub use pool::VolumeMode;
@@ -316,7 +316,7 @@ impl Provider for LocalProvider {
     async fn stop_server(
         &self,
         id: ServerId,
-        at: (Incarnation, Epoch),
+        at: (Incarnation, Turn),
         grace_ms: u64,
     ) -> Result<Progress<()>> {
         self.on_host(move |host| server::stop(host, id, at, grace_ms))

@@ -48,7 +48,7 @@ pub(super) fn ensure(host: &Host, spec: &EndpointSpec) -> Result<EndpointRef> {
     if host.endpoints.buried(&key)?.is_some() {
         return Err(conflict(WHAT, format!("{key} was deleted")));
     }
-    if known.as_ref().is_some_and(|known| known.epoch > spec.epoch) {
+    if known.as_ref().is_some_and(|known| known.turn > spec.turn) {
         return Err(outrun(WHAT, &key));
     }
     let record = settle(host, spec, known.as_ref())?;
@@ -220,7 +220,7 @@ fn settle(
     };
     let record = EndpointRecord {
         id: spec.id,
-        epoch: spec.epoch,
+        turn: spec.turn,
         network_id: spec.network_id,
         port: spec.port,
         published,
@@ -545,7 +545,7 @@ fn ip(commands: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use coffer_core::id::NetworkId;
-    use coffer_core::units::Epoch;
+    use coffer_core::units::Turn;
     use uuid::Uuid;
 
     use super::*;
@@ -553,7 +553,7 @@ mod tests {
     #[test]
     fn clients_that_cannot_be_read_are_shut_out() {
         let endpoint = |ranges: &[&str]| EndpointRecord {
-            epoch: Epoch(1),
+            turn: Turn(1),
             id: EndpointId::from_uuid(Uuid::nil()),
             network_id: NetworkId::from_uuid(Uuid::nil()),
             port: 5432,

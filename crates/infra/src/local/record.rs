@@ -2,8 +2,8 @@
 //!
 //! Stored: one JSON file per network, volume, server and endpoint, written before anything is made
 //! (so that whatever exists on the host has an id) and again when it is complete; tombstones of
-//! deleted volumes, servers and endpoints, so that a late call for what was deleted is refused. Not stored:
-//! what the kernel knows better (whether a process lives, what is mounted).
+//! deleted volumes, servers and endpoints, so that a late call for what was deleted is refused. Not
+//! stored: what the kernel knows better (whether a process lives, what is mounted).
 //!
 //! Several Coffer processes may use one state directory: every change of an object holds its lock
 //! file, which the kernel releases when its holder dies.
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
-use coffer_core::units::{Epoch, Incarnation};
+use coffer_core::units::{Incarnation, Turn};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -70,9 +70,9 @@ pub(super) struct VolumeRecord {
 pub(super) struct ServerRecord {
     pub(super) id: ServerId,
     pub(super) incarnation: Incarnation,
-    /// Newest epoch under which something was asked of it.
+    /// Newest turn under which something was asked of it.
     #[serde(default)]
-    pub(super) epoch: Epoch,
+    pub(super) turn: Turn,
     pub(super) roots: Vec<String>,
     pub(super) volume_id: VolumeId,
     pub(super) network_id: NetworkId,
@@ -91,9 +91,9 @@ pub(super) struct ServerRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EndpointRecord {
     pub(super) id: EndpointId,
-    /// Newest epoch under which something was asked of it.
+    /// Newest turn under which something was asked of it.
     #[serde(default)]
-    pub(super) epoch: Epoch,
+    pub(super) turn: Turn,
     pub(super) network_id: NetworkId,
     pub(super) port: u16,
     pub(super) published: Option<SocketAddr>,

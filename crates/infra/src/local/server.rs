@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coffer_core::id::ServerId;
-use coffer_core::units::{Epoch, Incarnation};
+use coffer_core::units::{Incarnation, Turn};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -60,7 +60,7 @@ pub(super) fn ensure(host: &Host, spec: &ServerSpec) -> Result<ServerRef> {
 pub(super) fn stop(
     host: &Host,
     id: ServerId,
-    (incarnation, epoch): (Incarnation, Epoch),
+    (incarnation, turn): (Incarnation, Turn),
     grace_ms: u64,
 ) -> Result<Progress<()>> {
     let key = id.to_string();
@@ -71,11 +71,11 @@ pub(super) fn stop(
     if record.incarnation > incarnation {
         return Ok(Progress::Ready(()));
     }
-    if record.epoch > epoch {
+    if record.turn > turn {
         return Err(outrun("stop server", &key));
     }
-    if record.epoch < epoch {
-        record.epoch = epoch;
+    if record.turn < turn {
+        record.turn = turn;
         host.servers.put(&key, &record)?;
     }
     if let Some(running) = launched(host, id) {
@@ -185,7 +185,7 @@ fn admit(host: &Host, spec: &ServerSpec) -> Result<Option<ServerRecord>> {
             );
             Err(conflict(what, why))
         }
-        Some(r) if r.epoch > spec.epoch => Err(outrun(what, &key)),
+        Some(r) if r.turn > spec.turn => Err(outrun(what, &key)),
         _ => Ok(record),
     }
 }
@@ -195,7 +195,7 @@ fn write_down(host: &Host, spec: &ServerSpec, known: Option<ServerRecord>) -> Re
     let record = ServerRecord {
         id: spec.id,
         incarnation: spec.incarnation,
-        epoch: spec.epoch,
+        turn: spec.turn,
         roots: spec.roots.clone(),
         volume_id: spec.volume_id,
         network_id: spec.network_id,
@@ -303,7 +303,7 @@ fn usable_volume(host: &Host, spec: &ServerSpec) -> Result<PathBuf> {
 fn adjust(host: &Host, record: &ServerRecord, spec: &ServerSpec) -> Result<()> {
     let Limits { memory_mib, vcpus } = spec.limits;
     let changed = ServerRecord {
-        epoch: spec.epoch,
+        turn: spec.turn,
         memory_mib,
         vcpus,
         ..record.clone()

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use coffer_core::id::{NetworkId, ServerId, VolumeId};
 use coffer_core::server::{ServerPurpose, VolumeRole};
-use coffer_core::units::{Epoch, Incarnation, VolumeSize};
+use coffer_core::units::{Incarnation, Turn, VolumeSize};
 use coffer_infra::conformance::{self, Bench};
 use coffer_infra::error::Result;
 use coffer_infra::link::GuestLink;
@@ -284,7 +284,7 @@ impl World {
         ServerSpec {
             id,
             incarnation: Incarnation(1),
-            epoch: Epoch(1),
+            turn: Turn(1),
             tenant_id: "tenant".parse().unwrap(),
             instance_id: None,
             purpose: ServerPurpose::Instance,
@@ -314,7 +314,7 @@ impl World {
     pub(crate) fn endpoint(&self, server: &ServerSpec, is_published: bool) -> EndpointSpec {
         EndpointSpec {
             id: coffer_core::id::EndpointId::from_uuid(self.next_id()),
-            epoch: Epoch(1),
+            turn: Turn(1),
             network_id: server.network_id,
             network_address: server.network_address,
             port: 5432,
@@ -348,7 +348,7 @@ impl World {
 
     pub(crate) async fn stop(&self, id: ServerId, grace_ms: u64) {
         let provider = self.local();
-        let at = (Incarnation(1), Epoch(1));
+        let at = (Incarnation(1), Turn(1));
         ready(|| provider.stop_server(id, at, grace_ms))
             .await
             .expect("it stops");

@@ -7,7 +7,7 @@ use coffer_core::instance::Instance;
 use coffer_core::network::Network;
 use coffer_core::replication::{Endpoint, ReplicationSet};
 use coffer_core::server::{Link, Server, Volume};
-use coffer_core::units::Epoch;
+use coffer_core::units::Turn;
 
 use crate::error::{Result, StoreError};
 use crate::row::args;
@@ -21,7 +21,7 @@ pub struct InstanceGraph {
     /// The instance, also when it is deleted.
     pub instance: Instance,
     /// Number of the tasks that had it to themselves.
-    pub epoch: Epoch,
+    pub turn: Turn,
     /// Its set; gone once the instance is deleted.
     pub set: Option<ReplicationSet>,
     /// Endpoints of the set.
@@ -65,8 +65,8 @@ async fn all<T>(
 }
 
 async fn read(tx: &mut Tx, id: InstanceId) -> Result<InstanceGraph> {
-    let found = one(tx, super::BY_ID, args![id], super::with_epoch).await?;
-    let (instance, epoch) = found.ok_or(StoreError::NotFound { what: "instance" })?;
+    let found = one(tx, super::BY_ID, args![id], super::with_turn).await?;
+    let (instance, turn) = found.ok_or(StoreError::NotFound { what: "instance" })?;
     let (spec, set_id) = (&instance.spec, instance.set_id);
     let version_id = spec.datastore_version_id;
     let version = one(
@@ -99,7 +99,7 @@ async fn read(tx: &mut Tx, id: InstanceId) -> Result<InstanceGraph> {
         version,
         datastore,
         instance,
-        epoch,
+        turn,
     })
 }
 

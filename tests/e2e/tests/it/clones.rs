@@ -25,6 +25,10 @@ const EQUAL: &[(&str, &str)] = &[
     ),
     ("data/engine/pgdata/PG_VERSION", "the version"),
     (
+        "data/engine/pgdata/current_logfiles",
+        "the log's name: the second of the start, which both may share",
+    ),
+    (
         "data/engine/pgdata/postgresql.auto.conf",
         "a comment: ALTER SYSTEM is off",
     ),

@@ -32,10 +32,7 @@ pub struct Explanation {
 pub async fn explain(app: &AppState, view: InstanceView) -> Result<Explanation> {
     let id = view.instance.id;
     let is_stopped = view.instance.lifecycle == Lifecycle::Stopped;
-    let task = match app.store.find_active_task(id).await? {
-        Some(task) => Some(task),
-        None => None,
-    };
+    let task = app.store.find_active_task(id).await?;
     let newest = match &task {
         Some(_) => None,
         None => app.store.find_newest_task(id).await?,

@@ -36,7 +36,7 @@ pub(super) fn outrun(what: &'static str, key: &str) -> ProviderError {
     conflict(what, format!("a later task has changed {key}"))
 }
 
-/// Whether the words of a failure, as [`io`] and [`errno`] write them, end in a shortage of the
+/// Whether the words of a failure, as [`io()`] and [`errno`] write them, end in a shortage of the
 /// kernel's: a launcher can only pass words on.
 pub(super) fn is_shortage(words: &str) -> bool {
     [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE]

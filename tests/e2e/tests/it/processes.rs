@@ -1,11 +1,12 @@
-//! API and task managers as processes of their own on PostgreSQL, one of them killed.
+//! APIs and task managers as processes of their own on PostgreSQL, one of them killed at work.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::coffer::{Coffer, INSTANCE_MAX, binary};
-use e2e::run::{Program, wait_until};
+use e2e::run::{Ended, Program, wait_until};
 use tempfile::TempDir;
 
 /// A PostgreSQL for the store.
@@ -68,6 +69,27 @@ impl Server {
     }
 }
 
+impl Server {
+    /// The first column of what a query finds.
+    fn query(&self, sql: &str) -> Result<Vec<String>> {
+        let port = self.port.to_string();
+        let words = [
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "coffer",
+            "-d",
+            "coffer",
+            "-Atc",
+            sql,
+        ];
+        let found = as_postgres("psql", &words)?;
+        Ok(found.lines().map(str::to_owned).collect())
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let data = format!("{}/data", self.dir.path().display());
@@ -82,7 +104,7 @@ struct Role(Child);
 
 impl Role {
     #[expect(clippy::disallowed_methods, reason = "a role outlives one call")]
-    fn start(role: &str, coffer: &Coffer, store: &Server) -> Result<Self> {
+    fn start(role: &str, more: &[&str], coffer: &Coffer, store: &Server) -> Result<Self> {
         let path = coffer.dir().join(format!("{role}.log"));
         let log = std::fs::File::options()
             .create(true)
@@ -92,6 +114,7 @@ impl Role {
             .args([role, "--state-dir"])
             .arg(coffer.dir())
             .args(["--set", &store.url()])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -114,42 +137,109 @@ impl Drop for Role {
     }
 }
 
+/// The same `coffer` command as of the demo user, sent to the API on another port.
+fn at(coffer: &Coffer, port: u16, args: &[&str]) -> Result<Ended> {
+    let own = std::fs::read_to_string(coffer.credentials("demo"))?;
+    // They name the API that started last.
+    let (head, tail) = own
+        .split_once("127.0.0.1:")
+        .context("the credentials name no port")?;
+    let tail = tail.trim_start_matches(|c: char| c.is_ascii_digit());
+    let file = coffer.dir().join(format!("demo-{port}.toml"));
+    std::fs::write(&file, format!("{head}127.0.0.1:{port}{tail}"))?;
+    // Credentials that others may read are refused.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+    let file = file.display().to_string();
+    let words = ["--credentials", &file].into_iter();
+    let program = binary("coffer")?.display().to_string();
+    Program::new(&program, words.chain(args.iter().copied())).run()
+}
+
+fn signal(name: &str, pid: u32) -> Result<()> {
+    let words = [format!("-{name}"), pid.to_string()];
+    Program::new("kill", &words).run()?.ok().map(drop)
+}
+
+/// Kills a task manager in the middle of a task; answers the tasks that it held.
+fn kill_at_work(manager: &mut Role, store: &Server) -> Result<Vec<String>> {
+    let pid = manager.0.id();
+    let sql = format!("SELECT id FROM tasks WHERE state = 'running' AND owner LIKE '{pid}-%'");
+    let held = wait_until(INSTANCE_MAX, || {
+        // While it stands still, what the store says of it stays true.
+        signal("STOP", pid)?;
+        let held = store.query(&sql)?;
+        if held.is_empty() {
+            signal("CONT", pid)?;
+        }
+        Ok((!held.is_empty()).then_some(held))
+    });
+    let held = held.context("the task manager never held a task")?;
+    manager.kill()?;
+    ensure!(store.query(&sql)? == held, "it let go of them as it died");
+    Ok(held)
+}
+
 #[test]
-fn two_task_managers_on_postgresql_and_one_is_killed() -> Result<()> {
+fn two_apis_and_two_task_managers_on_postgresql_and_one_is_killed() -> Result<()> {
     let store = Server::start()?;
     let url = store.url();
     let coffer = Coffer::start_role("api", &["--set", &url])?;
-    let mut first = Role::start("task-manager", &coffer, &store)?;
-    let _second = Role::start("task-manager", &coffer, &store)?;
-    let _conductor = Role::start("conductor", &coffer, &store)?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port();
+    let listen = format!("127.0.0.1:{port}");
+    let _other_api = Role::start("api", &["--listen", &listen], &coffer, &store)?;
+    let mut first = Role::start("task-manager", &[], &coffer, &store)?;
+    let second = Role::start("task-manager", &[], &coffer, &store)?;
+    let _conductor = Role::start("conductor", &[], &coffer, &store)?;
     // Versions are offered once a task manager has registered the engine roots.
-    wait_until(Duration::from_secs(30), || {
-        let listed = coffer.coffer(&["datastore", "list"])?.out;
-        Ok(listed.contains("17").then_some(()))
-    })
-    .with_context(|| {
-        let log = |role: &str| {
-            std::fs::read_to_string(coffer.dir().join(format!("{role}.log"))).unwrap_or_default()
-        };
-        format!("{}{}", log("task-manager"), log("conductor"))
-    })?;
+    for port in [coffer.port(), port] {
+        wait_until(Duration::from_secs(30), || {
+            let listed = at(&coffer, port, &["datastore", "list"])?.out;
+            Ok(listed.contains("17").then_some(()))
+        })
+        .with_context(|| {
+            let log = |role: &str| {
+                std::fs::read_to_string(coffer.dir().join(format!("{role}.log")))
+                    .unwrap_or_default()
+            };
+            format!("{}{}{}", log("api"), log("task-manager"), log("conductor"))
+        })?;
+    }
+    let ports = [coffer.port(), port];
     let mut ids = Vec::new();
-    for n in 0..4 {
+    for (n, port) in (0..4).zip(ports.into_iter().cycle()) {
         let name = format!("db{n}");
         let words = [
             "--json", "instance", "create", &name, "--flavor", "tiny", "--public",
         ];
-        let made = coffer.coffer(&words)?.json()?;
+        let made = at(&coffer, port, &words)?.json()?;
         ids.push(made["id"].as_str().context("no id")?.to_owned());
     }
-    first.kill()?;
+    let held = kill_at_work(&mut first, &store)?;
     for id in &ids {
         coffer
             .await_active(id)
             .with_context(|| format!("within {INSTANCE_MAX:?}"))?;
     }
-    for id in &ids {
-        coffer.coffer(&["instance", "delete", id, "--wait"])?.ok()?;
+    // Who went on with what it held.
+    for task in &held {
+        let sql = format!("SELECT owner FROM tasks WHERE id = '{task}' AND state = 'done'");
+        let owners = store.query(&sql)?;
+        let pid = second.0.id();
+        ensure!(owners.len() == 1, "task {task} is not done");
+        ensure!(
+            owners[0].is_empty() || owners[0].starts_with(&format!("{pid}-")),
+            "task {task} was ended by {owners:?}"
+        );
+    }
+    // Each API says the same of what the other was asked.
+    for port in ports {
+        let listed = at(&coffer, port, &["--json", "instance", "list"])?.ok()?;
+        ensure!(ids.iter().all(|id| listed.contains(id)), "{port}: {listed}");
+    }
+    for (id, port) in ids.iter().zip(ports.into_iter().cycle()) {
+        at(&coffer, port, &["instance", "delete", id, "--wait"])?.ok()?;
     }
     let left = coffer.traces()?;
     ensure!(left.is_empty(), "left: {left:#?}");

@@ -188,7 +188,13 @@ fn two_apis_and_two_task_managers_on_postgresql_and_one_is_killed() -> Result<()
         .local_addr()?
         .port();
     let listen = format!("127.0.0.1:{port}");
-    let _other_api = Role::start("api", &["--listen", &listen], &coffer, &store)?;
+    let words = [
+        "--listen",
+        &listen,
+        "--set",
+        "api.rate_limit_per_minute=1000000",
+    ];
+    let _other_api = Role::start("api", &words, &coffer, &store)?;
     let mut first = Role::start("task-manager", &[], &coffer, &store)?;
     let second = Role::start("task-manager", &[], &coffer, &store)?;
     let _conductor = Role::start("conductor", &[], &coffer, &store)?;

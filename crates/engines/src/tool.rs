@@ -47,6 +47,9 @@ fn read_files(dirs: &[PathBuf]) -> io::Result<usize> {
             let entry = entry?;
             let meta = entry.metadata()?;
             let is_small = meta.is_file() && meta.len() <= READ_FILE_MAX;
+            if total >= READ_BYTES_MAX {
+                break;
+            }
             if is_small && total + meta.len() <= READ_BYTES_MAX {
                 total += meta.len();
                 files.push(entry.path());

@@ -395,7 +395,11 @@ impl Supervisor {
     /// next process would find its files and its shared memory in use, and give up.
     fn end_what_is_left(&mut self) {
         let end = clock::now() + limits::ENGINE_REMAINS_MAX;
-        while !spawn::kill_all_of(self.boot.engine_uid) && clock::now() < end {
+        while !spawn::kill_all_of(self.boot.engine_uid) {
+            if clock::now() >= end {
+                log::warn(format_args!("what the engine left does not end"));
+                return;
+            }
             // Nothing is watched: this only lets the dying have the processor.
             poll(&mut [], PollTimeout::from(ENGINE_REMAINS_PACE)).ok();
             self.reap();

@@ -79,7 +79,7 @@ fn launch(path: &Path) -> Result<u8> {
     let spec: LaunchSpec = read_json(path)?
         .ok_or_else(|| rejected(what, format!("{} is not there", path.display())))?;
     let _lock = exclusive(&spec)?;
-    if let Some(running) = read_json::<Launched>(&spec.launched)?.filter(Launched::is_alive) {
+    if let Some(running) = Launched::living(&spec.launched) {
         return report(&running).map(|()| 0);
     }
     let console = File::options()

@@ -116,6 +116,15 @@ pub struct Launched {
 }
 
 impl Launched {
+    /// The process that the file at `path` names, if it lives. A file that cannot be read names
+    /// none: it is not forced to disk, and what it told of ended with the host's power.
+    pub(super) fn living(path: &Path) -> Option<Self> {
+        read_json::<Self>(path)
+            .ok()
+            .flatten()
+            .filter(Self::is_alive)
+    }
+
     /// Whether that very process lives: not a later one with the same pid, not a dead one.
     pub(super) fn is_alive(&self) -> bool {
         boot_id() == self.boot_id && start_time(self.pid) == Some(self.start_time)
@@ -363,6 +372,23 @@ pub(super) fn remove_file(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use uuid::Uuid;
+
+    #[test]
+    fn a_note_that_lost_its_content_with_the_power_names_no_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("launched.json");
+        assert_eq!(Launched::living(&path), None);
+        fs::write(&path, "").unwrap();
+        assert_eq!(Launched::living(&path), None);
+        let own = i32::try_from(std::process::id()).unwrap();
+        let launched = Launched {
+            pid: own,
+            start_time: start_time(own).unwrap(),
+            boot_id: boot_id(),
+        };
+        write_json_for_this_boot(&path, &launched).unwrap();
+        assert_eq!(Launched::living(&path), Some(launched));
+    }
 
     #[test]
     fn records_survive_and_tombstones_only_grow() {

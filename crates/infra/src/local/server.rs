@@ -19,7 +19,7 @@ use super::failure::{conflict, errno, io, is_shortage, outrun, rejected, transie
 use super::host::Host;
 use super::launch::LaunchSpec;
 use super::names::{host_name, ns_path};
-use super::record::{Launched, ServerRecord, boot_id, read_json, write_json_for_this_boot};
+use super::record::{Launched, ServerRecord, boot_id, write_json_for_this_boot};
 use super::{cgroup, loops, netns, network, process, publish, sandbox, volume};
 use crate::error::{ProviderError, Result};
 use crate::provider::{Fence, Limits, Progress, ServerRef, ServerSpec, ServerState};
@@ -157,10 +157,7 @@ pub(super) fn fence(host: &Host, server: &ServerRef) -> Result<Fence> {
 /// The first process of a server, if it lives.
 pub(super) fn launched(host: &Host, id: ServerId) -> Option<Launched> {
     let path = host.sandbox_dir(id).join("launched.json");
-    read_json::<Launched>(&path)
-        .ok()
-        .flatten()
-        .filter(Launched::is_alive)
+    Launched::living(&path)
 }
 
 fn admit(host: &Host, spec: &ServerSpec) -> Result<Option<ServerRecord>> {

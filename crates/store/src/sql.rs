@@ -16,6 +16,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -41,6 +42,11 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(60);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Channel on which PostgreSQL tells all processes that there is work.
 const WORK_CHANNEL: &str = "coffer_work";
+
+/// An answer of the database. Boxed, because a plain `async fn` is compiled by whoever awaits it:
+/// each crate and each program of tests above would compile the drivers again.
+type Answer<'a, T> = Boxed<'a, Result<T>>;
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// An error of the driver; its text is what the database said.
 #[derive(Debug)]
@@ -306,7 +312,11 @@ fn sqlite_pool(connections: u32) -> SqlitePoolOptions {
 
 impl Db {
     /// Opens a SQLite file, made when absent.
-    pub(crate) async fn open_sqlite(path: &Path, tuning: &SqliteTuning) -> Result<Self> {
+    pub(crate) fn open_sqlite<'a>(path: &'a Path, tuning: &'a SqliteTuning) -> Answer<'a, Self> {
+        Box::pin(Self::connect_sqlite(path, tuning))
+    }
+
+    async fn connect_sqlite(path: &Path, tuning: &SqliteTuning) -> Result<Self> {
         let synchronous = if tuning.is_durable {
             SqliteSynchronous::Full
         } else {
@@ -337,7 +347,11 @@ impl Db {
     }
 
     /// Opens a PostgreSQL database.
-    pub(crate) async fn open_postgres(url: &Secret, connections: u32) -> Result<Self> {
+    pub(crate) fn open_postgres(url: &Secret, connections: u32) -> Answer<'_, Self> {
+        Box::pin(Self::connect_postgres(url, connections))
+    }
+
+    async fn connect_postgres(url: &Secret, connections: u32) -> Result<Self> {
         // The driver's own message may repeat the URL, which may hold a password.
         let options = PgConnectOptions::from_str(url.expose()).map_err(|_| StoreError::Open {
             problem: "the PostgreSQL url of the store cannot be read: expected \
@@ -361,7 +375,15 @@ impl Db {
     }
 
     /// Runs the migrations that the database lacks: (version, title, statements) each.
-    pub(crate) async fn migrate(
+    pub(crate) fn migrate<'a>(
+        &'a self,
+        list: &'a [(i64, &'static str, &'static str)],
+        table: &'static str,
+    ) -> Answer<'a, ()> {
+        Box::pin(self.run_migrations(list, table))
+    }
+
+    async fn run_migrations(
         &self,
         list: &[(i64, &'static str, &'static str)],
         table: &'static str,
@@ -387,39 +409,49 @@ impl Db {
     }
 
     /// Rows of a statement that only reads.
-    pub(crate) async fn fetch_all(&self, sql: impl Into<Sql>, args: Vec<Arg>) -> Result<Vec<Row>> {
-        match self {
-            Self::Sqlite { read, .. } => {
-                let rows = sqlite_query(sql.into(), args).fetch_all(read).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
+    pub(crate) fn fetch_all(&self, sql: impl Into<Sql>, args: Vec<Arg>) -> Answer<'_, Vec<Row>> {
+        self.rows(sql.into(), args)
+    }
+
+    fn rows(&self, sql: Sql, args: Vec<Arg>) -> Answer<'_, Vec<Row>> {
+        Box::pin(async move {
+            match self {
+                Self::Sqlite { read, .. } => {
+                    let rows = sqlite_query(sql, args).fetch_all(read).await?;
+                    Ok(rows.into_iter().map(Row::Sqlite).collect())
+                }
+                Self::Postgres { pool, .. } => {
+                    let rows = postgres_query(sql, args).fetch_all(pool).await?;
+                    Ok(rows.into_iter().map(Row::Postgres).collect())
+                }
+                Self::Direct(db) => Ok(direct_rows(db.run(sql.sqlite, &args).await?)),
             }
-            Self::Postgres { pool, .. } => {
-                let rows = postgres_query(sql.into(), args).fetch_all(pool).await?;
-                Ok(rows.into_iter().map(Row::Postgres).collect())
-            }
-            Self::Direct(db) => Ok(direct_rows(db.run(sql.into().sqlite, &args).await?)),
-        }
+        })
     }
 
     /// The only row of a statement that only reads.
-    pub(crate) async fn fetch_optional(
+    pub(crate) fn fetch_optional(
         &self,
         sql: impl Into<Sql>,
         args: Vec<Arg>,
-    ) -> Result<Option<Row>> {
-        match self {
-            Self::Sqlite { read, .. } => Ok(sqlite_query(sql.into(), args)
-                .fetch_optional(read)
-                .await?
-                .map(Row::Sqlite)),
-            Self::Postgres { pool, .. } => {
-                let row = postgres_query(sql.into(), args)
-                    .fetch_optional(pool)
-                    .await?;
-                Ok(row.map(Row::Postgres))
+    ) -> Answer<'_, Option<Row>> {
+        self.row(sql.into(), args)
+    }
+
+    fn row(&self, sql: Sql, args: Vec<Arg>) -> Answer<'_, Option<Row>> {
+        Box::pin(async move {
+            match self {
+                Self::Sqlite { read, .. } => {
+                    let row = sqlite_query(sql, args).fetch_optional(read).await?;
+                    Ok(row.map(Row::Sqlite))
+                }
+                Self::Postgres { pool, .. } => {
+                    let row = postgres_query(sql, args).fetch_optional(pool).await?;
+                    Ok(row.map(Row::Postgres))
+                }
+                Self::Direct(_) => Ok(self.rows(sql, args).await?.into_iter().next()),
             }
-            Self::Direct(_) => Ok(self.fetch_all(sql, args).await?.into_iter().next()),
-        }
+        })
     }
 
     /// What `decode` makes of at most `limit` rows of a statement that only reads, and whether it
@@ -445,15 +477,21 @@ impl Db {
     }
 
     /// Runs one statement that writes, as a transaction of its own; gives the rows it changed.
-    pub(crate) async fn execute(&self, sql: impl Into<Sql>, args: Vec<Arg>) -> Result<u64> {
-        match self {
-            Self::Sqlite { write, .. } => Ok(sqlite_query(sql.into(), args)
-                .execute(write)
-                .await?
-                .rows_affected()),
-            Self::Postgres { .. } => self.execute_again(sql.into(), &args).await,
-            Self::Direct(db) => Ok(db.run(sql.into().sqlite, &args).await?.1),
-        }
+    pub(crate) fn execute(&self, sql: impl Into<Sql>, args: Vec<Arg>) -> Answer<'_, u64> {
+        self.change(sql.into(), args)
+    }
+
+    fn change(&self, sql: Sql, args: Vec<Arg>) -> Answer<'_, u64> {
+        Box::pin(async move {
+            match self {
+                Self::Sqlite { write, .. } => {
+                    let done = sqlite_query(sql, args).execute(write).await?;
+                    Ok(done.rows_affected())
+                }
+                Self::Postgres { .. } => self.execute_again(sql, &args).await,
+                Self::Direct(db) => Ok(db.run(sql.sqlite, &args).await?.1),
+            }
+        })
     }
 
     /// Runs one statement as a SERIALIZABLE transaction, until PostgreSQL takes it.
@@ -470,22 +508,30 @@ impl Db {
 
     /// Runs one statement that writes and gives rows, on PostgreSQL at READ COMMITTED: for claims,
     /// which pass over rows that others hold, and for compare-and-sets of one row.
-    pub(crate) async fn execute_returning(
+    pub(crate) fn execute_returning(
         &self,
         sql: impl Into<Sql>,
         args: Vec<Arg>,
-    ) -> Result<Vec<Row>> {
+    ) -> Answer<'_, Vec<Row>> {
+        self.change_rows(sql.into(), args)
+    }
+
+    fn change_rows(&self, sql: Sql, args: Vec<Arg>) -> Answer<'_, Vec<Row>> {
         match self {
-            Self::Sqlite { write, .. } => {
-                let rows = sqlite_query(sql.into(), args).fetch_all(write).await?;
+            Self::Sqlite { write, .. } => Box::pin(async move {
+                let rows = sqlite_query(sql, args).fetch_all(write).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
-            }
-            Self::Postgres { .. } | Self::Direct(_) => self.fetch_all(sql, args).await,
+            }),
+            Self::Postgres { .. } | Self::Direct(_) => self.rows(sql, args),
         }
     }
 
     /// Begins a transaction that writes.
-    pub(crate) async fn begin(&self) -> Result<Tx> {
+    pub(crate) fn begin(&self) -> Answer<'_, Tx> {
+        Box::pin(self.begin_to_write())
+    }
+
+    async fn begin_to_write(&self) -> Result<Tx> {
         let connection = match self {
             Self::Sqlite { write, .. } => {
                 Connection::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?)
@@ -503,7 +549,11 @@ impl Db {
     }
 
     /// Begins a transaction that only reads, all of it as of one moment.
-    pub(crate) async fn begin_read(&self) -> Result<Tx> {
+    pub(crate) fn begin_read(&self) -> Answer<'_, Tx> {
+        Box::pin(self.begin_to_read())
+    }
+
+    async fn begin_to_read(&self) -> Result<Tx> {
         let connection = match self {
             Self::Sqlite { read, .. } => Connection::Sqlite(read.begin().await?),
             Self::Postgres { pool, .. } => {
@@ -519,18 +569,22 @@ impl Db {
     }
 
     /// Tells other processes that there is work.
-    pub(crate) async fn notify(&self) -> Result<()> {
-        if let Self::Postgres { pool, .. } = self {
-            sqlx::query("SELECT pg_notify($1, '')")
-                .bind(WORK_CHANNEL)
-                .execute(pool)
-                .await?;
-        }
-        Ok(())
+    pub(crate) fn notify(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            if let Self::Postgres { pool, .. } = self {
+                let notify = sqlx::query("SELECT pg_notify($1, '')").bind(WORK_CHANNEL);
+                notify.execute(pool).await?;
+            }
+            Ok(())
+        })
     }
 
     /// A connection that hears what other processes commit; none where there are none.
-    pub(crate) async fn listen(&self) -> Result<Option<Listener>> {
+    pub(crate) fn listen(&self) -> Answer<'_, Option<Listener>> {
+        Box::pin(self.begin_to_listen())
+    }
+
+    async fn begin_to_listen(&self) -> Result<Option<Listener>> {
         let Self::Postgres { options, .. } = self else {
             return Ok(None);
         };
@@ -546,20 +600,22 @@ impl Db {
     }
 
     /// Closes every connection.
-    pub(crate) async fn close(&self) {
-        match self {
-            Self::Sqlite {
-                read,
-                write,
-                inline,
-            } => {
-                inline.close();
-                read.close().await;
-                write.close().await;
+    pub(crate) fn close(&self) -> Boxed<'_, ()> {
+        Box::pin(async move {
+            match self {
+                Self::Sqlite {
+                    read,
+                    write,
+                    inline,
+                } => {
+                    inline.close();
+                    read.close().await;
+                    write.close().await;
+                }
+                Self::Postgres { pool, .. } => pool.close().await,
+                Self::Direct(_) => {}
             }
-            Self::Postgres { pool, .. } => pool.close().await,
-            Self::Direct(_) => {}
-        }
+        })
     }
 }
 
@@ -573,9 +629,11 @@ pub(crate) struct Listener(PgListener);
 
 impl Listener {
     /// Waits for a notification, or for the connection to be made again after it was lost.
-    pub(crate) async fn wait(&mut self) -> Result<()> {
-        self.0.try_recv().await?;
-        Ok(())
+    pub(crate) fn wait(&mut self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.0.try_recv().await?;
+            Ok(())
+        })
     }
 }
 
@@ -600,39 +658,49 @@ impl Tx {
     }
 
     /// Runs a statement; gives the rows it changed.
-    pub(crate) async fn execute(&mut self, sql: impl Into<Sql>, args: Vec<Arg>) -> Result<u64> {
-        match &mut self.connection {
-            Connection::Sqlite(tx) => Ok(sqlite_query(sql.into(), args)
-                .execute(&mut **tx)
-                .await?
-                .rows_affected()),
-            Connection::Postgres(tx) => Ok(postgres_query(sql.into(), args)
-                .execute(&mut **tx)
-                .await?
-                .rows_affected()),
-            Connection::Direct(tx) => Ok(tx.run(sql.into().sqlite, &args)?.1),
-        }
+    pub(crate) fn execute(&mut self, sql: impl Into<Sql>, args: Vec<Arg>) -> Answer<'_, u64> {
+        self.change(sql.into(), args)
+    }
+
+    fn change(&mut self, sql: Sql, args: Vec<Arg>) -> Answer<'_, u64> {
+        Box::pin(async move {
+            match &mut self.connection {
+                Connection::Sqlite(tx) => {
+                    let done = sqlite_query(sql, args).execute(&mut **tx).await?;
+                    Ok(done.rows_affected())
+                }
+                Connection::Postgres(tx) => {
+                    let done = postgres_query(sql, args).execute(&mut **tx).await?;
+                    Ok(done.rows_affected())
+                }
+                Connection::Direct(tx) => Ok(tx.run(sql.sqlite, &args)?.1),
+            }
+        })
     }
 
     /// Rows of a statement, which may write.
-    pub(crate) async fn fetch_all(
+    pub(crate) fn fetch_all(
         &mut self,
         sql: impl Into<Sql>,
         args: Vec<Arg>,
-    ) -> Result<Vec<Row>> {
-        match &mut self.connection {
-            Connection::Sqlite(tx) => {
-                let rows = sqlite_query(sql.into(), args).fetch_all(&mut **tx).await?;
-                Ok(rows.into_iter().map(Row::Sqlite).collect())
+    ) -> Answer<'_, Vec<Row>> {
+        self.rows(sql.into(), args)
+    }
+
+    fn rows(&mut self, sql: Sql, args: Vec<Arg>) -> Answer<'_, Vec<Row>> {
+        Box::pin(async move {
+            match &mut self.connection {
+                Connection::Sqlite(tx) => {
+                    let rows = sqlite_query(sql, args).fetch_all(&mut **tx).await?;
+                    Ok(rows.into_iter().map(Row::Sqlite).collect())
+                }
+                Connection::Postgres(tx) => {
+                    let rows = postgres_query(sql, args).fetch_all(&mut **tx).await?;
+                    Ok(rows.into_iter().map(Row::Postgres).collect())
+                }
+                Connection::Direct(tx) => Ok(direct_rows(tx.run(sql.sqlite, &args)?)),
             }
-            Connection::Postgres(tx) => {
-                let rows = postgres_query(sql.into(), args)
-                    .fetch_all(&mut **tx)
-                    .await?;
-                Ok(rows.into_iter().map(Row::Postgres).collect())
-            }
-            Connection::Direct(tx) => Ok(direct_rows(tx.run(sql.into().sqlite, &args)?)),
-        }
+        })
     }
 
     /// The only row of a statement, which may write.
@@ -672,30 +740,34 @@ impl Tx {
         ControlFlow::Continue(())
     }
 
-    async fn commit(self) -> Result<()> {
-        match self.connection {
-            Connection::Sqlite(tx) => tx.commit().await?,
-            Connection::Postgres(mut tx) => {
-                if self.makes_work {
-                    let notify = sqlx::query("SELECT pg_notify($1, '')").bind(WORK_CHANNEL);
-                    notify.execute(&mut *tx).await?;
+    fn commit(self) -> Answer<'static, ()> {
+        Box::pin(async move {
+            match self.connection {
+                Connection::Sqlite(tx) => tx.commit().await?,
+                Connection::Postgres(mut tx) => {
+                    if self.makes_work {
+                        let notify = sqlx::query("SELECT pg_notify($1, '')").bind(WORK_CHANNEL);
+                        notify.execute(&mut *tx).await?;
+                    }
+                    tx.commit().await?;
                 }
-                tx.commit().await?;
+                Connection::Direct(tx) => tx.commit()?,
             }
-            Connection::Direct(tx) => tx.commit()?,
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Ends the transaction without writing anything.
-    pub(crate) async fn roll_back(self) -> Result<()> {
-        match self.connection {
-            Connection::Sqlite(tx) => tx.rollback().await?,
-            Connection::Postgres(tx) => tx.rollback().await?,
-            // Dropped, it rolls back.
-            Connection::Direct(tx) => drop(tx),
-        }
-        Ok(())
+    pub(crate) fn roll_back(self) -> Answer<'static, ()> {
+        Box::pin(async move {
+            match self.connection {
+                Connection::Sqlite(tx) => tx.rollback().await?,
+                Connection::Postgres(tx) => tx.rollback().await?,
+                // Dropped, it rolls back.
+                Connection::Direct(tx) => drop(tx),
+            }
+            Ok(())
+        })
     }
 }
 

@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use crate::postgresql::{identity, read_ahead};
 
 /// Runs one operation; the answer is one word for the caller.
@@ -35,12 +37,10 @@ pub fn run(args: &[String]) -> io::Result<String> {
 const READ_FILE_MAX: u64 = 1 << 20;
 /// LIMIT: what is read ahead in all; unit: bytes.
 const READ_BYTES_MAX: u64 = 32 << 20;
-/// Files that are read at a time.
-const READ_AT_ONCE: usize = 8;
-
-/// Reads the small files of directories into the cache. Returns how many there were.
+/// Has the kernel read the small files of directories into its cache, without waiting for it.
+/// Returns how many there were.
 fn read_files(dirs: &[PathBuf]) -> io::Result<usize> {
-    let mut files = Vec::new();
+    let mut count = 0;
     let mut total = 0;
     for dir in dirs {
         for entry in fs::read_dir(dir)? {
@@ -52,18 +52,16 @@ fn read_files(dirs: &[PathBuf]) -> io::Result<usize> {
             }
             if is_small && total + meta.len() <= READ_BYTES_MAX {
                 total += meta.len();
-                files.push(entry.path());
+                count += 1;
+                // What cannot be read, or is gone by now, the engine finds out itself.
+                if let Ok(file) = fs::File::open(entry.path()) {
+                    let advice = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+                    posix_fadvise(&file, 0, 0, advice).ok();
+                }
             }
         }
     }
-    let share = files.len().div_ceil(READ_AT_ONCE).max(1);
-    std::thread::scope(|scope| {
-        for some in files.chunks(share) {
-            // What cannot be read, or is gone by now, the engine finds out itself.
-            scope.spawn(|| some.iter().for_each(|file| drop(fs::read(file))));
-        }
-    });
-    Ok(files.len())
+    Ok(count)
 }
 
 /// Removes the oldest files of a directory until the rest is within the bound; the newest stays,

@@ -8,7 +8,7 @@ use coffer_core::secret::Secret;
 use postgres_protocol::password::scram_sha_256;
 
 use crate::error::{EngineError, Result};
-use crate::postgresql::databases;
+use crate::postgresql::databases::{self, Found};
 use crate::postgresql::names::{self, ROOT, VISITOR_PREFIX, invalid, quote};
 use crate::postgresql::session::{self, Session};
 use crate::runtime::{EngineHost, NewUser, UserChange};
@@ -33,13 +33,15 @@ async fn put(host: &dyn EngineHost, own: &Session, user: &NewUser) -> Result<()>
     } else {
         "CREATE"
     };
+    let groups = groups(host, own, &user.databases).await?;
     let sql = format!(
-        "{verb} ROLE {} LOGIN PASSWORD '{}'",
+        "{verb} ROLE {} LOGIN PASSWORD '{}'{}",
         quote(&user.name),
-        verifier(&user.password)
+        verifier(&user.password),
+        join_sql(&user.name, &groups)
     );
     own.run("create the user", &sql).await?;
-    grant_all(host, own, &user.name, &user.databases).await
+    share_all(host, &user.name, &groups).await
 }
 
 /// Creates a user for a visit.
@@ -170,17 +172,33 @@ async fn grant_all(
     name: &str,
     databases: &[String],
 ) -> Result<()> {
+    let groups = groups(host, own, databases).await?;
+    own.run("grant the databases", &join_sql(name, &groups))
+        .await?;
+    share_all(host, name, &groups).await
+}
+
+/// The databases with their groups.
+async fn groups(host: &dyn EngineHost, own: &Session, databases: &[String]) -> Result<Vec<Found>> {
+    let mut groups = Vec::with_capacity(databases.len());
     for database in databases {
-        let found = databases::get_with_group(host, own, database).await?;
-        let sql = format!("GRANT {} TO {}", quote(&found.group), quote(name));
-        own.run("grant the database", &sql).await?;
-        let inside = session::open(host, database).await?;
-        inside
-            .run(
-                "share what the user makes",
-                &share_sql(name, &found.group, true),
-            )
-            .await?;
+        groups.push(databases::get_with_group(host, own, database).await?);
+    }
+    Ok(groups)
+}
+
+/// Statements that make a user a member of groups, each after a semicolon.
+fn join_sql(name: &str, groups: &[Found]) -> String {
+    let join = |found: &Found| format!("; GRANT {} TO {}", quote(&found.group), quote(name));
+    groups.iter().map(join).collect()
+}
+
+/// Shares with the groups what the user will make.
+async fn share_all(host: &dyn EngineHost, name: &str, groups: &[Found]) -> Result<()> {
+    for found in groups {
+        let inside = session::open(host, &found.name).await?;
+        let sql = share_sql(name, &found.group, true);
+        inside.run("share what the user makes", &sql).await?;
     }
     Ok(())
 }

@@ -51,16 +51,25 @@ fn create_sql(name: &str, locale: Option<names::Locale>) -> String {
 
 /// Gives the database to its group and shuts everyone else out; one transaction.
 async fn own_by_group(own: &Session, found: &Found) -> Result<()> {
-    ensure_group(own, found).await?;
+    let make = group_sql(own, found).await?.unwrap_or_default();
     let (database, group) = (quote(&found.name), quote(&found.group));
     let sql = format!(
-        "REVOKE ALL ON DATABASE {database} FROM PUBLIC; ALTER DATABASE {database} OWNER TO {group}"
+        "{make}REVOKE ALL ON DATABASE {database} FROM PUBLIC; \
+         ALTER DATABASE {database} OWNER TO {group}"
     );
     own.run("give the database to its group", &sql).await
 }
 
 /// Makes the group role of a database if it is not there.
 async fn ensure_group(own: &Session, found: &Found) -> Result<()> {
+    match group_sql(own, found).await? {
+        Some(make) => own.run("make the group", &make).await,
+        None => Ok(()),
+    }
+}
+
+/// The statement that makes the group role of a database, unless it is there.
+async fn group_sql(own: &Session, found: &Found) -> Result<Option<String>> {
     let known = own
         .rows(
             "find the group",
@@ -68,11 +77,8 @@ async fn ensure_group(own: &Session, found: &Found) -> Result<()> {
             &[&found.group],
         )
         .await?;
-    if known.is_empty() {
-        let sql = format!("CREATE ROLE {} NOLOGIN NOSUPERUSER", quote(&found.group));
-        own.run("make the group", &sql).await?;
-    }
-    Ok(())
+    let make = || format!("CREATE ROLE {} NOLOGIN NOSUPERUSER; ", quote(&found.group));
+    Ok(known.is_empty().then(make))
 }
 
 /// The database, its group made and holding every right in it.

@@ -20,10 +20,8 @@ const REPORT: &str = "\
 
 /// Commits and reports.
 pub(super) async fn probe(host: &dyn EngineHost) -> Result<ProbeReport> {
-    let own = session::take_kept(host).await?;
-    let report = probe_over(&own).await?;
-    session::keep(host, own);
-    Ok(report)
+    let own = session::open_own(host).await?;
+    probe_over(&own).await
 }
 
 async fn probe_over(own: &Session) -> Result<ProbeReport> {

@@ -22,7 +22,7 @@ struct BackupMode {
 
 /// Begins the hold.
 pub(super) async fn quiesce(host: &dyn EngineHost) -> Result<Box<dyn Hold>> {
-    let session = session::open_own(host).await?;
+    let session = session::open_apart(host).await?;
     let row = session.text_row("begin backup mode", START).await?;
     let facts = ["position", "system_identifier", "timeline"]
         .into_iter()

@@ -4,7 +4,10 @@
 //! the database: the search path, quoting, and that no statement is logged (statements hold
 //! password verifiers, never passwords). This is the only module of the crate that spawns a task.
 
-use std::sync::Mutex;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -28,6 +31,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Session {
     client: Client,
     driver: JoinHandle<()>,
+    /// Whether all that was asked was answered well.
+    is_clean: AtomicBool,
 }
 
 impl Drop for Session {
@@ -59,11 +64,60 @@ pub(super) async fn open(host: &dyn EngineHost, database: &str) -> Result<Sessio
     Ok(Session {
         client,
         driver: drive(connection),
+        is_clean: AtomicBool::new(true),
     })
 }
 
-/// Connects to Coffer's own database.
-pub(super) async fn open_own(host: &dyn EngineHost) -> Result<Session> {
+/// A connection to Coffer's own database. Dropped, it is kept for the next who asks, if all went
+/// well over it: a process of the engine for each command would cost more than most of them.
+#[derive(Debug)]
+pub(super) struct Own {
+    session: Option<Session>,
+    run_dir: PathBuf,
+}
+
+impl Deref for Own {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        self.session.as_ref().expect("it is there until the drop")
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let is_good = |session: &Session| {
+            session.is_clean.load(Ordering::Relaxed) && !session.client.is_closed()
+        };
+        if let Some(session) = self.session.take().filter(is_good) {
+            let run_dir = std::mem::take(&mut self.run_dir);
+            *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = Some((run_dir, session));
+        }
+    }
+}
+
+/// A kept connection with the socket directory it leads to.
+type Kept = Option<(PathBuf, Session)>;
+
+/// The connection that is kept.
+static KEPT: Mutex<Kept> = Mutex::new(None);
+
+/// Connects to Coffer's own database, over the connection that is kept or a new one.
+pub(super) async fn open_own(host: &dyn EngineHost) -> Result<Own> {
+    let run_dir = host.layout().run_dir.clone();
+    let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let session = match kept {
+        Some((path, session)) if path == run_dir && !session.client.is_closed() => session,
+        Some(_) | None => open(host, names::COFFER).await?,
+    };
+    Ok(Own {
+        session: Some(session),
+        run_dir,
+    })
+}
+
+/// Connects to Coffer's own database for something that ends with its connection.
+pub(super) async fn open_apart(host: &dyn EngineHost) -> Result<Session> {
     open(host, names::COFFER).await
 }
 
@@ -84,10 +138,20 @@ where
 impl Session {
     /// Runs statements without results, all in one transaction.
     pub(super) async fn run(&self, what: &'static str, sql: &str) -> Result<()> {
-        self.client
-            .batch_execute(sql)
-            .await
-            .map_err(|error| failed(what, &error))
+        self.answer(what, self.client.batch_execute(sql)).await
+    }
+
+    /// Waits for an answer. Whoever does not wait to its end leaves a connection that is not
+    /// clean: the next one would wait for that answer, too.
+    async fn answer<T>(
+        &self,
+        what: &'static str,
+        asked: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+    ) -> Result<T> {
+        let was_clean = self.is_clean.swap(false, Ordering::Relaxed);
+        let answer = asked.await.map_err(|error| failed(what, &error))?;
+        self.is_clean.store(was_clean, Ordering::Relaxed);
+        Ok(answer)
     }
 
     /// Runs a query with parameters.
@@ -97,10 +161,7 @@ impl Session {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>> {
-        self.client
-            .query(sql, parameters)
-            .await
-            .map_err(|error| failed(what, &error))
+        self.answer(what, self.client.query(sql, parameters)).await
     }
 
     /// The one row of a batch of statements, as text.
@@ -109,11 +170,7 @@ impl Session {
         what: &'static str,
         sql: &str,
     ) -> Result<Vec<Option<String>>> {
-        let answer = self
-            .client
-            .simple_query(sql)
-            .await
-            .map_err(|error| failed(what, &error))?;
+        let answer = self.answer(what, self.client.simple_query(sql)).await?;
         let row = answer.into_iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
@@ -126,34 +183,6 @@ impl Session {
             .map(|i| row.get(i).map(str::to_owned))
             .collect())
     }
-}
-
-/// A kept connection with the socket directory it leads to.
-type Kept = Option<(std::path::PathBuf, Session)>;
-
-/// The connection kept for probes, so that a probe costs no process of the engine.
-static KEPT: Mutex<Kept> = Mutex::new(None);
-
-/// Takes the kept connection, or makes one; given back by [`keep`] only after an answer.
-pub(super) async fn take_kept(host: &dyn EngineHost) -> Result<Session> {
-    let kept = KEPT
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .take();
-    match kept {
-        Some((path, session)) if path == host.layout().run_dir && !session.client.is_closed() => {
-            Ok(session)
-        }
-        Some(_) | None => open_own(host).await,
-    }
-}
-
-/// Keeps a connection for the next probe.
-pub(super) fn keep(host: &dyn EngineHost, session: Session) {
-    let mut kept = KEPT
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    *kept = Some((host.layout().run_dir.clone(), session));
 }
 
 /// What the server said; its text only, as details may quote values.

@@ -26,17 +26,24 @@ pub(crate) async fn register(base: &Base, roots_dir: &Path) -> anyhow::Result<()
     for name in recipe::names() {
         let recipe = Recipe::find(name).with_context(|| format!("read recipe {name}"))?;
         let version = ensure_version(base, &recipe).await?;
-        let dir = roots_dir.to_owned();
-        let built = tokio::task::spawn_blocking(move || Roots::new(&dir).map(|r| r.built(&recipe)))
-            .await?
-            .context("look at engine roots")?;
-        if let Some(manifest) = built
-            && version.root.as_ref() != Some(&manifest.checksum)
-        {
+        let (dir, known) = (roots_dir.to_owned(), version.root.clone());
+        let find =
+            move || Roots::new(&dir).map(|roots| new_root(&roots, &recipe, known.as_deref()));
+        let found = tokio::task::spawn_blocking(find).await?;
+        if let Some(manifest) = found.context("look at engine roots")? {
             use_root(base, &version, &manifest).await?;
         }
     }
     Ok(())
+}
+
+/// The root of a recipe, if it is another than the known one and looks whole. Looking through the
+/// thousands of files of a root that is known, every few seconds, would be for nothing.
+fn new_root(roots: &Roots, recipe: &Recipe, known: Option<&str>) -> Option<Manifest> {
+    let made = roots.last_made(recipe)?;
+    (known != Some(&made))
+        .then(|| roots.built(recipe))
+        .flatten()
 }
 
 /// Looks again and again, until told to stop.

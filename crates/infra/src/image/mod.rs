@@ -171,11 +171,15 @@ impl Roots {
         self.dir.join(checksum).join("tree")
     }
 
+    /// Checksum of the root that this recipe made last, if it is there; nothing is compared.
+    pub fn last_made(&self, recipe: &Recipe) -> Option<String> {
+        let dir = fs::canonicalize(self.recipe_link(recipe)).ok()?;
+        Some(dir.file_name()?.to_str()?.to_owned())
+    }
+
     /// The root that this recipe made last, if it is there and looks whole.
     pub fn built(&self, recipe: &Recipe) -> Option<Manifest> {
-        let dir = fs::canonicalize(self.recipe_link(recipe)).ok()?;
-        let checksum = dir.file_name()?.to_str()?;
-        self.verify(checksum, Depth::Quick).ok()
+        self.verify(&self.last_made(recipe)?, Depth::Quick).ok()
     }
 
     /// The root of the recipe; built if it is not there or does not look whole.

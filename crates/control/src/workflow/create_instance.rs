@@ -1,4 +1,4 @@
-//! The story of a new instance: network, volume, server, endpoint, guest, engine, content.
+//! The story of a new instance: network, volume, endpoint, server, guest, engine, content.
 //!
 //! The API has written every row (planned) and charged the quota before this begins, so that
 //! whatever is made can be found again. When it fails, what was made is undone and the instance
@@ -39,10 +39,10 @@ pub enum Step {
     EnsureNetwork,
     /// The data volume is there, a clone of the template.
     EnsureVolume,
+    /// The endpoint leads to the server to come, which so starts with all of its addresses.
+    EnsureEndpoint,
     /// The server runs.
     EnsureServer,
-    /// The endpoint leads to it.
-    EnsureEndpoint,
     /// The guest's key is signed and pinned.
     EnrolGuest,
     /// The guest knows what should be.
@@ -82,8 +82,8 @@ impl Workflow for CreateInstance {
     const STEPS: &'static [Step] = &[
         Step::EnsureNetwork,
         Step::EnsureVolume,
-        Step::EnsureServer,
         Step::EnsureEndpoint,
+        Step::EnsureServer,
         Step::EnrolGuest,
         Step::PushSpec,
         Step::AwaitEngine { version: 1 },
@@ -118,8 +118,8 @@ impl Workflow for CreateInstance {
         match step {
             Step::EnsureNetwork
             | Step::EnsureVolume
-            | Step::EnsureServer
             | Step::EnsureEndpoint
+            | Step::EnsureServer
             | Step::EnrolGuest
             | Step::PushSpec
             | Step::AwaitEngine { .. }
@@ -142,11 +142,11 @@ impl Workflow for CreateInstance {
                 .then(Step::EnsureVolume),
             Step::EnsureVolume => parts::ensure_volume(context, &graph)
                 .await?
-                .then(Step::EnsureServer),
-            Step::EnsureServer => parts::ensure_server(context, &graph)
-                .await?
                 .then(Step::EnsureEndpoint),
             Step::EnsureEndpoint => parts::ensure_endpoint(context, &graph)
+                .await?
+                .then(Step::EnsureServer),
+            Step::EnsureServer => parts::ensure_server(context, &graph)
                 .await?
                 .then(Step::EnrolGuest),
             Step::EnrolGuest => parts::enrol(context, &graph).await?.then(Step::PushSpec),

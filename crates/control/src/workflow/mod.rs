@@ -253,8 +253,8 @@ mod tests {
             &[
                 r#"{"step":"ensure_network"}"#,
                 r#"{"step":"ensure_volume"}"#,
-                r#"{"step":"ensure_server"}"#,
                 r#"{"step":"ensure_endpoint"}"#,
+                r#"{"step":"ensure_server"}"#,
                 r#"{"step":"enrol_guest"}"#,
                 r#"{"step":"push_spec"}"#,
                 r#"{"step":"await_engine","version":1}"#,

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::agent::{Keeper, Parts, Runtime};
 use crate::error::{GuestError, Result};
-use crate::init::Process;
+use crate::init::{Image, Process};
 
 /// What the engine in memory holds, and how it behaves.
 #[derive(Debug, Default)]
@@ -32,6 +32,7 @@ struct State {
     applied: Vec<String>,
     holds: u64,
     visitors: BTreeSet<String>,
+    handed_over: Vec<(u64, String)>,
 }
 
 /// An engine in memory, its process and its host, all in one. Clones share it.
@@ -39,6 +40,7 @@ struct State {
 pub struct MemoryEngine {
     state: Arc<Mutex<State>>,
     process: Arc<watch::Sender<Process>>,
+    image: Arc<watch::Sender<Image>>,
     layout: Layout,
     port: u16,
 }
@@ -56,6 +58,7 @@ impl MemoryEngine {
         Self {
             state: Arc::default(),
             process: Arc::new(watch::Sender::new(Process::default())),
+            image: Arc::new(watch::Sender::new(Image::default())),
             layout,
             port: 0,
         }
@@ -76,6 +79,8 @@ impl MemoryEngine {
             host: Arc::new(self.clone()),
             keeper: Arc::new(self.clone()),
             state_dir,
+            program: None,
+            inbox: None,
         }
     }
 
@@ -97,6 +102,11 @@ impl MemoryEngine {
     /// Identity that was given to it.
     pub fn identity(&self) -> Option<String> {
         self.state().identity.clone()
+    }
+
+    /// Length and checksum of every agent that was handed over, in order.
+    pub fn handed_over(&self) -> Vec<(u64, String)> {
+        self.state().handed_over.clone()
     }
 
     /// How many sessions hold it now.
@@ -161,6 +171,20 @@ impl Keeper for MemoryEngine {
 
     async fn install(&self, _name: &str, _content: &str) -> Result<()> {
         Ok(())
+    }
+
+    async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn replace(&self, length: u64, sha256: &str) -> Result<()> {
+        let mut state = self.state();
+        state.handed_over.push((length, sha256.to_owned()));
+        Ok(())
+    }
+
+    fn image(&self) -> watch::Receiver<Image> {
+        self.image.subscribe()
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod boot;
+mod checksum;
 mod clock;
 pub mod embed;
 pub mod error;

@@ -94,8 +94,16 @@ pub const AGENT_RESTART_FIRST: Duration = Duration::from_millis(100);
 pub const AGENT_RESTART_MAX: Duration = Duration::from_secs(5);
 /// An agent that lived this long is taken to work.
 pub const AGENT_WORKS_AFTER: Duration = Duration::from_secs(10);
-/// Starts of a replaced agent in a row that may fail before the root's own is used.
+/// Starts of a replaced agent in a row that may fail before the one before it is used again.
 pub const AGENT_REPLACED_FAILURES_MAX: u32 = 3;
+/// Size of another agent's binary, in bytes.
+pub const AGENT_BYTES_MAX: u64 = 64 << 20;
+/// Time for another agent to say that it serves, all its starts together.
+pub const AGENT_READY_MAX: Duration = Duration::from_secs(20);
+/// How long another agent has to live after it has said so.
+pub const AGENT_TRIAL: Duration = Duration::from_secs(3);
+/// Time for the agent that is replaced to give its last answer.
+pub const AGENT_FAREWELL: Duration = Duration::from_millis(200);
 /// Longest wait for processes that an engine left and that were killed.
 pub const ENGINE_REMAINS_MAX: Duration = Duration::from_secs(5);
 /// Longest time that init gives to an engine for its clean stop.

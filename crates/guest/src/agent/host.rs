@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::boot;
 use crate::clock;
 use crate::error::{GuestError, Result};
-use crate::init::protocol::{Ask, Process, ProgramSpec, Request, Tell};
+use crate::init::protocol::{Ask, Image, Process, ProgramSpec, Request, Tell};
 use crate::task::Tasks;
 
 /// Keeps the engine's process; implemented by init's end and by what tests embed.
@@ -37,6 +37,15 @@ pub trait Keeper: Send + Sync + Debug {
 
     /// Puts a file into the TLS directory that only the engine's user can read.
     async fn install(&self, name: &str, content: &str) -> Result<()>;
+
+    /// Says that the agent serves.
+    async fn ready(&self) -> Result<()>;
+
+    /// Hands over another agent's binary, which is in the inbox; this one is ended then.
+    async fn replace(&self, length: u64, sha256: &str) -> Result<()>;
+
+    /// What is known of the agent's binary, as it is and as it changes.
+    fn image(&self) -> watch::Receiver<Image>;
 }
 
 /// Answers that are waited for.
@@ -50,6 +59,7 @@ pub struct InitLine {
     next_id: AtomicU64,
     waiting: Waiting,
     process: watch::Receiver<Process>,
+    image: watch::Receiver<Image>,
     outgoing: mpsc::UnboundedSender<Vec<u8>>,
 }
 
@@ -63,10 +73,11 @@ impl InitLine {
             UnixStream::from_std(socket).map_err(GuestError::io("use the line to init"))?;
         let (read, mut write) = socket.into_split();
         let (process_sender, process) = watch::channel(Process::default());
+        let (image_sender, image) = watch::channel(Image::default());
         // LIMIT: one request per program or command that runs, and those are bounded.
         let (outgoing, mut lines) = mpsc::unbounded_channel::<Vec<u8>>();
         let waiting = Waiting::default();
-        tasks.start(hear(read, Arc::clone(&waiting), process_sender));
+        tasks.start(hear(read, Arc::clone(&waiting), process_sender, image_sender));
         tasks.start(async move {
             while let Some(line) = lines.recv().await {
                 if write.write_all(&line).await.is_err() {
@@ -81,6 +92,7 @@ impl InitLine {
             next_id: AtomicU64::new(clock::unix_micros()),
             waiting,
             process,
+            image,
             outgoing,
         })
     }
@@ -147,7 +159,12 @@ impl Drop for CancelRun<'_> {
     }
 }
 
-async fn hear(read: OwnedReadHalf, waiting: Waiting, process_sender: watch::Sender<Process>) {
+async fn hear(
+    read: OwnedReadHalf,
+    waiting: Waiting,
+    process_sender: watch::Sender<Process>,
+    image_sender: watch::Sender<Image>,
+) {
     let mut lines = BufReader::new(read).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let tell: Tell = match serde_json::from_str(&line) {
@@ -160,6 +177,10 @@ async fn hear(read: OwnedReadHalf, waiting: Waiting, process_sender: watch::Send
         let id = match &tell {
             Tell::Process { process } => {
                 process_sender.send_replace(process.clone());
+                continue;
+            }
+            Tell::Agent { image } => {
+                image_sender.send_replace(image.clone());
                 continue;
             }
             Tell::Done { id } | Tell::Ran { id, .. } | Tell::Refused { id, .. } => *id,
@@ -214,6 +235,19 @@ impl Keeper for InitLine {
     async fn install(&self, name: &str, content: &str) -> Result<()> {
         let (name, content) = (name.to_owned(), content.to_owned());
         self.ask(Ask::Install { name, content }).await.map(|_| ())
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.ask(Ask::Ready).await.map(|_| ())
+    }
+
+    async fn replace(&self, length: u64, sha256: &str) -> Result<()> {
+        let sha256 = sha256.to_owned();
+        self.ask(Ask::Replace { length, sha256 }).await.map(|_| ())
+    }
+
+    fn image(&self) -> watch::Receiver<Image> {
+        self.image.clone()
     }
 }
 

@@ -35,6 +35,9 @@ pub(crate) async fn listen_at(shared: Arc<Shared>, config: Arc<ServerConfig>, ad
 /// Accepts connections for as long as the agent runs.
 pub(crate) async fn listen(shared: Arc<Shared>, config: Arc<ServerConfig>, listener: TcpListener) {
     let acceptor = TlsAcceptor::from(config);
+    if let Err(error) = shared.keeper.ready().await {
+        log::warn(format_args!("tell init that the agent serves: {error}"));
+    }
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {

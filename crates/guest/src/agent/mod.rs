@@ -11,6 +11,7 @@ mod http;
 mod identity;
 mod inventory;
 mod reconcile;
+mod replace;
 mod routes;
 mod sessions;
 mod spec;
@@ -20,6 +21,7 @@ mod streams;
 mod visits;
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::ops::Deref;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -72,6 +74,10 @@ pub struct Parts {
     pub keeper: Arc<dyn Keeper>,
     /// Where keys and memory are kept; without it they are gone with the agent.
     pub state_dir: Option<PathBuf>,
+    /// The agent's own binary, of which the status tells the checksum.
+    pub program: Option<PathBuf>,
+    /// An empty file for the binary of another agent; without it this one cannot be replaced.
+    pub inbox: Option<File>,
 }
 
 /// An agent's state, shared by its tasks.
@@ -96,6 +102,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: sessions::Sessions,
     pub(crate) visits: visits::Visits,
     pub(crate) inventory: inventory::Cache,
+    pub(crate) inbox: replace::Inbox,
 }
 
 /// Runs an agent on these listeners, and on the addresses in the boot data, until dropped;
@@ -106,8 +113,9 @@ pub async fn serve(parts: Parts, listeners: Vec<TcpListener>) -> Result<()> {
     serve_with(parts, listeners, tasks).await
 }
 
-async fn serve_with(parts: Parts, listeners: Vec<TcpListener>, tasks: Arc<Tasks>) -> Result<()> {
+async fn serve_with(mut parts: Parts, listeners: Vec<TcpListener>, tasks: Arc<Tasks>) -> Result<()> {
     let (restarts, restart_requests) = mpsc::channel(16);
+    let program = parts.program.take();
     let shared = Arc::new(open(parts, Arc::clone(&tasks), restarts).await?);
     let config = Arc::new(shared.identity.server_config(&shared.boot.link_ca_pem)?);
     // A test hands its listeners over; init's agent is told where to listen.
@@ -126,6 +134,7 @@ async fn serve_with(parts: Parts, listeners: Vec<TcpListener>, tasks: Arc<Tasks>
         ));
     }
     tasks.start(visits::sweep(Arc::clone(&shared)));
+    tasks.start(replace::tell(Arc::clone(&shared), program));
     reconcile::run(shared, restart_requests).await;
     Ok(())
 }
@@ -172,6 +181,7 @@ async fn open(
         sessions: sessions::Sessions::default(),
         visits: visits::Visits::default(),
         inventory: inventory::Cache::default(),
+        inbox: replace::Inbox::new(parts.inbox),
     })
 }
 
@@ -192,6 +202,10 @@ fn forget_keys(dir: &Path) -> Result<()> {
 pub fn run_under_init() -> Result<()> {
     let boot = boot::read(Path::new(boot::BOOT_PATH))?;
     let socket = StdUnixStream::from(spawn::inherited(3)?);
+    // An init that is older than replacing gives none.
+    let inbox = spawn::inherited(4).ok().map(File::from);
+    // One that was executed from memory has no name of its own.
+    nix::sys::prctl::set_name(c"coffer-guest").map_err(GuestError::sys("name the agent"))?;
     executor()?.block_on(async {
         let tasks = Arc::new(Tasks::default());
         let runtime = known_runtime(&boot)?;
@@ -207,6 +221,8 @@ pub fn run_under_init() -> Result<()> {
             host: Arc::clone(&line) as _,
             keeper: line,
             state_dir,
+            program: Some(PathBuf::from("/proc/self/exe")),
+            inbox,
         };
         serve_with(parts, Vec::new(), tasks).await
     })

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::agent::{Shared, commands, inventory, sessions, spec, streams};
+use crate::agent::{Shared, commands, inventory, replace, sessions, spec, streams};
 use crate::error::GuestError;
 use crate::limits;
 
@@ -66,6 +66,10 @@ impl Refused {
 
     pub(crate) fn other_content(message: &str) -> Self {
         Self::new(StatusCode::CONFLICT, OTHER_CONTENT, message)
+    }
+
+    pub(crate) fn conflict(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, reason, message)
     }
 
     pub(crate) fn gap(message: String) -> Self {
@@ -165,6 +169,11 @@ async fn dispatch(
             let pieces = sessions::open(shared, wanted).await?;
             Ok(Response::new(pieces.boxed()))
         }
+        (&Method::PUT, ["agent", sha256]) => {
+            let part = (query.number("offset")?.unwrap_or(0), query.number("length")?);
+            ok(&replace::take(shared, sha256, part, request.into_body()).await?)
+        }
+        (&Method::POST, ["agent", sha256]) => ok(&replace::replace(shared, sha256).await?),
         (_, ["streams", ..]) => dispatch_stream(shared, request, &parts[1..], &query).await,
         _ => Err(Refused::unknown(&format!("{method} {path}"))),
     }

@@ -1,6 +1,6 @@
 //! The status as it is, and who waits for its next change.
 
-use coffer_wire::guest::v1::{EngineHealth, Role, Status};
+use coffer_wire::guest::v1::{AgentImage, EngineHealth, Role, Status};
 use tokio::sync::watch;
 
 /// The status; every telling change raises its sequence and wakes the long polls.
@@ -27,6 +27,7 @@ impl StatusBoard {
             inventory_counter,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             engine_version: None,
+            agent: AgentImage::default(),
         };
         Self(watch::Sender::new(status))
     }

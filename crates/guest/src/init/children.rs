@@ -85,16 +85,24 @@ pub(super) struct Run {
     pending: Vec<u8>,
 }
 
+/// What every process under the engine's user is started with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Of<'a> {
+    pub(super) boot: &'a Boot,
+    pub(super) layout: &'a Layout,
+    /// The agent's binary, if it is not the root's own.
+    pub(super) image: Option<&'a File>,
+}
+
 /// Starts the engine.
 pub(super) fn start_engine(
-    boot: &Boot,
-    layout: &Layout,
+    of: Of<'_>,
     program: ProgramSpec,
     (stop_signal, grace_ms): (i32, u64),
 ) -> Result<Engine> {
     let stop_signal = signal_of(stop_signal)?;
     let (output, child_output) = spawn::pipe("start the engine")?;
-    let started = start(boot, layout, program, None, child_output)?;
+    let started = start(of, program, None, child_output)?;
     let output = Output::new(output, ENGINE_OUTPUT_BYTES)?;
     Ok(Engine {
         started,
@@ -106,8 +114,7 @@ pub(super) fn start_engine(
 
 /// Starts a program.
 pub(super) fn start_run(
-    boot: &Boot,
-    layout: &Layout,
+    of: Of<'_>,
     id: u64,
     program: ProgramSpec,
     input: Vec<u8>,
@@ -115,13 +122,7 @@ pub(super) fn start_run(
     let (output, child_output) = spawn::pipe("run a program")?;
     let (child_stdin, stdin) = spawn::pipe("run a program")?;
     unblock(&stdin)?;
-    let started = start(
-        boot,
-        layout,
-        program,
-        Some(child_stdin.into()),
-        child_output,
-    )?;
+    let started = start(of, program, Some(child_stdin.into()), child_output)?;
     let output = Output::new(output, PROGRAM_OUTPUT_BYTES)?;
     let mut run = Run {
         id,
@@ -135,20 +136,22 @@ pub(super) fn start_run(
 }
 
 fn start(
-    boot: &Boot,
-    layout: &Layout,
+    of: Of<'_>,
     program: ProgramSpec,
     stdin: Option<OwnedFd>,
     output: File,
 ) -> Result<Started> {
     refuse_outside_root(&program.path)?;
+    // Tools of the agent are of the same binary as it: it knows what they can do.
+    let is_own = program.path == boot::GUEST_PATH;
     spawn::start(Launch {
-        paths: vec![program.path],
+        path: program.path,
+        image: of.image.filter(|_| is_own),
         args: program.args,
         env: program.env,
-        uid: boot.engine_uid,
-        confine: Some(layout),
-        inherited: None,
+        uid: of.boot.engine_uid,
+        confine: Some(of.layout),
+        inherited: Vec::new(),
         stdio: Stdio {
             stdin,
             output: Some(output.into()),
@@ -223,19 +226,4 @@ fn unblock(file: &File) -> Result<()> {
     fcntl(file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
         .map(|_| ())
         .map_err(GuestError::sys("make a pipe non-blocking"))
-}
-
-/// The agent's executables: a newer one that was put into its directory, then the root's own.
-pub(super) fn agent_paths(boot: &Boot, is_replaced_trusted: bool) -> Vec<String> {
-    let mut paths = Vec::new();
-    if is_replaced_trusted {
-        paths.push(
-            boot::agent_dir(boot)
-                .join("next/coffer-guest")
-                .display()
-                .to_string(),
-        );
-    }
-    paths.push(boot::GUEST_PATH.to_owned());
-    paths
 }

@@ -2,10 +2,12 @@
 //!
 //! It does as little as it can, because it is never upgraded: one thread, one `poll`, no state on
 //! disk. It knows of the engine only the command that the agent gave it. An agent that dies or is
-//! replaced does not touch the engine.
+//! replaced by another binary does not touch the engine.
 
 mod children;
+mod choice;
 mod confine;
+mod image;
 mod line;
 mod prepare;
 pub(crate) mod protocol;
@@ -22,7 +24,7 @@ use crate::boot;
 use crate::error::{GuestError, Result};
 use crate::init::supervisor::Supervisor;
 
-pub use protocol::Process;
+pub use protocol::{Image, Process};
 
 /// What init is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,7 @@ pub fn run(mode: Mode) -> Result<()> {
         .map_err(GuestError::sys("block signals"))?;
     let signal_fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(GuestError::sys("receive signals"))?;
+    let _taken = spawn::take_place()?;
     nix::sys::prctl::set_child_subreaper(true).map_err(GuestError::sys("adopt orphans"))?;
     let boot = boot::read(Path::new(boot::BOOT_PATH))?;
     prepare::for_agent(&boot)?;

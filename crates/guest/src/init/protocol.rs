@@ -2,6 +2,9 @@
 //!
 //! The agent asks, init answers by id; init also tells the engine's process as soon as it
 //! changes. Only the agent holds the other end: it is inherited, not named.
+//!
+//! Init is never upgraded and agents are: what is here may grow and never change. An init that does
+//! not know a question refuses it; an agent passes over what it does not know.
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +65,22 @@ pub(crate) enum Ask {
         /// Its content.
         content: String,
     },
+    /// Say that the agent serves: its trial, if it is on one, goes well.
+    Ready,
+    /// Run another agent, whose binary is in the inbox, instead of this one.
+    Replace {
+        /// Its length.
+        length: u64,
+        /// Its SHA-256, hex.
+        sha256: String,
+    },
+}
+
+/// The number of a request, whatever it asks.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Numbered {
+    /// Names the answer.
+    pub(crate) id: u64,
 }
 
 /// What init tells.
@@ -72,6 +91,11 @@ pub(crate) enum Tell {
     Process {
         /// The process.
         process: Process,
+    },
+    /// The agent's binary.
+    Agent {
+        /// What init knows of it.
+        image: Image,
     },
     /// A request was done.
     Done {
@@ -94,6 +118,15 @@ pub(crate) enum Tell {
         /// Why.
         message: String,
     },
+}
+
+/// What init knows of the agent's binary.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Image {
+    /// Whether it may still be given up for the one before.
+    pub is_on_trial: bool,
+    /// SHA-256 of the last one that was given up, and why.
+    pub refused: Option<(String, String)>,
 }
 
 /// The engine's process.

@@ -14,7 +14,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use coffer_engines::runtime::Layout;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 use nix::sys::wait::WaitStatus;
@@ -23,6 +23,15 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid};
 use crate::error::{GuestError, Result};
 use crate::init::confine;
 use crate::log;
+
+/// The first descriptor that is left to a child beside the standard ones.
+const FIRST_INHERITED: RawFd = 3;
+
+/// Takes the second of the numbers that children inherit, for as long as the answer is kept: what
+/// init opens later has another one then, and is not written over in a child.
+pub(super) fn take_place() -> Result<File> {
+    File::open("/dev/null").map_err(GuestError::io("open /dev/null"))
+}
 
 /// Where a child's three standard descriptors lead; `None` is `/dev/null`, or init's own for
 /// output.
@@ -35,15 +44,17 @@ pub(super) struct Stdio {
 /// What to execute, and as whom.
 #[derive(Debug)]
 pub(super) struct Launch<'a> {
-    /// Tried in order: the next if one cannot be executed.
-    pub(super) paths: Vec<String>,
+    /// The program, by its path.
+    pub(super) path: String,
+    /// What is executed instead, under the same name.
+    pub(super) image: Option<&'a File>,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<(String, String)>,
     pub(super) uid: u32,
     /// Directories of the engine; with them the child is confined.
     pub(super) confine: Option<&'a Layout>,
-    /// Becomes descriptor 3 of the child.
-    pub(super) inherited: Option<OwnedFd>,
+    /// Become descriptors 3 and 4 of the child.
+    pub(super) inherited: Vec<OwnedFd>,
     pub(super) stdio: Stdio,
 }
 
@@ -57,7 +68,7 @@ pub(super) struct Started {
 
 /// Starts a process; returns when its program is executed or could not be.
 pub(super) fn start(launch: Launch<'_>) -> Result<Started> {
-    let what = format!("start {}", launch.paths.join(" or "));
+    let what = format!("start {}", launch.path);
     let (mut report, child_report) = pipe(&what)?;
     // SAFETY: init has one thread; the child only runs `become_program`, which ends in execution
     // or `_exit`.
@@ -163,19 +174,17 @@ fn set_descriptors(launch: &Launch<'_>) -> io::Result<()> {
         copy_descriptor(output.as_raw_fd(), 1)?;
         copy_descriptor(output.as_raw_fd(), 2)?;
     }
-    let first_closed = match &launch.inherited {
-        Some(inherited) => {
-            copy_descriptor(inherited.as_raw_fd(), 3)?;
-            4
-        }
-        None => 3,
-    };
+    let mut first_closed = FIRST_INHERITED;
+    for inherited in &launch.inherited {
+        copy_descriptor(inherited.as_raw_fd(), first_closed)?;
+        first_closed += 1;
+    }
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     // SAFETY: marks descriptors only; none of them is used after execution.
     let marked = unsafe {
         libc::syscall(
             libc::SYS_close_range,
-            first_closed,
+            first_closed.unsigned_abs(),
             libc::c_uint::MAX,
             CLOSE_RANGE_CLOEXEC,
         )
@@ -189,7 +198,7 @@ fn set_descriptors(launch: &Launch<'_>) -> io::Result<()> {
 
 fn copy_descriptor(from: RawFd, to: RawFd) -> io::Result<()> {
     // SAFETY: both numbers are this process's own. `dup2` onto itself would keep close-on-exec,
-    // which cannot be: 0 to 2 are open in init, and 3 is its signal descriptor.
+    // which cannot be: 0 to 2 are open in init, 3 is its signal descriptor, and 4 its placeholder.
     let result = unsafe { libc::dup2(from, to) };
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -271,16 +280,22 @@ fn execute(launch: &Launch<'_>) -> io::Error {
         (Ok(env), Ok(args)) => (env, args),
         (Err(error), _) | (_, Err(error)) => return error,
     };
-    let mut last = io::Error::other("no path");
-    for path in &launch.paths {
-        let Ok(path) = text(path) else { continue };
-        let words: Vec<&CString> = std::iter::once(&path).chain(&args).collect();
-        match nix::unistd::execve(&path, &words, &env) {
-            Ok(never) => match never {},
-            Err(errno) => last = errno.into(),
+    let path = match text(&launch.path) {
+        Ok(path) => path,
+        Err(error) => return error,
+    };
+    let words: Vec<&CString> = std::iter::once(&path).chain(&args).collect();
+    let executed = match launch.image {
+        // It has no path. That its descriptor closes at execution does not hinder an ELF file.
+        Some(image) => {
+            nix::unistd::execveat(image, c"", &words, &env, AtFlags::AT_EMPTY_PATH)
         }
+        None => nix::unistd::execve(&path, &words, &env),
+    };
+    match executed {
+        Ok(never) => match never {},
+        Err(errno) => errno.into(),
     }
-    last
 }
 
 /// Kills every process of a user, however it hides: a process of that user signals all that it

@@ -1,5 +1,6 @@
 //! Init's state and its one loop: what the agent asks, what ends, what is due.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -15,10 +16,11 @@ use crate::boot;
 use crate::clock;
 use crate::error::{GuestError, Result};
 use crate::init::Mode;
-use crate::init::children::{self, Engine, Run};
+use crate::init::children::{self, Engine, Of, Run};
+use crate::init::choice::{Choice, Verdict};
 use crate::init::line::Lines;
-use crate::init::prepare;
-use crate::init::protocol::{Ask, Process, Request, Tell};
+use crate::init::protocol::{Ask, Numbered, Process, ProgramSpec, Request, Tell};
+use crate::init::{image, prepare};
 use crate::init::spawn::{self, Launch, Stdio};
 use crate::limits;
 use crate::log;
@@ -34,6 +36,10 @@ struct Agent {
     started_at: Instant,
     /// It closed its socket, which it does by ending: killed at this time if it has not.
     kill_due: Option<Instant>,
+    /// Another agent's binary as far as this one has received it.
+    inbox: Option<File>,
+    /// It makes way for another one, and is ended at this time.
+    leave_due: Option<Instant>,
 }
 
 /// Everything init knows.
@@ -45,7 +51,7 @@ pub(super) struct Supervisor {
     agent: Option<Agent>,
     agent_due: Option<Instant>,
     agent_pause: Duration,
-    replaced_failures: u32,
+    choice: Choice,
     engine: Option<Engine>,
     runs: Vec<Run>,
     process: Process,
@@ -63,7 +69,7 @@ impl Supervisor {
             agent: None,
             agent_due: None,
             agent_pause: limits::AGENT_RESTART_FIRST,
-            replaced_failures: 0,
+            choice: Choice::default(),
             engine: None,
             runs: Vec::new(),
             process: Process::default(),
@@ -95,10 +101,12 @@ impl Supervisor {
         match self.try_start_agent() {
             Ok(agent) => {
                 self.agent = Some(agent);
+                self.tell_image();
                 self.tell_process();
             }
             Err(error) => {
                 log::warn(format_args!("{error}"));
+                self.choice.failed(false, "could not be started");
                 self.agent_later();
             }
         }
@@ -113,15 +121,22 @@ impl Supervisor {
         if self.mode == Mode::Bootstrap {
             args.push("--bootstrap".to_owned());
         }
-        let trusted = self.replaced_failures < limits::AGENT_REPLACED_FAILURES_MAX;
+        // Without one the agent serves, and cannot be replaced.
+        let inbox = image::inbox()
+            .map_err(|error| log::warn(format_args!("{error}")))
+            .ok();
+        let theirs_too = inbox.as_ref().and_then(|inbox| inbox.try_clone().ok());
+        let inherited = std::iter::once(theirs.into()).chain(theirs_too.map(Into::into));
+        let binary = self.choice.current();
         let started = spawn::start(Launch {
-            paths: children::agent_paths(&self.boot, trusted),
+            path: boot::GUEST_PATH.to_owned(),
+            image: binary.as_ref().map(|image| &image.file),
             args,
             // One arena: the agent's few threads have little to allocate.
             env: vec![("MALLOC_ARENA_MAX".to_owned(), "1".to_owned())],
             uid: self.boot.agent_uid,
             confine: None,
-            inherited: Some(theirs.into()),
+            inherited: inherited.collect(),
             stdio: Stdio::default(),
         })?;
         Ok(Agent {
@@ -129,6 +144,8 @@ impl Supervisor {
             lines: Lines::new(own),
             started_at: clock::now(),
             kill_due: None,
+            inbox,
+            leave_due: None,
         })
     }
 
@@ -181,8 +198,18 @@ impl Supervisor {
         for stdin in self.runs.iter().filter_map(|run| run.stdin.as_ref()) {
             watched.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
         }
-        let kill_due = self.agent.as_ref().and_then(|agent| agent.kill_due);
-        let dues = [self.agent_due, self.stop_due, kill_due];
+        let agent = self.agent.as_ref();
+        let kill_due = agent.and_then(|agent| agent.kill_due);
+        let leave_due = agent.and_then(|agent| agent.leave_due);
+        let is_stopping = self.is_stopping;
+        let trial_due = self.choice.due();
+        let dues = [
+            self.agent_due,
+            self.stop_due,
+            kill_due,
+            leave_due.filter(|_| !is_stopping),
+            trial_due.filter(|_| !is_stopping),
+        ];
         let timeout = match dues.into_iter().flatten().min() {
             Some(due) => {
                 let left = due.saturating_duration_since(clock::now()) + Duration::from_millis(1);
@@ -205,6 +232,9 @@ impl Supervisor {
         }
         self.hear_agent();
         self.reap();
+        if !self.is_stopping {
+            self.decide();
+        }
         let now = clock::now();
         if self.agent_due.is_some_and(|due| due <= now) && !self.is_stopping {
             self.start_agent();
@@ -212,6 +242,64 @@ impl Supervisor {
         if self.stop_due.is_some_and(|due| due <= now) {
             self.stop_overdue();
         }
+    }
+
+    /// What is due of an agent that makes way, and of one on trial.
+    fn decide(&mut self) {
+        let now = clock::now();
+        if let Some(agent) = &self.agent
+            && agent.leave_due.is_some_and(|due| due <= now)
+        {
+            self.end_agent();
+        }
+        match self.choice.decide(now) {
+            Verdict::Stays => {}
+            Verdict::Confirmed => self.tell_image(),
+            Verdict::GivenUp => {
+                log::warn(format_args!(
+                    "the other agent does not serve and is given up"
+                ));
+                if let Some(agent) = &mut self.agent {
+                    agent.leave_due = Some(now);
+                }
+                self.end_agent();
+            }
+        }
+    }
+
+    /// Kills the agent: it keeps nothing that a signal would let it save.
+    fn end_agent(&mut self) {
+        if let Some(agent) = &self.agent {
+            kill(agent.pid, Signal::SIGKILL).ok();
+        }
+    }
+
+    /// Takes another agent's binary from the inbox; the running one makes way in a moment.
+    fn replace(&mut self, length: u64, sha256: &str) -> Result<()> {
+        let why = if self.mode == Mode::Bootstrap || self.is_stopping {
+            "the sandbox stops"
+        } else if self.choice.is_on_trial() {
+            "another agent is on trial"
+        } else {
+            let now = clock::now();
+            let agent = self.agent.as_mut();
+            let inbox = agent.and_then(|agent| {
+                // One that offers what it did not check makes way as well: for itself, with a new
+                // inbox.
+                agent.leave_due = Some(now + limits::AGENT_FAREWELL);
+                agent.inbox.take()
+            });
+            let inbox = inbox.ok_or_else(|| GuestError::Init {
+                why: "there is no inbox for another agent".to_owned(),
+            })?;
+            let image = image::accept(inbox, length, sha256)?;
+            log::info(format_args!("another agent was received: {sha256}"));
+            self.choice.offer(image, now);
+            return Ok(());
+        };
+        Err(GuestError::Init {
+            why: why.to_owned(),
+        })
     }
 
     fn stop_overdue(&mut self) {
@@ -255,6 +343,11 @@ impl Supervisor {
                 log::warn(format_args!(
                     "a line of the agent is not understood: {error}"
                 ));
+                // A newer agent may ask what this init does not know, and waits for an answer.
+                if let Ok(Numbered { id }) = serde_json::from_slice(line) {
+                    let message = "this init does not know the question".to_owned();
+                    self.tell(&Tell::Refused { id, message });
+                }
                 return;
             }
         };
@@ -274,6 +367,11 @@ impl Supervisor {
                     .for_each(Run::kill);
                 Ok(())
             }
+            Ask::Ready => {
+                self.choice.ready(clock::now());
+                Ok(())
+            }
+            Ask::Replace { length, sha256 } => self.replace(length, &sha256),
             Ask::Run { program, stdin } => match self.start_run(id, program, stdin) {
                 // Answered when it ends.
                 Ok(()) => return,
@@ -292,7 +390,7 @@ impl Supervisor {
     fn start_run(
         &mut self,
         id: u64,
-        program: crate::init::protocol::ProgramSpec,
+        program: ProgramSpec,
         stdin: Vec<u8>,
     ) -> Result<()> {
         if self.is_stopping || self.runs.len() >= limits::PROGRAMS_MAX {
@@ -300,14 +398,23 @@ impl Supervisor {
                 why: "no more programs can run".to_owned(),
             });
         }
-        let run = children::start_run(&self.boot, &self.layout, id, program, stdin)?;
+        let binary = self.choice.current();
+        let run = children::start_run(self.of(binary.as_deref()), id, program, stdin)?;
         self.runs.push(run);
         Ok(())
     }
 
+    fn of<'a>(&'a self, binary: Option<&'a image::Image>) -> Of<'a> {
+        Of {
+            boot: &self.boot,
+            layout: &self.layout,
+            image: binary.map(|image| &image.file),
+        }
+    }
+
     fn start_engine(
         &mut self,
-        program: crate::init::protocol::ProgramSpec,
+        program: ProgramSpec,
         plan: (i32, u64),
     ) -> Result<()> {
         let why = if self.is_stopping {
@@ -315,7 +422,7 @@ impl Supervisor {
         } else if self.engine.is_some() {
             "the engine runs already"
         } else {
-            let engine = children::start_engine(&self.boot, &self.layout, program, plan)?;
+            let engine = children::start_engine(self.of(None), program, plan)?;
             let pid = u32::try_from(engine.started.pid.as_raw()).unwrap_or(0);
             log::info(format_args!("the engine was started, pid {pid}"));
             self.process.running = Some((pid, engine.started.start_ticks));
@@ -421,14 +528,24 @@ impl Supervisor {
         if self.is_stopping {
             return;
         }
-        log::warn(format_args!("the agent {words} and is started again"));
-        if clock::now().saturating_duration_since(agent.started_at) >= limits::AGENT_WORKS_AFTER {
+        if agent.leave_due.is_some() {
             self.agent_pause = limits::AGENT_RESTART_FIRST;
-            self.replaced_failures = 0;
-        } else {
-            self.replaced_failures += 1;
+            self.agent_due = Some(clock::now());
+            return;
         }
+        log::warn(format_args!("the agent {words} and is started again"));
+        let lived = clock::now().saturating_duration_since(agent.started_at);
+        let has_worked = lived >= limits::AGENT_WORKS_AFTER;
+        if has_worked {
+            self.agent_pause = limits::AGENT_RESTART_FIRST;
+        }
+        self.choice.failed(has_worked, words);
         self.agent_later();
+    }
+
+    fn tell_image(&mut self) {
+        let image = self.choice.told();
+        self.tell(&Tell::Agent { image });
     }
 
     fn tell_process(&mut self) {
@@ -486,6 +603,8 @@ mod tests {
             lines: Lines::new(own),
             started_at: clock::now(),
             kill_due: None,
+            inbox: None,
+            leave_due: None,
         });
         (supervisor, theirs)
     }

@@ -18,6 +18,8 @@
 //! | `PUT /v1/streams/{id}?offset=N` | bytes towards the guest; answers [`StreamState`] |
 //! | `POST /v1/streams/{id}/ack?offset=N` | bytes below the offset may be forgotten |
 //! | `DELETE /v1/streams/{id}` | cancel |
+//! | `PUT /v1/agent/{sha256}?offset=N&length=L` | bytes of another agent; answers [`AgentUpload`] |
+//! | `POST /v1/agent/{sha256}` | init is to run that agent instead; answers [`AgentUpload`] |
 //!
 //! Every refusal is a [`Refusal`] body. Passwords travel inside commands only.
 
@@ -170,6 +172,44 @@ pub enum EngineHealth {
     Crashed,
 }
 
+/// An agent that was tried and given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedAgent {
+    /// SHA-256 of its binary, hex.
+    pub sha256: String,
+    /// What was wrong with it, in words.
+    pub message: String,
+}
+
+/// Which binary the agent is. An agent that cannot be replaced does not say it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AgentImage {
+    /// SHA-256 of the binary that runs, hex; told once the engine had its turn.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// Whether init still watches if it works, and would go back to the one before.
+    #[serde(default)]
+    pub is_on_trial: bool,
+    /// The last one that init went back from.
+    #[serde(default)]
+    pub refused: Option<RefusedAgent>,
+}
+
+/// How much of another agent's binary is there. It is kept by the running agent alone: with it an
+/// upload is gone, and begins anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentUpload {
+    /// SHA-256 of the whole, hex.
+    pub sha256: String,
+    /// Length of the whole.
+    pub length: u64,
+    /// Offset after the last byte that was received.
+    pub received: u64,
+}
+
+/// Reason of a guest that holds less of an agent than is asked for: send the rest.
+pub const AGENT_INCOMPLETE: &str = "incomplete";
+
 /// What is. The sequence grows whenever anything else in it changes in a way worth telling.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -205,6 +245,9 @@ pub struct Status {
     pub agent_version: String,
     /// Version the engine says it has.
     pub engine_version: Option<String>,
+    /// Binary of the agent.
+    #[serde(default)]
+    pub agent: AgentImage,
 }
 
 /// Who gave a command, so that a worker that wakes from a pause can harm nothing: a guest refuses

@@ -60,6 +60,20 @@ pub const TOKEN_CLEANUP_PERIOD: Duration = Duration::from_secs(600);
 pub const CERTIFICATE_PERIOD: Duration = Duration::from_secs(3_600);
 /// Instances that are given new certificates after one look.
 pub const CERTIFICATES_AT_ONCE: u32 = 100;
+/// Bytes of an agent's binary that are sent in one call.
+pub const AGENT_PIECE_BYTES: usize = 512 * 1024;
+/// How often one task sends an agent again that was lost with the one that had it.
+pub const AGENT_ROUNDS_MAX: u32 = 5;
+/// Time between two looks at an agent on trial; unit: milliseconds.
+pub const AGENT_POLL_MS: u64 = 250;
+/// Time between two guests whose agents are replaced.
+pub const AGENT_PACE: Duration = Duration::from_secs(1);
+/// How often one conductor has one guest's agent replaced.
+pub const AGENT_TRIES_MAX: u32 = 3;
+/// Time between two of those.
+pub const AGENT_RETRY: Duration = Duration::from_secs(600);
+/// Guests that went back from an agent before no other is given it.
+pub const AGENT_REFUSALS_MAX: usize = 3;
 /// Requests that change something and are under way at the same time.
 pub const WRITES_AT_ONCE: usize = 1_024;
 /// Time a client has for the body of a request.

@@ -12,7 +12,7 @@ use coffer_store::task::StepCommit;
 use uuid::Uuid;
 
 use crate::clock::{Clock, Entropy, new_uuid};
-use crate::guest::Guests;
+use crate::guest::{AgentBinary, Guests};
 use crate::limits;
 use crate::secrets::SecretBox;
 
@@ -25,6 +25,8 @@ pub struct Services {
     pub provider: Arc<dyn Provider>,
     /// Guests.
     pub guests: Arc<dyn Guests>,
+    /// The agent that guests should run; `None` leaves theirs alone.
+    pub agent: Option<Arc<AgentBinary>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.

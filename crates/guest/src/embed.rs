@@ -2,6 +2,7 @@
 //! TLS as in an instance, for tests of other crates. Not used by the executable.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,6 +34,7 @@ struct State {
     holds: u64,
     visitors: BTreeSet<String>,
     handed_over: Vec<(u64, String)>,
+    inbox: Option<File>,
 }
 
 /// An engine in memory, its process and its host, all in one. Clones share it.
@@ -71,6 +73,13 @@ impl MemoryEngine {
         self
     }
 
+    /// An empty file in which the first agent receives another one.
+    #[must_use]
+    pub fn with_inbox(self, inbox: File) -> Self {
+        self.state().inbox = Some(inbox);
+        self
+    }
+
     /// An agent's parts around this engine.
     pub fn parts(&self, boot: Boot, state_dir: Option<PathBuf>) -> Parts {
         Parts {
@@ -80,7 +89,7 @@ impl MemoryEngine {
             keeper: Arc::new(self.clone()),
             state_dir,
             program: None,
-            inbox: None,
+            inbox: self.state().inbox.take(),
         }
     }
 

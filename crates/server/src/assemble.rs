@@ -8,7 +8,7 @@ use coffer_control::app::{ApiConfig, AppState};
 use coffer_control::authority;
 use coffer_control::clock::{Clock, SystemClock, SystemEntropy};
 use coffer_control::config::{Config, TrackerLink, VolumeMode};
-use coffer_control::guest::LinkGuests;
+use coffer_control::guest::{AgentBinary, LinkGuests};
 use coffer_control::secrets::SecretBox;
 use coffer_control::services::{Services, Tuning};
 use coffer_control::supervise::Supervisor;
@@ -99,7 +99,9 @@ pub(crate) async fn workers(
     state: &StateDir,
     supervisor: &Supervisor,
 ) -> anyhow::Result<Workers> {
-    let provider = LocalProvider::open(local_config(config, state)?)
+    let local = local_config(config, state)?;
+    let agent = carried_agent(local.guest_binary.clone()).await;
+    let provider = LocalProvider::open(local)
         .await
         .context("open the local provider")?;
     let provider = Arc::new(provider);
@@ -122,6 +124,7 @@ pub(crate) async fn workers(
         store: base.store.clone(),
         provider: provider.clone(),
         guests,
+        agent,
         clock: base.clock.clone(),
         entropy: base.entropy.clone(),
         secrets: base.secrets.clone(),
@@ -136,6 +139,20 @@ pub(crate) async fn workers(
         provider,
         relays,
     })
+}
+
+/// The binary that guests should run. One that cannot be read is the provider's to complain of, when
+/// it starts the next sandbox.
+async fn carried_agent(path: PathBuf) -> Option<Arc<AgentBinary>> {
+    let shown = path.display().to_string();
+    let read = tokio::task::spawn_blocking(move || AgentBinary::open(&path)).await;
+    match read.ok()? {
+        Ok(agent) => Some(Arc::new(agent)),
+        Err(error) => {
+            tracing::warn!(path = shown, %error, "agents are not replaced: their binary is not there");
+            None
+        }
+    }
 }
 
 /// The API's state.

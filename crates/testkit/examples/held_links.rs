@@ -242,6 +242,7 @@ async fn hold(dir: &Path, seconds: f64) -> Result<(), Failed> {
         heard: Mutex::default(),
     });
     let services = Services {
+        agent: None,
         store: base.store.clone(),
         provider: Arc::new(FakeProvider::new(Arc::new(NoFaults))),
         guests: guests.clone(),

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use coffer_control::clock::Clock;
-use coffer_control::guest::{GuestAddress, GuestError, Guests, Result};
+use coffer_control::guest::{AgentBinary, GuestAddress, GuestError, Guests, Result};
 use coffer_core::id::VolumeId;
 use coffer_infra::fake::{FakeProvider, Fault, FaultSource};
 use coffer_wire::guest::v1::{
-    Command, CommandState, Database, EngineHealth, Enrolled, Enrolment, InventoryPage,
-    OTHER_CONTENT, Operation, Role, Spec, SpecAccepted, Status, User,
+    AGENT_INCOMPLETE, AgentImage, AgentUpload, Command, CommandState, Database, EngineHealth,
+    Enrolled, Enrolment, InventoryPage, OTHER_CONTENT, Operation, RefusedAgent, Role, Spec,
+    SpecAccepted, Status, User, WRONG_OFFSET,
 };
 
 use crate::time::SimClock;
@@ -22,6 +23,8 @@ use crate::time::SimClock;
 const STEP_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How often a held question looks for news; virtual time.
 const HOLD_PACE: Duration = Duration::from_millis(50);
+/// How long another agent is on trial; virtual time.
+const TRIAL: Duration = Duration::from_secs(3);
 /// How long an engine takes to start; unit: milliseconds of virtual time.
 const START_MS: u64 = 400;
 
@@ -44,6 +47,22 @@ pub struct Kept {
     sequence: u64,
     /// Certificate of its link, PEM.
     pub link_cert: Option<String>,
+    /// Binary of its agent: its own, what another may replace it by, and until when that is on trial.
+    pub agent: Agent,
+}
+
+/// What a guest knows of its agent's binary.
+#[derive(Debug, Default, Clone)]
+pub struct Agent {
+    /// Checksum of what runs; without it nobody offers another.
+    pub sha256: Option<String>,
+    /// Checksums of what ran, in order.
+    pub ran: Vec<String>,
+    upload: Option<AgentUpload>,
+    trial_ends: Duration,
+    /// Whether it goes back from every other.
+    pub is_refusing: bool,
+    refused: Option<RefusedAgent>,
 }
 
 /// The guests of one world.
@@ -103,6 +122,14 @@ impl SimGuests {
             false => Duration::from_millis(START_MS),
         };
         kept.spec.is_some() && now >= kept.applied_at + start
+    }
+
+    /// Changes what the guest on this volume knows of its agent.
+    pub fn change_agent(&self, volume: VolumeId, change: impl FnOnce(&mut Agent)) {
+        if let Some(kept) = self.lock().get_mut(&volume) {
+            change(&mut kept.agent);
+            kept.sequence += 1;
+        }
     }
 
     /// The engine of the guest on this volume was killed and started again by its init.
@@ -179,6 +206,8 @@ impl SimGuests {
             kept.engine_starts = 1;
             kept.applied_at = now;
             kept.sequence += 1;
+            // What was received was in the memory of an agent that is gone.
+            kept.agent.upload = None;
         }
         let answer = deed(kept, now)?;
         if fault == Fault::LostReply {
@@ -322,6 +351,11 @@ impl Guests for SimGuests {
                 inventory_counter: kept.counter,
                 agent_version: "sim".to_owned(),
                 engine_version: None,
+                agent: AgentImage {
+                    sha256: kept.agent.sha256.clone(),
+                    is_on_trial: now < kept.agent.trial_ends,
+                    refused: kept.agent.refused.clone(),
+                },
             })
         })
     }
@@ -395,6 +429,61 @@ impl Guests for SimGuests {
                 is_root_enabled: kept.is_root_enabled,
                 next: None,
             })
+        })
+    }
+
+    async fn send_agent(
+        &self,
+        guest: &GuestAddress,
+        agent: &AgentBinary,
+        offset: u64,
+        piece: &[u8],
+    ) -> Result<AgentUpload> {
+        self.call(guest, "send_agent", |kept, _| {
+            let fresh = || AgentUpload {
+                sha256: agent.sha256.clone(),
+                length: agent.length,
+                received: 0,
+            };
+            let upload = kept.agent.upload.get_or_insert_with(fresh);
+            if upload.sha256 != agent.sha256 {
+                *upload = fresh();
+            }
+            if offset > upload.received {
+                return refused(WRONG_OFFSET);
+            }
+            upload.received = upload.received.max(offset + piece.len() as u64);
+            Ok(upload.clone())
+        })
+    }
+
+    async fn replace_agent(&self, guest: &GuestAddress, sha256: &str) -> Result<AgentUpload> {
+        self.call(guest, "replace_agent", |kept, now| {
+            let agent = &mut kept.agent;
+            let whole = |upload: &AgentUpload| upload.received == upload.length;
+            let upload = agent.upload.take();
+            if agent.sha256.as_deref() == Some(sha256) {
+                return Ok(AgentUpload {
+                    sha256: sha256.to_owned(),
+                    length: 0,
+                    received: 0,
+                });
+            }
+            let Some(upload) = upload.filter(|one| one.sha256 == sha256 && whole(one)) else {
+                return refused(AGENT_INCOMPLETE);
+            };
+            kept.sequence += 1;
+            agent.ran.push(sha256.to_owned());
+            if agent.is_refusing {
+                agent.refused = Some(RefusedAgent {
+                    sha256: sha256.to_owned(),
+                    message: "it did not serve".to_owned(),
+                });
+            } else {
+                agent.sha256 = Some(sha256.to_owned());
+                agent.trial_ends = now + TRIAL;
+            }
+            Ok(upload)
         })
     }
 }

@@ -3,6 +3,7 @@
 use coffer_control::workflow::NewTask;
 use coffer_control::workflow::create_instance::{self, CreateInstanceInput};
 use coffer_control::workflow::delete_instance::{self, DeleteInstanceInput};
+use coffer_control::workflow::replace_agent::{self, ReplaceAgentInput};
 use coffer_control::workflow::restart_instance::{self, RestartInstanceInput};
 use coffer_control::workflow::run_commands::{self, RunCommandsInput};
 use coffer_control::workflow::start_instance::{self, StartInstanceInput};
@@ -433,6 +434,29 @@ impl World {
         self.note_command(id, "enable-root");
         self.asked().secrets.push(sealed.id);
         Ok(())
+    }
+
+    /// The agent of the instance, an older one, is to be replaced by the one that is carried.
+    pub async fn ask_agent(&self, id: InstanceId) -> Result<(), String> {
+        let Some(set_id) = self.set_id(id).await? else {
+            return Ok(());
+        };
+        let graph = self.services.store.get_instance_graph(id).await;
+        for volume in graph.map_err(|e| e.to_string())?.volumes {
+            let old = Some("old".to_owned());
+            self.guests
+                .change_agent(volume.id, |agent| agent.sha256 = old);
+        }
+        let carried = self.services.agent.as_ref().ok_or("no agent is carried")?;
+        let input = ReplaceAgentInput {
+            instance_id: id,
+            set_id,
+            sha256: carried.sha256.clone(),
+        };
+        let task = replace_agent::task(self.new_task(id), &input);
+        let store = &self.services.store;
+        let written = store.insert_task_if_idle(id, &task).await;
+        written.map(drop).map_err(|e| e.to_string())
     }
 
     fn note_command(&self, id: InstanceId, name: &'static str) {

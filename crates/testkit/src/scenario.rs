@@ -45,6 +45,10 @@ pub enum Scenario {
     Renew,
     /// Making them anew fails.
     RenewRefused,
+    /// Its guest's agent is replaced.
+    Replace,
+    /// Replacing it fails.
+    ReplaceRefused,
 }
 
 /// What a plain run of a scenario goes through.
@@ -80,6 +84,8 @@ impl Scenario {
         Self::RecoverRefused,
         Self::Renew,
         Self::RenewRefused,
+        Self::Replace,
+        Self::ReplaceRefused,
     ];
 
     /// Name of the workflow it is about.
@@ -94,6 +100,7 @@ impl Scenario {
             Self::Root | Self::RootRefused => "run_commands",
             Self::Recover | Self::RecoverRefused => "recover_instance",
             Self::Renew | Self::RenewRefused => "renew_certificates",
+            Self::Replace | Self::ReplaceRefused => "replace_agent",
         }
     }
 
@@ -109,6 +116,7 @@ impl Scenario {
             // A guest does not refuse; it is away until the step is given up.
             Self::RootRefused => (Kind::CallFails, "run", 10_000),
             Self::RenewRefused => (Kind::CallFails, "push_spec", 10_000),
+            Self::ReplaceRefused => (Kind::CallFails, "send_binary", 10_000),
             Self::Create
             | Self::Delete
             | Self::Restart
@@ -117,7 +125,8 @@ impl Scenario {
             | Self::Access
             | Self::Root
             | Self::Recover
-            | Self::Renew => return Vec::new(),
+            | Self::Renew
+            | Self::Replace => return Vec::new(),
         };
         vec![Strike {
             kind,
@@ -204,6 +213,7 @@ impl Scenario {
                 }
                 world.reconcile().await?;
             }
+            Self::Replace | Self::ReplaceRefused => world.ask_agent(id).await?,
             Self::Renew | Self::RenewRefused => {
                 if world.pass_months().await? != 1 {
                     return Err("no new certificates were asked for".to_owned());

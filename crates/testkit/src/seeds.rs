@@ -77,7 +77,7 @@ async fn play_in(world: &World, seed: u64) -> Result<(), String> {
         }
         let id = ids[usize::try_from(random.below(ids.len() as u64)).unwrap_or(0)];
         // What the present state does not allow is refused; that is an answer too.
-        let _refused = match random.below(8) {
+        let _refused = match random.below(9) {
             0 => world.ask_delete(id).await,
             1 => world.ask_restart(id).await,
             2 => world.ask_access(id).await,
@@ -85,6 +85,7 @@ async fn play_in(world: &World, seed: u64) -> Result<(), String> {
             4 => world.ask_stop(id).await,
             5 => world.ask_start(id).await,
             6 => world.pass_months().await.map(drop),
+            7 => world.ask_agent(id).await,
             _ => {
                 let graph = world.services.store.get_instance_graph(id).await;
                 for server in graph.map(|g| g.servers).unwrap_or_default() {

@@ -134,6 +134,11 @@ impl Coffer {
         })
     }
 
+    /// Adds words to its command line from the next start on.
+    pub fn add_words(&mut self, words: &[&str]) {
+        self.extra.extend(words.iter().map(|&word| word.to_owned()));
+    }
+
     /// Starts the process again on the same state directory.
     pub fn up(&mut self) -> Result<()> {
         self.spawn()?;

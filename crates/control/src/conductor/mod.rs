@@ -4,6 +4,7 @@
 //! Its cost grows with changes, not with instances times seconds. One process plays the role at a
 //! time; it never changes an instance's lifecycle.
 
+mod agents;
 mod ingest;
 pub mod inventory;
 mod poll;
@@ -18,6 +19,7 @@ use coffer_store::link::LiveLink;
 use coffer_store::singleton::Hold;
 use tokio_util::sync::CancellationToken;
 
+use self::agents::Agents;
 use crate::limits;
 use crate::services::Services;
 use crate::supervise::Supervisor;
@@ -132,6 +134,10 @@ impl Conductor {
     async fn conduct(&self, supervisor: &Supervisor, token: &CancellationToken) {
         let (sender, ingest) = ingest::channel(self.services.clone());
         supervisor.start("conductor ingest", ingest);
+        let shared = Shared {
+            sender,
+            agents: Arc::new(Agents::default()),
+        };
         let mut polls: HashMap<ServerId, (LinkKey, CancellationToken)> = HashMap::new();
         let mut wakeups = self.services.store.subscribe();
         let mut renewed = self.services.clock.monotonic();
@@ -143,7 +149,7 @@ impl Conductor {
                     _ => break,
                 }
             }
-            self.follow(supervisor, &sender, &mut polls).await;
+            self.follow(supervisor, &shared, &mut polls).await;
             tokio::select! {
                 () = token.cancelled() => {}
                 () = wakeups.wait() => self.pause(token, limits::CONDUCTOR_PACE).await,
@@ -159,7 +165,7 @@ impl Conductor {
     async fn follow(
         &self,
         supervisor: &Supervisor,
-        sender: &ingest::Sender,
+        shared: &Shared,
         polls: &mut HashMap<ServerId, (LinkKey, CancellationToken)>,
     ) {
         let links = match self.services.store.list_live_links().await {
@@ -187,12 +193,19 @@ impl Conductor {
                 let token = supervisor.token().child_token();
                 let key = link_key(&link);
                 let services = self.services.clone();
-                let poll = poll::Poll::new(services, self.patience, link, sender.clone());
+                let poll = poll::Poll::new(services, self.patience, link, shared.clone());
                 supervisor.start("guest poll", poll.run(token.clone()));
                 (key, token)
             });
         }
     }
+}
+
+/// What the polls share.
+#[derive(Debug, Clone)]
+struct Shared {
+    sender: ingest::Sender,
+    agents: Arc<Agents>,
 }
 
 type LinkKey = (u64, Option<String>);

@@ -15,7 +15,8 @@ use coffer_store::status::Report;
 use coffer_wire::guest::v1::{EngineHealth, Status};
 use tokio_util::sync::CancellationToken;
 
-use super::{Patience, ingest, inventory, recovery};
+use super::agents::Tries;
+use super::{Patience, Shared, inventory, recovery};
 use crate::guest::{GuestAddress, GuestError};
 use crate::limits;
 use crate::services::Services;
@@ -27,7 +28,8 @@ pub(super) struct Poll {
     patience: Patience,
     link: LiveLink,
     guest: GuestAddress,
-    sender: ingest::Sender,
+    shared: Shared,
+    tries: Tries,
     after: u64,
     agent_start: u64,
     inventory: Option<u64>,
@@ -44,7 +46,7 @@ impl Poll {
         services: Services,
         patience: Patience,
         link: LiveLink,
-        sender: ingest::Sender,
+        shared: Shared,
     ) -> Self {
         let guest = GuestAddress {
             server_id: link.link.server_id,
@@ -57,7 +59,8 @@ impl Poll {
             patience,
             link,
             guest,
-            sender,
+            shared,
+            tries: Tries::default(),
             after: 0,
             agent_start: 0,
             inventory: None,
@@ -130,6 +133,9 @@ impl Poll {
         {
             self.read_inventory(status.inventory_counter).await;
         }
+        let (services, link) = (&self.services, &self.link);
+        let agents = Arc::clone(&self.shared.agents);
+        agents.look(services, link, &mut self.tries, &status).await;
     }
 
     async fn tell(&mut self, health: Health, status: &Status) {
@@ -148,7 +154,7 @@ impl Poll {
     }
 
     async fn send(&self, report: Report) {
-        if self.sender.send(report).await.is_err() {
+        if self.shared.sender.send(report).await.is_err() {
             tracing::debug!("the conductor stops, a report is dropped");
         }
     }

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coffer_core::id::ServerId;
 use coffer_wire::guest::v1::{
-    Command, CommandState, Enrolled, Enrolment, InventoryPage, Refusal, Spec, SpecAccepted, Status,
+    AgentUpload, Command, CommandState, Enrolled, Enrolment, InventoryPage, Refusal, Spec,
+    SpecAccepted, Status,
 };
 use hyper::Method;
 use hyper::client::conn::http1::SendRequest;
@@ -25,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::connection::{Answer, Connection};
-use super::{GuestAddress, GuestError, Guests, Result};
+use super::{AgentBinary, GuestAddress, GuestError, Guests, Result};
 use crate::limits;
 use crate::supervise::Supervisor;
 use crate::tls::{self, Renewed};
@@ -276,6 +277,24 @@ impl Guests for LinkGuests {
             .unwrap_or_default();
         let path = format!("/v1/inventory?limit={limit}{after}");
         self.call(guest, Method::GET, &path, Bytes::new()).await
+    }
+
+    async fn send_agent(
+        &self,
+        guest: &GuestAddress,
+        agent: &AgentBinary,
+        offset: u64,
+        piece: &[u8],
+    ) -> Result<AgentUpload> {
+        let AgentBinary { sha256, length, .. } = agent;
+        let path = format!("/v1/agent/{sha256}?offset={offset}&length={length}");
+        let piece = Bytes::copy_from_slice(piece);
+        self.call(guest, Method::PUT, &path, piece).await
+    }
+
+    async fn replace_agent(&self, guest: &GuestAddress, sha256: &str) -> Result<AgentUpload> {
+        let path = format!("/v1/agent/{sha256}");
+        self.call(guest, Method::POST, &path, Bytes::new()).await
     }
 }
 

@@ -1,10 +1,12 @@
 //! The guest protocol as the control side speaks it: one trait for workflows and conductor, and
 //! its implementation over any link.
 
+mod agent;
 mod client;
 mod connection;
 mod stream;
 
+pub use agent::AgentBinary;
 pub use client::{LinkGuests, guest_name};
 pub use stream::{Counted, GuestStream, Visit};
 
@@ -15,7 +17,8 @@ use async_trait::async_trait;
 use coffer_core::id::ServerId;
 use coffer_infra::link::GuestLink;
 use coffer_wire::guest::v1::{
-    Command, CommandState, Enrolled, Enrolment, InventoryPage, Spec, SpecAccepted, Status,
+    AgentUpload, Command, CommandState, Enrolled, Enrolment, InventoryPage, Spec, SpecAccepted,
+    Status,
 };
 use thiserror::Error;
 
@@ -106,4 +109,17 @@ pub trait Guests: Send + Sync + Debug {
         after: Option<&str>,
         limit: u32,
     ) -> Result<InventoryPage>;
+
+    /// Gives the agent a piece of another agent's binary, from an offset on; what it has is
+    /// skipped.
+    async fn send_agent(
+        &self,
+        guest: &GuestAddress,
+        agent: &AgentBinary,
+        offset: u64,
+        piece: &[u8],
+    ) -> Result<AgentUpload>;
+
+    /// Lets the guest's first process run the agent whose whole binary was sent.
+    async fn replace_agent(&self, guest: &GuestAddress, sha256: &str) -> Result<AgentUpload>;
 }

@@ -11,6 +11,7 @@ mod outcome;
 mod parts;
 pub mod recover_instance;
 pub mod renew_certificates;
+pub mod replace_agent;
 pub mod restart_instance;
 pub mod run_commands;
 pub mod start_instance;
@@ -37,6 +38,7 @@ pub fn registry() -> &'static [&'static dyn AnyWorkflow] {
         &delete_instance::DeleteInstance,
         &recover_instance::RecoverInstance,
         &renew_certificates::RenewCertificates,
+        &replace_agent::ReplaceAgent,
         &restart_instance::RestartInstance,
         &run_commands::RunCommands,
         &start_instance::StartInstance,
@@ -295,6 +297,16 @@ mod tests {
                 r#"{"step":"enrol_guest"}"#,
                 r#"{"step":"push_spec"}"#,
                 r#"{"step":"await_engine","version":1}"#,
+                r#"{"step":"finish"}"#,
+                r#"{"step":"mark_failed"}"#,
+            ],
+        ),
+        (
+            "replace_agent",
+            &[
+                r#"{"step":"send_binary","round":0}"#,
+                r#"{"step":"replace","round":0}"#,
+                r#"{"step":"await_agent"}"#,
                 r#"{"step":"finish"}"#,
                 r#"{"step":"mark_failed"}"#,
             ],

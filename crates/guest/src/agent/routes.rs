@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use coffer_engines::EngineError;
 use coffer_wire::guest::v1::{
-    Command, OTHER_CONTENT, Refusal, SessionRequest, Spec, StreamRequest,
+    Command, OTHER_CONTENT, Refusal, SessionRequest, Spec, StreamRequest, WRONG_OFFSET,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming};
@@ -73,7 +73,7 @@ impl Refused {
     }
 
     pub(crate) fn gap(message: String) -> Self {
-        Self::new(StatusCode::CONFLICT, "wrong-offset", message)
+        Self::new(StatusCode::CONFLICT, WRONG_OFFSET, message)
     }
 
     pub(crate) fn failed(error: &GuestError) -> Self {

@@ -9,9 +9,10 @@ use coffer_guest::agent;
 use coffer_guest::embed::MemoryEngine;
 use coffer_guest::limits;
 use coffer_wire::guest::v1::{
-    Boot, Command, CommandState, DatabaseSpec, EngineHealth, EngineState, Enrolled, Enrolment,
+    AGENT_INCOMPLETE, Boot, Command, CommandState, DatabaseSpec, EngineHealth, EngineState, Enrolled, Enrolment,
     Fencing, InventoryPage, OTHER_CONTENT, Operation, PROTOCOL, Role, SessionEvent, SessionRequest,
     Spec, SpecAccepted, Status, StreamRequest, StreamState, UserSpec, VISITOR_PREFIX,
+    WRONG_OFFSET,
 };
 use http_body_util::BodyExt;
 use hyper::StatusCode;
@@ -733,4 +734,73 @@ async fn dial_reaches_nothing_elsewhere() {
         link::dial(None, address).await.is_err(),
         "the agent is reached from outside"
     );
+}
+
+/// A piece of another agent, as the control side sends it.
+async fn send_piece(
+    client: &Client,
+    (sha256, length): (&str, usize),
+    offset: usize,
+    piece: &[u8],
+) -> (StatusCode, serde_json::Value) {
+    let path = format!("/v1/agent/{sha256}?offset={offset}&length={length}");
+    let (status, bytes) = client.request("PUT", &path, piece.to_vec()).await;
+    (status, serde_json::from_slice(&bytes).unwrap())
+}
+
+#[tokio::test]
+async fn another_agent_is_received_in_pieces_and_handed_over_when_it_is_whole() {
+    let inbox = tempfile::tempfile().unwrap();
+    let kept = inbox.try_clone().unwrap();
+    let mut world = World::new(Link::plain(), |engine| engine.with_inbox(inbox)).await;
+    let client = world.enrolled().await;
+    let binary: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+    let sum = crate::sandbox::sha256(&binary);
+    let of = (sum.as_str(), binary.len());
+    let half = binary.len() / 2;
+
+    let (status, upload) = send_piece(&client, of, 0, &binary[..half]).await;
+    assert_eq!((status, &upload["received"]), (StatusCode::OK, &half.into()));
+    // The answer was lost: the same again, and a little more.
+    let (_, upload) = send_piece(&client, of, 0, &binary[..half + 7]).await;
+    assert_eq!(upload["received"], half + 7);
+    let (status, refusal) = send_piece(&client, of, half + 8, &binary[half + 8..]).await;
+    assert_eq!((status, &refusal["reason"]), (StatusCode::CONFLICT, &WRONG_OFFSET.into()));
+    let path = format!("/v1/agent/{sum}");
+    let (status, refusal) = client.refused("POST", &path, &()).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert_eq!(refusal.reason, AGENT_INCOMPLETE);
+    let (_, upload) = send_piece(&client, of, half, &binary[half..]).await;
+    assert_eq!(upload["received"], binary.len());
+    let (status, _) = send_piece(&client, of, binary.len(), b"more").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "longer than was said");
+    assert!(world.engine.handed_over().is_empty(), "nobody asked");
+    client.request("POST", &path, Vec::new()).await;
+    assert_eq!(world.engine.handed_over(), [(binary.len() as u64, sum.clone())]);
+    let mut content = Vec::new();
+    std::os::unix::fs::FileExt::read_exact_at(&kept, &mut [0; 8], 0).unwrap();
+    std::io::Read::read_to_end(&mut &kept, &mut content).unwrap();
+    assert!(content == binary, "other bytes are in the inbox");
+
+    // Another checksum begins anew; what does not have it is thrown away.
+    let wrong = "a".repeat(64);
+    let (_, upload) = send_piece(&client, (&wrong, 3), 0, b"abc").await;
+    assert_eq!(upload["received"], 3);
+    let wrong_path = format!("/v1/agent/{wrong}");
+    let (_, refusal) = client.refused("POST", &wrong_path, &()).await;
+    assert_eq!(refusal.reason, "wrong-checksum");
+    let (_, refusal) = client.refused("POST", &wrong_path, &()).await;
+    assert_eq!(refusal.reason, AGENT_INCOMPLETE, "it was kept");
+    assert_eq!(world.engine.handed_over().len(), 1);
+    for (sum, length) in [("short", 3), (wrong.as_str(), 0), (&wrong, 65 << 20)] {
+        let (status, _) = send_piece(&client, (sum, length), 0, b"abc").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{sum} {length}");
+    }
+
+    // An agent that was given no inbox says so.
+    world.replace_agent().await;
+    let client = world.client(pki::verifying(&world.ca));
+    let (status, _) = send_piece(&client, of, 0, &binary[..half]).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    world.end().await;
 }

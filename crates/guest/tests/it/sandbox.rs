@@ -14,9 +14,9 @@ use coffer_engines::Engine;
 use coffer_engines::engine::RenderContext;
 use coffer_engines::postgresql::Postgresql;
 use coffer_wire::guest::v1::{
-    Boot, CommandState, ConfigFile, EngineHealth, EngineState, EngineTls, InventoryPage, Operation,
-    PROTOCOL, Role, SessionEvent, SessionRequest, Spec, SpecAccepted, StreamRequest, StreamState,
-    UserSpec,
+    AgentUpload, Boot, CommandState, ConfigFile, EngineHealth, EngineState, EngineTls, InventoryPage, Operation,
+    PROTOCOL, Refusal, Role, SessionEvent, SessionRequest, Spec, SpecAccepted, Status,
+    StreamRequest, StreamState, UserSpec,
 };
 use http_body_util::BodyExt;
 use rcgen::ExtendedKeyUsagePurpose;
@@ -574,41 +574,87 @@ async fn processes(sandbox: &Sandbox, running: &Running, client: &Client, ca: &P
     assert_eq!(init, "coffer-guest", "init was replaced");
 }
 
-/// A newer agent takes over without touching the engine, and one that does not work is left.
+/// Another binary takes over without touching the engine; a damaged one and one that does not work
+/// change nothing.
 async fn replaced_agent(sandbox: &Sandbox, running: &Running, client: &Client) {
     let uid = sandbox.boot.agent_uid;
-    let next = sandbox.data.join("agent/next");
-    let place = |from: &str| {
-        std::fs::create_dir_all(&next).unwrap();
-        std::os::unix::fs::chown(&next, Some(uid), Some(uid)).unwrap();
-        std::fs::copy(from, next.join("new")).unwrap();
-        std::os::unix::fs::chown(next.join("new"), Some(uid), Some(uid)).unwrap();
-        std::fs::rename(next.join("new"), next.join("coffer-guest")).unwrap();
-    };
-    let executable = || {
-        let pids = running.children(uid);
-        pids.first()
-            .and_then(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok())
-    };
-    let before = client.until_healthy().await;
-    place(env!("CARGO_BIN_EXE_coffer-guest"));
-    kill(running.children(uid)[0]);
-    process::until("the newer agent", async || {
-        executable().is_some_and(|path| path.ends_with("agent/next/coffer-guest"))
-    })
-    .await;
-    place("/bin/false");
-    kill(running.children(uid)[0]);
-    process::until("the root's own agent", async || {
-        executable().is_some_and(|path| path.ends_with("lib/coffer/coffer-guest"))
-    })
-    .await;
-    std::fs::remove_dir_all(&next).unwrap();
-    let after = client.until_healthy().await;
-    assert_eq!(
-        after.engine_process, before.engine_process,
-        "the engine was touched"
-    );
+    let before = client
+        .until("an agent that knows itself", |s| s.agent.sha256.is_some())
+        .await;
+    let own = std::fs::read(env!("CARGO_BIN_EXE_coffer-guest")).unwrap();
+    assert_eq!(before.agent.sha256, Some(sha256(&own)), "not its own");
+
+    let pid = running.children(uid)[0];
+    let (_, refusal) = send(client, &own, &"0".repeat(64)).await.unwrap_err();
+    assert_eq!(refusal.reason, "wrong-checksum");
+    assert_eq!(running.children(uid), [pid], "a damaged one was run");
+
+    // Bytes after an executable's end make another checksum and nothing else.
+    let mut other = own;
+    other.extend_from_slice(b"another build");
+    let wanted = sha256(&other);
+    send(client, &other, &wanted).await.unwrap();
+    let after = client
+        .until("the other agent", |s| {
+            s.agent.sha256.as_ref() == Some(&wanted) && !s.agent.is_on_trial
+        })
+        .await;
+    assert_ne!(after.agent_start, before.agent_start);
+    assert_eq!(after.agent.refused, None);
+    untouched(&before, &client.until_healthy().await);
+    let pid = running.children(uid)[0];
+    let executable = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    assert!(executable.starts_with("/memfd:coffer-guest"), "{executable:?}");
+    assert_eq!(status_field(pid, "Name"), "coffer-guest");
+    rights(sandbox, running);
+
+    let broken = std::fs::read("/bin/false").unwrap();
+    send(client, &broken, &sha256(&broken)).await.unwrap();
+    let back = client
+        .until("the agent before", |s| {
+            let refused = s.agent.refused.as_ref();
+            refused.is_some_and(|one| one.sha256 == sha256(&broken)) && s.agent.sha256.is_some()
+        })
+        .await;
+    assert_eq!(back.agent.sha256, Some(wanted), "it went back too far");
+    assert!(!back.agent.is_on_trial);
+    let message = back.agent.refused.unwrap().message;
+    assert!(message.contains("exited with code 1, 3 times"), "{message}");
+    untouched(&before, &client.until_healthy().await);
+}
+
+fn untouched(before: &Status, after: &Status) {
+    assert_eq!(after.engine_process, before.engine_process, "not the same");
+    assert_eq!(after.engine_starts, before.engine_starts);
+}
+
+/// Sends a binary in pieces and asks for it to be run.
+async fn send(
+    client: &Client,
+    binary: &[u8],
+    sha256: &str,
+) -> Result<AgentUpload, (hyper::StatusCode, Refusal)> {
+    let length = binary.len();
+    let mut received = 0;
+    for piece in binary.chunks(1 << 20) {
+        let path = format!("/v1/agent/{sha256}?offset={received}&length={length}");
+        let (status, bytes) = client.request("PUT", &path, piece.to_vec()).await;
+        assert!(status.is_success(), "{status} {bytes:?}");
+        let upload: AgentUpload = serde_json::from_slice(&bytes).unwrap();
+        received += piece.len() as u64;
+        assert_eq!(upload.received, received);
+    }
+    let path = format!("/v1/agent/{sha256}");
+    let (status, bytes) = client.request("POST", &path, Vec::new()).await;
+    match status.is_success() {
+        true => Ok(serde_json::from_slice(&bytes).unwrap()),
+        false => Err((status, serde_json::from_slice(&bytes).unwrap())),
+    }
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// LIMIT: agent and init together, proportional set size.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests panic on purpose")]
 
+mod agents;
 mod certificates;
 mod conductor;
 mod exhaustive;

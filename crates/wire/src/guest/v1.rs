@@ -207,6 +207,9 @@ pub struct AgentUpload {
     pub received: u64,
 }
 
+/// Reason of a guest that did not receive what comes before an offset.
+pub const WRONG_OFFSET: &str = "wrong-offset";
+
 /// Reason of a guest that holds less of an agent than is asked for: send the rest.
 pub const AGENT_INCOMPLETE: &str = "incomplete";
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::too_many_lines, reason = "a test tells its story in one piece")]
 
+mod agents;
 mod bytes;
 mod clients;
 mod clones;

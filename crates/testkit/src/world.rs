@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use coffer_control::clock::{Clock, Entropy, SystemClock, new_uuid};
@@ -120,7 +120,7 @@ impl World {
             store,
             provider: provider.clone(),
             guests: guests.clone(),
-            agent: Some(Arc::new(carried_agent())),
+            agent: Some(carried_agent()),
             clock: clock.clone(),
             entropy: entropy.clone(),
             secrets: SecretBox::new(key(&*entropy), entropy),
@@ -383,9 +383,14 @@ impl World {
 }
 
 /// More than goes over a link in one call.
-fn carried_agent() -> AgentBinary {
-    let bytes = vec![7; AGENT_BYTES];
-    AgentBinary::in_memory(bytes).expect("what is in memory can be read")
+fn carried_agent() -> Arc<AgentBinary> {
+    static CARRIED: OnceLock<Arc<AgentBinary>> = OnceLock::new();
+    let make = || {
+        let bytes = vec![7; AGENT_BYTES];
+        let made = AgentBinary::in_memory(bytes).expect("what is in memory can be read");
+        Arc::new(made)
+    };
+    Arc::clone(CARRIED.get_or_init(make))
 }
 
 fn key(entropy: &dyn Entropy) -> [u8; 32] {

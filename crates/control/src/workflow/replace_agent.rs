@@ -91,10 +91,9 @@ impl Workflow for ReplaceAgent {
 
     fn undo(&self, step: &Step) -> Option<Step> {
         match step {
-            Step::SendBinary { .. }
-            | Step::Replace { .. }
-            | Step::AwaitAgent
-            | Step::Finish => Some(Step::MarkFailed),
+            Step::SendBinary { .. } | Step::Replace { .. } | Step::AwaitAgent | Step::Finish => {
+                Some(Step::MarkFailed)
+            }
             Step::MarkFailed => None,
         }
     }

@@ -77,7 +77,12 @@ impl InitLine {
         // LIMIT: one request per program or command that runs, and those are bounded.
         let (outgoing, mut lines) = mpsc::unbounded_channel::<Vec<u8>>();
         let waiting = Waiting::default();
-        tasks.start(hear(read, Arc::clone(&waiting), process_sender, image_sender));
+        tasks.start(hear(
+            read,
+            Arc::clone(&waiting),
+            process_sender,
+            image_sender,
+        ));
         tasks.start(async move {
             while let Some(line) = lines.recv().await {
                 if write.write_all(&line).await.is_err() {

@@ -113,7 +113,11 @@ pub async fn serve(parts: Parts, listeners: Vec<TcpListener>) -> Result<()> {
     serve_with(parts, listeners, tasks).await
 }
 
-async fn serve_with(mut parts: Parts, listeners: Vec<TcpListener>, tasks: Arc<Tasks>) -> Result<()> {
+async fn serve_with(
+    mut parts: Parts,
+    listeners: Vec<TcpListener>,
+    tasks: Arc<Tasks>,
+) -> Result<()> {
     let (restarts, restart_requests) = mpsc::channel(16);
     let program = parts.program.take();
     let shared = Arc::new(open(parts, Arc::clone(&tasks), restarts).await?);

@@ -170,7 +170,10 @@ async fn dispatch(
             Ok(Response::new(pieces.boxed()))
         }
         (&Method::PUT, ["agent", sha256]) => {
-            let part = (query.number("offset")?.unwrap_or(0), query.number("length")?);
+            let part = (
+                query.number("offset")?.unwrap_or(0),
+                query.number("length")?,
+            );
             ok(&replace::take(shared, sha256, part, request.into_body()).await?)
         }
         (&Method::POST, ["agent", sha256]) => ok(&replace::replace(shared, sha256).await?),

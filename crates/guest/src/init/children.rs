@@ -113,12 +113,7 @@ pub(super) fn start_engine(
 }
 
 /// Starts a program.
-pub(super) fn start_run(
-    of: Of<'_>,
-    id: u64,
-    program: ProgramSpec,
-    input: Vec<u8>,
-) -> Result<Run> {
+pub(super) fn start_run(of: Of<'_>, id: u64, program: ProgramSpec, input: Vec<u8>) -> Result<Run> {
     let (output, child_output) = spawn::pipe("run a program")?;
     let (child_stdin, stdin) = spawn::pipe("run a program")?;
     unblock(&stdin)?;

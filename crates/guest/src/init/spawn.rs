@@ -287,9 +287,7 @@ fn execute(launch: &Launch<'_>) -> io::Error {
     let words: Vec<&CString> = std::iter::once(&path).chain(&args).collect();
     let executed = match launch.image {
         // It has no path. That its descriptor closes at execution does not hinder an ELF file.
-        Some(image) => {
-            nix::unistd::execveat(image, c"", &words, &env, AtFlags::AT_EMPTY_PATH)
-        }
+        Some(image) => nix::unistd::execveat(image, c"", &words, &env, AtFlags::AT_EMPTY_PATH),
         None => nix::unistd::execve(&path, &words, &env),
     };
     match executed {

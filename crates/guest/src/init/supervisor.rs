@@ -20,8 +20,8 @@ use crate::init::children::{self, Engine, Of, Run};
 use crate::init::choice::{Choice, Verdict};
 use crate::init::line::Lines;
 use crate::init::protocol::{Ask, Numbered, Process, ProgramSpec, Request, Tell};
-use crate::init::{image, prepare};
 use crate::init::spawn::{self, Launch, Stdio};
+use crate::init::{image, prepare};
 use crate::limits;
 use crate::log;
 
@@ -387,12 +387,7 @@ impl Supervisor {
         });
     }
 
-    fn start_run(
-        &mut self,
-        id: u64,
-        program: ProgramSpec,
-        stdin: Vec<u8>,
-    ) -> Result<()> {
+    fn start_run(&mut self, id: u64, program: ProgramSpec, stdin: Vec<u8>) -> Result<()> {
         if self.is_stopping || self.runs.len() >= limits::PROGRAMS_MAX {
             return Err(GuestError::Init {
                 why: "no more programs can run".to_owned(),
@@ -412,11 +407,7 @@ impl Supervisor {
         }
     }
 
-    fn start_engine(
-        &mut self,
-        program: ProgramSpec,
-        plan: (i32, u64),
-    ) -> Result<()> {
+    fn start_engine(&mut self, program: ProgramSpec, plan: (i32, u64)) -> Result<()> {
         let why = if self.is_stopping {
             "the sandbox stops"
         } else if self.engine.is_some() {

@@ -14,9 +14,9 @@ use coffer_engines::Engine;
 use coffer_engines::engine::RenderContext;
 use coffer_engines::postgresql::Postgresql;
 use coffer_wire::guest::v1::{
-    AgentUpload, Boot, CommandState, ConfigFile, EngineHealth, EngineState, EngineTls, InventoryPage, Operation,
-    PROTOCOL, Refusal, Role, SessionEvent, SessionRequest, Spec, SpecAccepted, Status,
-    StreamRequest, StreamState, UserSpec,
+    AgentUpload, Boot, CommandState, ConfigFile, EngineHealth, EngineState, EngineTls,
+    InventoryPage, Operation, PROTOCOL, Refusal, Role, SessionEvent, SessionRequest, Spec,
+    SpecAccepted, Status, StreamRequest, StreamState, UserSpec,
 };
 use http_body_util::BodyExt;
 use rcgen::ExtendedKeyUsagePurpose;
@@ -604,7 +604,10 @@ async fn replaced_agent(sandbox: &Sandbox, running: &Running, client: &Client) {
     untouched(&before, &client.until_healthy().await);
     let pid = running.children(uid)[0];
     let executable = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
-    assert!(executable.starts_with("/memfd:coffer-guest"), "{executable:?}");
+    assert!(
+        executable.starts_with("/memfd:coffer-guest"),
+        "{executable:?}"
+    );
     assert_eq!(status_field(pid, "Name"), "coffer-guest");
     rights(sandbox, running);
 

@@ -89,10 +89,14 @@ fn replaced_over(link: &[&str]) -> Result<()> {
     ensure!(postmaster(&coffer, &db)? == engine, "not the same engine");
     ensure!(client()? == connected, "the client was cut off");
     let written = writer.count()?;
-    wait_until(REPLACED_MAX, || Ok((writer.count()? > written).then_some(())))?;
+    wait_until(REPLACED_MAX, || {
+        Ok((writer.count()? > written).then_some(()))
+    })?;
     writer.verify()?;
     // It does what agents do, also where it runs a tool under the engine's user.
-    coffer.coffer(&["instance", "restart", &db.id, "--wait"])?.ok()?;
+    coffer
+        .coffer(&["instance", "restart", &db.id, "--wait"])?
+        .ok()?;
     coffer.await_active(&db.id)?;
     // A delete is not held up, and nothing is left of either binary.
     drop(writer);
@@ -135,9 +139,13 @@ fn a_kill_of_coffer_in_the_middle_of_it_does_not_matter() -> Result<()> {
     coffer.kill()?;
     let words = format!("local.guest_binary={}", next.display());
     coffer.add_words(&["--set", &words]);
-    for _ in 0..3 {
+    // Killed as soon as it has asked for it, and then twice as soon as it is up again.
+    coffer.up()?;
+    let is_asked = || Ok(coffer.log().contains("replace the agent").then_some(()));
+    wait_until(REPLACED_MAX, is_asked).with_context(|| coffer.log())?;
+    coffer.kill()?;
+    for _ in 0..2 {
         coffer.up()?;
-        std::thread::sleep(Duration::from_millis(700));
         coffer.kill()?;
     }
     coffer.up()?;

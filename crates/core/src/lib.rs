@@ -3,6 +3,8 @@
 //! Nothing here does I/O, waits, or knows a clock: time and randomness are arguments. Only ids,
 //! names and units derive serde, so that no object is stored or sent by accident.
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 pub mod access;
 pub mod actor;
 pub mod datastore;

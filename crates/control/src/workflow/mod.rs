@@ -4,6 +4,8 @@
 //! wants written and never commits. The runtime (`taskmanager::runtime`) commits outcome, history
 //! and writes in one transaction by compare-and-set.
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 mod context;
 pub mod create_instance;
 pub mod delete_instance;

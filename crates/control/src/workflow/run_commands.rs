@@ -177,7 +177,14 @@ fn taken(command: &Operation, found: &StoredInventory) -> Option<String> {
                 found.users.iter().any(is_same)
             })
             .map(|new| exists("user", &new.name)),
-        _ => None,
+        Operation::DropDatabase { .. }
+        | Operation::ChangeUsers { .. }
+        | Operation::DropUser { .. }
+        | Operation::Grant { .. }
+        | Operation::Revoke { .. }
+        | Operation::EnableRoot { .. }
+        | Operation::DisableRoot
+        | Operation::Restart => None,
     }
 }
 

@@ -165,7 +165,17 @@ pub const fn public_status(lifecycle: Lifecycle, health: Health) -> (Status, Ope
         Lifecycle::Active | Lifecycle::Failed => Some(operating_word(health)),
         // What was heard last, or not, is of no matter.
         Lifecycle::Stopped => Some(operating_word(Health::Shutdown)),
-        _ => None,
+        Lifecycle::Building
+        | Lifecycle::Updating
+        | Lifecycle::Restarting
+        | Lifecycle::Stopping
+        | Lifecycle::Resizing
+        | Lifecycle::Upgrading
+        | Lifecycle::Promoting
+        | Lifecycle::Ejecting
+        | Lifecycle::Detaching
+        | Lifecycle::Deleting
+        | Lifecycle::Deleted => None,
     };
     (status, OperatingStatus(operating))
 }

@@ -33,12 +33,17 @@ struct State {
     /// Without one this agent cannot be replaced.
     file: Option<File>,
     upload: Option<AgentUpload>,
+    /// What init has taken; this agent is about to end.
+    handed_over: Option<AgentUpload>,
 }
 
 impl Inbox {
     /// In this empty file.
     pub(crate) fn new(file: Option<File>) -> Self {
-        Self(Mutex::new(State { file, upload: None }))
+        Self(Mutex::new(State {
+            file,
+            ..State::default()
+        }))
     }
 }
 
@@ -61,7 +66,10 @@ pub(crate) async fn take(
         )));
     }
     let mut state = shared.inbox.0.lock().await;
-    let State { file, upload } = &mut *state;
+    if state.handed_over.is_some() {
+        return Err(Refused::busy("this agent makes way for another"));
+    }
+    let State { file, upload, .. } = &mut *state;
     let file = file.as_ref().ok_or_else(no_inbox)?;
     let is_known = upload
         .as_ref()
@@ -113,10 +121,16 @@ pub(crate) async fn replace(shared: &Shared, sha256: &str) -> Answer<AgentUpload
             received: 0,
         });
     }
+    if let Some(upload) = &state.handed_over {
+        return match upload.sha256 == sha256 {
+            true => Ok(upload.clone()),
+            false => Err(Refused::busy("this agent makes way for another")),
+        };
+    }
     if now.is_on_trial {
         return Err(Refused::busy("this agent is on trial itself"));
     }
-    let State { file, upload } = &mut *state;
+    let State { file, upload, .. } = &mut *state;
     let file = file.as_ref().ok_or_else(no_inbox)?;
     let Some(upload) = upload.as_ref().filter(|known| known.sha256 == sha256) else {
         return Err(Refused::incomplete("nothing of this agent is here"));
@@ -137,6 +151,7 @@ pub(crate) async fn replace(shared: &Shared, sha256: &str) -> Answer<AgentUpload
     let replaced = shared.keeper.replace(upload.length, sha256).await;
     replaced.map_err(|error| Refused::failed(&error))?;
     log::info(format_args!("another agent takes over: {sha256}"));
+    state.handed_over = Some(upload.clone());
     Ok(upload)
 }
 

@@ -759,6 +759,25 @@ async fn another_agent_is_received_in_pieces_and_handed_over_when_it_is_whole() 
     let of = (sum.as_str(), binary.len());
     let half = binary.len() / 2;
 
+    // Another checksum begins anew; what does not have it is thrown away.
+    let wrong = "a".repeat(64);
+    let (_, upload) = send_piece(&client, (&wrong, 3), 0, b"abc").await;
+    assert_eq!(upload["received"], 3);
+    let wrong_path = format!("/v1/agent/{wrong}");
+    let (_, refusal) = client.refused("POST", &wrong_path, &()).await;
+    assert_eq!(refusal.reason, "wrong-checksum");
+    let (_, refusal) = client.refused("POST", &wrong_path, &()).await;
+    assert_eq!(refusal.reason, AGENT_INCOMPLETE, "it was kept");
+    assert!(world.engine.handed_over().is_empty());
+    for (sum, length) in [
+        ("short", 3),
+        (wrong.as_str(), 0),
+        (wrong.as_str(), 65 << 20),
+    ] {
+        let (status, _) = send_piece(&client, (sum, length), 0, b"abc").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{sum} {length}");
+    }
+
     let (status, upload) = send_piece(&client, of, 0, &binary[..half]).await;
     assert_eq!(
         (status, &upload["received"]),
@@ -790,24 +809,12 @@ async fn another_agent_is_received_in_pieces_and_handed_over_when_it_is_whole() 
     std::io::Read::read_to_end(&mut &kept, &mut content).unwrap();
     assert!(content == binary, "other bytes are in the inbox");
 
-    // Another checksum begins anew; what does not have it is thrown away.
-    let wrong = "a".repeat(64);
-    let (_, upload) = send_piece(&client, (&wrong, 3), 0, b"abc").await;
-    assert_eq!(upload["received"], 3);
-    let wrong_path = format!("/v1/agent/{wrong}");
-    let (_, refusal) = client.refused("POST", &wrong_path, &()).await;
-    assert_eq!(refusal.reason, "wrong-checksum");
-    let (_, refusal) = client.refused("POST", &wrong_path, &()).await;
-    assert_eq!(refusal.reason, AGENT_INCOMPLETE, "it was kept");
+    // Who lost the answer asks again, and nothing is handed over twice.
+    let (status, _) = client.request("POST", &path, Vec::new()).await;
+    assert_eq!(status, StatusCode::OK);
     assert_eq!(world.engine.handed_over().len(), 1);
-    for (sum, length) in [
-        ("short", 3),
-        (wrong.as_str(), 0),
-        (wrong.as_str(), 65 << 20),
-    ] {
-        let (status, _) = send_piece(&client, (sum, length), 0, b"abc").await;
-        assert_eq!(status, StatusCode::BAD_REQUEST, "{sum} {length}");
-    }
+    let (status, _) = send_piece(&client, (&"b".repeat(64), 3), 0, b"abc").await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
 
     // An agent that was given no inbox says so.
     world.replace_agent().await;

@@ -177,6 +177,14 @@ pub async fn run_quota(client: &Client, options: &Options, command: QuotaCommand
     Ok(())
 }
 
+const TRACKER: &[Column] = &[
+    ("tracker", "/address"),
+    ("provider", "/provider"),
+    ("instances", "/links"),
+    ("answers", "/answers"),
+    ("started", "/started"),
+];
+
 /// Runs `coffer status`.
 pub async fn status(client: &Client, options: &Options, credentials: &Credentials) -> Result<()> {
     let instances = client.list("/instances", "instances").await?;
@@ -196,7 +204,13 @@ pub async fn status(client: &Client, options: &Options, credentials: &Credential
         .iter()
         .map(|(word, n)| format!("{n} {word}"))
         .collect();
+    // Trackers are the operator's business.
+    let trackers = match client.roles.iter().any(|role| role == "admin") {
+        true => client.list("/admin/trackers", "trackers").await?,
+        false => Vec::new(),
+    };
     let value = json!({
+        "trackers": trackers,
         "api": credentials.auth_url,
         "user": credentials.username,
         "project": credentials.project_name,
@@ -217,6 +231,10 @@ pub async fn status(client: &Client, options: &Options, credentials: &Credential
     if !options.json {
         output::emit("\n")?;
         output::rows(options, QUOTA, &quotas)?;
+        if !trackers.is_empty() {
+            output::emit("\n")?;
+            output::rows(options, TRACKER, &trackers)?;
+        }
     }
     Ok(())
 }

@@ -43,6 +43,8 @@ struct Stored {
 pub const API: &str = "api";
 /// The authority of guests' links and of those who may dial them.
 pub const LINK: &str = "link";
+/// The authority of trackers' relays and of the APIs that they hear.
+pub const RELAY: &str = "relay";
 
 /// The authority of this name, made if it is not there.
 pub async fn ensure(

@@ -142,6 +142,11 @@ impl Config {
             "api.insecure_http is allowed on a loopback address only: change api.listen to \
              127.0.0.1 or leave TLS on",
         );
+        claim(
+            !self.tracker.listen.ip().is_unspecified(),
+            "tracker.listen has to be one address, because APIs are told to dial it: name one of \
+             this host's",
+        );
         let endpoint = self.api.public_endpoint.as_deref();
         claim(
             endpoint.is_none_or(|e| e.starts_with("https://") || e.starts_with("http://")),
@@ -422,6 +427,8 @@ config! {
     tracker: Tracker {
         /// Guests are dialled inside their own namespace, or as a member of the tenant network.
         link: TrackerLink = "instance";
+        /// Where its relay listens, over mutual TLS: an address that every API reaches.
+        listen: SocketAddr = "127.0.0.1:0";
     }
     /// Logging.
     log: Log {

@@ -31,6 +31,8 @@ pub enum Kind {
     Unprocessable,
     /// This is known, and not there.
     NotImplemented,
+    /// A part of Coffer that it takes does not run.
+    Unavailable,
     /// Our own failure.
     Internal,
 }
@@ -49,6 +51,7 @@ impl Kind {
         Self::BadMediaType,
         Self::Unprocessable,
         Self::NotImplemented,
+        Self::Unavailable,
         Self::Internal,
     ];
 }

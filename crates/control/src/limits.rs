@@ -134,9 +134,31 @@ pub const RECONCILE_PERIOD: Duration = Duration::from_secs(15);
 pub const MANAGEMENT_PAGE: u32 = 1_000;
 /// How long a stuck task rests before a worker looks at it again; unit: milliseconds.
 pub const STUCK_REST_MS: i64 = 60_000;
-/// Interactive connections and visits at the same time, in one process each.
-pub const RELAYS_MAX: usize = 64;
-/// Longest interactive connection or visit.
+/// Interactive connections and visits at the same time, in one tracker and in one API each.
+pub const RELAYS_MAX: usize = 256;
+/// The same to the instances of one project.
+pub const RELAYS_PER_PROJECT: usize = 128;
+/// The same to one instance.
+pub const RELAYS_PER_INSTANCE: usize = 64;
+/// Longest time in which nothing goes through an interactive connection.
+pub const RELAY_IDLE_MAX: Duration = Duration::from_secs(2 * 3600);
+/// How often it is looked whether anything did.
+pub const RELAY_IDLE_LOOK: Duration = Duration::from_secs(60);
+/// Streams from APIs that a tracker has accepted and that have not said what they want.
+pub const RELAY_HANDSHAKES_MAX: usize = 64;
+/// Time for that, and for its TLS.
+pub const RELAY_HEAD_WAIT: Duration = Duration::from_secs(10);
+/// Trackers that an API asks, one after the other, until one can be reached.
+pub const TRACKERS_TRIED: u32 = 4;
+/// How long a tracker may take to be reached by an API.
+pub const TRACKER_DIAL_WAIT: Duration = Duration::from_secs(3);
+/// Trackers whose reach is looked at for one answer, at the same time.
+pub const TRACKERS_SHOWN: usize = 64;
+/// How often a tracker gives a sign of life.
+pub const TRACKER_BEAT: Duration = Duration::from_secs(5);
+/// Signs of life of its tracker that a grant outlives.
+pub const GRANT_BEATS: u64 = 4;
+/// Longest interactive connection, or visit.
 pub const RELAY_MAX: Duration = Duration::from_secs(12 * 3600);
 /// Bytes that a relay reads at once.
 pub const RELAY_PIECE_BYTES: usize = 16 * 1024;
@@ -148,5 +170,7 @@ pub const RELAY_OPEN_WAIT: Duration = Duration::from_secs(10);
 pub const RELAY_CANCEL_WAIT: Duration = Duration::from_secs(2);
 /// How long a guest may take to make a visitor.
 pub const VISIT_WAIT: Duration = Duration::from_secs(25);
+/// How long a tracker may take to answer an API; longer than its guest.
+pub const RELAY_REPLY_WAIT: Duration = Duration::from_secs(28);
 /// Time between signs of life in the answer to a visit; a client that is gone is noticed by them.
 pub const VISIT_BEAT: Duration = Duration::from_secs(5);

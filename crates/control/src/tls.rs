@@ -16,7 +16,7 @@ use rcgen::{
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
@@ -318,6 +318,40 @@ pub fn is_good(leaf_pem: &str, authority_pem: &str, at: Timestamp) -> Result<boo
         None,
     );
     Ok(verified.is_ok())
+}
+
+/// TLS of a relay: only who shows a certificate of this authority is heard.
+pub fn relay_server_config(own: Arc<Renewed>, authority_pem: &str) -> Result<rustls::ServerConfig> {
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authority_pem)?), provider())
+            .build()
+            .map_err(failed("verify clients"))?;
+    let config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(failed("configure TLS"))?;
+    Ok(config
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(own))
+}
+
+/// TLS towards relays of the same authority.
+pub fn relay_client_config(own: Arc<Renewed>, authority_pem: &str) -> Result<rustls::ClientConfig> {
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(failed("configure TLS"))?;
+    let mut config = config
+        .with_root_certificates(roots(authority_pem)?)
+        .with_client_cert_resolver(own);
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
+}
+
+fn roots(authority_pem: &str) -> Result<rustls::RootCertStore> {
+    let mut roots = rustls::RootCertStore::empty();
+    for cert in certificates(authority_pem)? {
+        roots.add(cert).map_err(failed("use an authority"))?;
+    }
+    Ok(roots)
 }
 
 /// TLS of a server of ours that asks clients for no certificate: the API.

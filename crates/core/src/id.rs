@@ -111,6 +111,8 @@ uuid_id! {
     AuditId, "audit";
     /// A tracker's way into a server.
     LinkId, "link";
+    /// One run of a tracker.
+    TrackerId, "tracker";
     /// The key under which a project's secrets are encrypted.
     ProjectKeyId, "project key";
     /// A stored ciphertext.

@@ -22,6 +22,7 @@ pub mod server;
 pub mod task;
 pub mod tenant;
 pub mod time;
+pub mod tracker;
 pub mod units;
 
 pub use error::{Error, Result};

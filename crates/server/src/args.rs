@@ -26,6 +26,8 @@ pub(crate) enum Command {
     TaskManager(Place),
     /// Run the conductor only
     Conductor(Place),
+    /// Run the tracker only: the way into this host's instances for `coffer connect`
+    Tracker(Place),
     /// Bring the store's schema up to date
     Migrate(Place),
     /// Print the configuration that holds, with secrets masked

@@ -12,8 +12,9 @@ use coffer_control::guest::{AgentBinary, LinkGuests};
 use coffer_control::secrets::SecretBox;
 use coffer_control::services::{Services, Tuning};
 use coffer_control::supervise::Supervisor;
-use coffer_control::tls::{AltNames, Renewed, Usage};
-use coffer_control::tracker::relay::Relays;
+use coffer_control::tls::{AltNames, Authority, Renewed, Usage};
+use coffer_control::tracker::door::Door;
+use coffer_control::tracker::relay::Doors;
 use coffer_core::quota::DefaultLimits;
 use coffer_infra::local::{LocalConfig, LocalProvider};
 use coffer_store::{Store, StoreOptions, StoreUrl};
@@ -89,7 +90,7 @@ pub(crate) fn roots_dir(config: &Config) -> PathBuf {
 pub(crate) struct Workers {
     pub(crate) services: Services,
     pub(crate) provider: Arc<LocalProvider>,
-    pub(crate) relays: Relays,
+    pub(crate) doors: Doors,
 }
 
 /// Opens the provider and the links to guests.
@@ -114,12 +115,14 @@ pub(crate) async fn workers(
         .context("make the certificate for links")?;
     let guests = LinkGuests::new(supervisor.clone(), Arc::new(own), link_ca);
     let guests = Arc::new(guests);
-    let relays = Relays::new(
-        base.store.clone(),
-        Arc::clone(&guests),
-        provider.clone(),
-        supervisor.clone(),
-    );
+    let doors = Doors {
+        store: base.store.clone(),
+        guests: Arc::clone(&guests),
+        links: provider.clone(),
+        clock: base.clock.clone(),
+        entropy: base.entropy.clone(),
+        token: supervisor.token(),
+    };
     let services = Services {
         store: base.store.clone(),
         provider: provider.clone(),
@@ -137,7 +140,7 @@ pub(crate) async fn workers(
     Ok(Workers {
         services,
         provider,
-        relays,
+        doors,
     })
 }
 
@@ -153,6 +156,27 @@ async fn carried_agent(path: PathBuf) -> Option<Arc<AgentBinary>> {
             None
         }
     }
+}
+
+/// The way of an API, or of an operator's tool, to trackers.
+pub(crate) async fn door(base: &Base, supervisor: &Supervisor) -> anyhow::Result<Door> {
+    let authority = relay_authority(base).await?;
+    Door::new(
+        base.store.clone(),
+        authority,
+        base.clock.clone(),
+        base.entropy.clone(),
+        supervisor.clone(),
+    )
+    .context("make the certificate for relays")
+}
+
+/// The authority of relays.
+pub(crate) async fn relay_authority(base: &Base) -> anyhow::Result<Authority> {
+    let now = base.clock.now();
+    authority::ensure(&base.store, &base.secrets, authority::RELAY, now)
+        .await
+        .context("read the CA of relays")
 }
 
 /// The API's state.

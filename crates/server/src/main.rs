@@ -59,6 +59,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Api(place) => roles::run(&place, roles::Roles::API).await,
         Command::TaskManager(place) => roles::run(&place, roles::Roles::TASK_MANAGER).await,
         Command::Conductor(place) => roles::run(&place, roles::Roles::CONDUCTOR).await,
+        Command::Tracker(place) => roles::run(&place, roles::Roles::TRACKER).await,
         Command::Migrate(place) => host_tools::migrate(&place).await,
         Command::Config(place) => host_tools::config(&place),
         Command::Doctor(place) => host_tools::doctor(&place, &options).await,

@@ -16,8 +16,10 @@ use coffer_control::taskmanager::periodic::certificates::Renewer;
 use coffer_control::taskmanager::periodic::reconcile::Reconciler;
 use coffer_control::taskmanager::periodic::tokens::TokenCleaner;
 use coffer_control::tls::{self, AltNames, Renewed, Usage};
-use coffer_control::tracker::relay::Relays;
+use coffer_control::tracker::listener::{Listener, Settings};
+use coffer_control::tracker::relay::{Doors, Relays};
 use coffer_control::{api, authority};
+use coffer_core::id::TrackerId;
 use coffer_infra::local::LocalProvider;
 use hyper::Uri;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,35 +40,47 @@ pub(crate) struct Roles {
     api: bool,
     task_manager: bool,
     conductor: bool,
+    tracker: bool,
     /// Whether the process alone uses the state directory.
     is_exclusive: bool,
 }
 
 impl Roles {
+    const NONE: Self = Self {
+        api: false,
+        task_manager: false,
+        conductor: false,
+        tracker: false,
+        is_exclusive: false,
+    };
     pub(crate) const ALL: Self = Self {
         api: true,
         task_manager: true,
         conductor: true,
+        tracker: true,
         is_exclusive: true,
     };
     pub(crate) const API: Self = Self {
         api: true,
-        task_manager: false,
-        conductor: false,
-        is_exclusive: false,
+        ..Self::NONE
     };
     pub(crate) const TASK_MANAGER: Self = Self {
-        api: false,
         task_manager: true,
-        conductor: false,
-        is_exclusive: false,
+        ..Self::NONE
     };
     pub(crate) const CONDUCTOR: Self = Self {
-        api: false,
-        task_manager: false,
         conductor: true,
-        is_exclusive: false,
+        ..Self::NONE
     };
+    pub(crate) const TRACKER: Self = Self {
+        tracker: true,
+        ..Self::NONE
+    };
+
+    /// Whether any of them reaches the host's instances.
+    const fn is_on_host(self) -> bool {
+        self.task_manager || self.conductor || self.tracker
+    }
 }
 
 /// Runs the roles until SIGTERM or SIGINT. Instances go on serving after it.
@@ -83,15 +97,12 @@ pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode>
             () = store.hear() => {}
         }
     });
-    let (provider, relays) = match roles.task_manager || roles.conductor {
-        true => {
-            let started = start_workers(&base, &config, &state, roles, &supervisor).await?;
-            (Some(started.0), Some(started.1))
-        }
-        false => (None, None),
+    let provider = match roles.is_on_host() {
+        true => Some(start_workers(&base, &config, &state, roles, &supervisor).await?),
+        false => None,
     };
     if roles.api {
-        start_api(&base, &config, &state, &supervisor, relays).await?;
+        start_api(&base, &config, &state, &supervisor).await?;
     }
     wait_for_end(&supervisor).await?;
     tracing::info!("stopping; instances go on serving");
@@ -129,20 +140,23 @@ async fn start_workers(
     state: &StateDir,
     roles: Roles,
     supervisor: &Supervisor,
-) -> anyhow::Result<(Arc<LocalProvider>, Relays)> {
+) -> anyhow::Result<Arc<LocalProvider>> {
     let Workers {
         services,
         provider,
-        relays,
+        doors,
     } = assemble::workers(base, config, state, supervisor).await?;
-    let roots_dir = assemble::roots_dir(config);
-    catalogue::register(base, &roots_dir).await?;
+    let is_alone = roles.is_exclusive && config.state.store_url.is_none();
+    if roles.tracker {
+        start_tracker(base, config, doors, is_alone, supervisor).await?;
+    }
     let name = || {
         let unique = new_uuid(&*base.clock, &*base.entropy).simple().to_string();
         format!("{}-{unique}", std::process::id())
     };
-    let is_alone = roles.is_exclusive && config.state.store_url.is_none();
     if roles.task_manager {
+        let roots_dir = assemble::roots_dir(config);
+        catalogue::register(base, &roots_dir).await?;
         let worker = Arc::new(Worker::new(services.clone(), name()));
         // With the lock on the state directory and SQLite in it, nobody else can be at work.
         let inherited = if is_alone {
@@ -166,7 +180,36 @@ async fn start_workers(
             Arc::new(Conductor::new(services, name(), is_alone).with_patience(patience));
         supervisor.start("conductor", conductor.run(supervisor.clone()));
     }
-    Ok((provider, relays))
+    Ok(provider)
+}
+
+async fn start_tracker(
+    base: &Base,
+    config: &Config,
+    doors: Doors,
+    is_alone: bool,
+    supervisor: &Supervisor,
+) -> anyhow::Result<()> {
+    let id = TrackerId::from_uuid(new_uuid(&*base.clock, &*base.entropy));
+    let settings = Settings {
+        id,
+        provider: doors.links.provider().to_owned(),
+        listen: config.tracker.listen,
+        lease: config.taskmanager.lease,
+        is_alone,
+    };
+    let authority = assemble::relay_authority(base).await?;
+    let (store, clock) = (base.store.clone(), base.clock.clone());
+    let relays = Relays::new(id, doors);
+    let listener = Listener::bind(settings, store, authority, clock, relays);
+    let listener = listener.await.with_context(|| {
+        let address = config.tracker.listen;
+        format!("start the tracker's relay on {address}: give another tracker.listen")
+    })?;
+    let address = listener.address()?;
+    supervisor.start("tracker", listener.run(supervisor.clone()));
+    tracing::info!(%address, tracker = %id, "the tracker's relay listens");
+    Ok(())
 }
 
 async fn start_api(
@@ -174,7 +217,6 @@ async fn start_api(
     config: &Config,
     state: &StateDir,
     supervisor: &Supervisor,
-    relays: Option<Relays>,
 ) -> anyhow::Result<()> {
     let now = base.clock.now();
     let ca = authority::ensure(&base.store, &base.secrets, authority::API, now).await?;
@@ -200,9 +242,7 @@ async fn start_api(
         region: config.api.region.clone(),
     };
     let app = assemble::app(base, config, supervisor);
-    if let Some(relays) = relays {
-        app.relays.set(relays).ok();
-    }
+    app.door.set(assemble::door(base, supervisor).await?).ok();
     first_start::ensure(base, &app, state, &door).await?;
     supervisor.start("api", server.run(api::router(app), supervisor.clone()));
     tracing::info!(%url, state_dir = %config.state.dir.display(), "coffer serves");

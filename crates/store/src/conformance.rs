@@ -19,6 +19,8 @@ mod shared;
 mod storms;
 #[path = "conformance/tasks.rs"]
 mod tasks;
+#[path = "conformance/trackers.rs"]
+mod trackers;
 #[path = "conformance/world.rs"]
 mod world;
 
@@ -76,6 +78,9 @@ suite! {
         observations_write_only_changes, loss_changes_only_health, health_ends_waits,
         links_are_pinned_once, inventories_are_replaced_and_paged,
         older_inventories_are_ignored, one_process_holds_a_role;
+    trackers:
+        trackers_live_by_their_counter, a_grant_is_used_once_for_what_it_names,
+        a_grant_ends_by_its_tracker_s_counter, one_use_of_a_grant;
     shared:
         secrets_name_their_keys, keys_go_with_their_project, settings_are_shared,
         events_and_audit_keep_their_actor, quotas_have_defaults;

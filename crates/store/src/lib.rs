@@ -31,6 +31,7 @@ mod store;
 pub mod task;
 pub mod tenant;
 pub mod token;
+pub mod tracker;
 pub mod user;
 pub mod volume;
 pub mod volume_type;

@@ -13,6 +13,11 @@ const TABLE: &str = "schema_version";
 pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "first", include_str!("../migrations/0001_first.sql")),
     (2, "turn", include_str!("../migrations/0002_turn.sql")),
+    (
+        3,
+        "trackers",
+        include_str!("../migrations/0003_trackers.sql"),
+    ),
 ];
 
 /// Runs the migrations that the database lacks.

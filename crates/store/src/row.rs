@@ -12,7 +12,8 @@ use coffer_core::actor::Actor;
 use coffer_core::event::Severity;
 use coffer_core::id::{
     AuditId, DatastoreId, DatastoreVersionId, EndpointId, EventId, FlavorId, InstanceId, LinkId,
-    NetworkId, ProjectKeyId, SecretId, ServerId, SetId, TaskId, TenantId, UserId, VolumeId,
+    NetworkId, ProjectKeyId, SecretId, ServerId, SetId, TaskId, TenantId, TrackerId, UserId,
+    VolumeId,
 };
 use coffer_core::instance::{Health, Lifecycle};
 use coffer_core::name::Name;
@@ -21,6 +22,7 @@ use coffer_core::replication::{EndpointKind, SetMode};
 use coffer_core::server::{LinkForm, Presence, ServerPurpose, VolumeRole};
 use coffer_core::task::{LockKind, LockMode, Signal, TaskState};
 use coffer_core::time::Timestamp;
+use coffer_core::tracker::RelayPurpose;
 use coffer_core::units::{Generation, Incarnation, Timeline, VolumeSize};
 
 use crate::error::{Result, StoreError};
@@ -60,6 +62,7 @@ text_arg! {
     ServerId, VolumeId, NetworkId, DatastoreId, DatastoreVersionId, TaskId, EventId, AuditId,
     LinkId, ProjectKeyId, SecretId, Severity, Lifecycle, Health, Resource, EndpointKind, SetMode,
     LinkForm, Presence, ServerPurpose, VolumeRole, LockKind, LockMode, Signal, TaskState,
+    TrackerId, RelayPurpose,
 }
 
 macro_rules! int_arg {

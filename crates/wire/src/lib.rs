@@ -2,4 +2,5 @@
 
 pub mod fault;
 pub mod guest;
+pub mod relay;
 pub mod rest;

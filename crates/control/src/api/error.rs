@@ -31,6 +31,7 @@ const fn status(kind: Kind) -> (StatusCode, &'static str) {
         Kind::BadMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "badMediaType"),
         Kind::Unprocessable => (StatusCode::UNPROCESSABLE_ENTITY, "unprocessableEntity"),
         Kind::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "notImplemented"),
+        Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "serviceUnavailable"),
         Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "instanceFault"),
     }
 }

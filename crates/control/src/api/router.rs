@@ -34,6 +34,7 @@ pub(super) fn documented() -> OpenApiRouter<AppState> {
         .merge(resources::sizes::router())
         .merge(resources::zones::router())
         .merge(resources::audit::router())
+        .merge(resources::trackers::router())
 }
 
 /// The whole API over this state.

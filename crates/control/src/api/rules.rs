@@ -381,6 +381,11 @@ const SERVED: &[Route] = &[
         Rule::admin("coffer:zone:delete"),
     ),
     route("GET", "/admin/audit", Rule::admin("coffer:audit:index")),
+    route(
+        "GET",
+        "/admin/trackers",
+        Rule::admin("coffer:tracker:index"),
+    ),
 ];
 
 const BACKUPS: &str = "backups are not there yet: this version of Coffer takes none";

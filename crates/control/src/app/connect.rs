@@ -1,18 +1,20 @@
-//! Connecting to an instance's engine by hand, through the tracker's relay.
+//! Connecting to an instance's engine by hand, through a tracker's relay; and the trackers.
 
 use coffer_core::event::AuditEntry;
 use coffer_core::id::{AuditId, InstanceId};
 use coffer_core::instance::Lifecycle;
 use coffer_core::secret::Secret;
 use coffer_store::instance::InstanceView;
+use coffer_store::tracker::TrackerView;
 use coffer_wire::guest::v1::{UserSpec, VISITOR_PREFIX};
+use coffer_wire::relay::Purpose;
 
 use super::{AppState, RequestContext};
 use crate::authority;
 use crate::clock::random_text;
 use crate::error::{Error, Kind, Result};
-use crate::guest::{Counted, GuestStream, Visit};
-use crate::tracker::relay::{Place, Relays};
+use crate::guest::{Ending, Meter};
+use crate::tracker::door::{Door, Relay, Wanted};
 
 /// Length of a visitor's password.
 const PASSWORD_CHARS: usize = 36;
@@ -40,9 +42,7 @@ pub struct Visitor {
     /// Its password.
     pub password: Secret,
     /// What keeps it.
-    pub visit: Visit,
-    /// Its place among the relays.
-    pub place: Place,
+    pub relay: Relay,
 }
 
 /// What a client has to know of an instance.
@@ -63,11 +63,12 @@ pub async fn describe(app: &AppState, view: &InstanceView) -> Result<Connection>
 /// Makes a user for the occasion, with the rights of one database or none.
 pub async fn visit(
     app: &AppState,
+    context: &RequestContext,
     view: &InstanceView,
     database: Option<String>,
 ) -> Result<Visitor> {
-    let relays = relays(app, view)?;
     let id = view.instance.id;
+    is_ready(view)?;
     if let Some(name) = &database
         && app.store.find_database(id, name).await?.is_none()
     {
@@ -81,56 +82,91 @@ pub async fn visit(
         password: password.expose().to_owned(),
         databases: database.into_iter().collect(),
     };
-    let (visit, place) = relays.visit(id, user).await?;
+    let relay = relay(app, context, view, Purpose::Visit(user)).await?;
     Ok(Visitor {
         name,
         password,
-        visit,
-        place,
+        relay,
     })
 }
 
 /// Opens a byte stream to the instance's engine.
-pub async fn open(app: &AppState, view: &InstanceView) -> Result<(GuestStream, Place)> {
-    relays(app, view)?.open(view.instance.id).await
+pub async fn open(app: &AppState, context: &RequestContext, view: &InstanceView) -> Result<Relay> {
+    is_ready(view)?;
+    relay(app, context, view, Purpose::Connect).await
 }
 
-/// Notes the end of a relay in the audit trail, with its bytes.
-pub async fn ended(
+async fn relay(
+    app: &AppState,
+    context: &RequestContext,
+    view: &InstanceView,
+    purpose: Purpose,
+) -> Result<Relay> {
+    let wanted = Wanted {
+        tenant_id: view.instance.tenant_id.clone(),
+        instance_id: view.instance.id,
+        purpose,
+        actor: context.actor()?,
+    };
+    door(app)?.open(&wanted).await
+}
+
+/// Notes the end of a connection whose tracker was lost: nobody else can.
+pub async fn lost(
     app: &AppState,
     context: &RequestContext,
     instance_id: InstanceId,
-    counted: Counted,
+    meter: &Meter,
 ) {
-    let (Ok(actor), Some(relays)) = (context.actor(), app.relays.get()) else {
+    let Ok(actor) = context.actor() else {
         return;
     };
-    let Counted { sent, received } = counted;
+    let (sent, received) = meter.read();
+    let ending = Ending::TrackerLost.as_str();
+    let counts = format!("sent={sent}&received={received}&ended={ending}");
     let entry = AuditEntry {
         id: AuditId::from_uuid(app.new_uuid()),
         actor,
         action: "coffer:instance:disconnect".to_owned(),
-        target: format!("instances/{instance_id}/connect?sent={sent}&received={received}"),
+        target: format!("instances/{instance_id}/connect?{counts}"),
         outcome: 200,
         at: app.clock.now(),
     };
-    relays.note(&entry).await;
+    if let Err(error) = app.store.insert_audit(&entry).await {
+        tracing::error!(%error, action = %entry.action, "write the audit trail");
+    }
 }
 
-/// The relays, if this process has any and the instance's engine may be up.
-pub fn relays<'a>(app: &'a AppState, view: &InstanceView) -> Result<&'a Relays> {
-    let instance = &view.instance;
-    if !matches!(instance.lifecycle, Lifecycle::Active | Lifecycle::Updating) {
-        let message = format!(
-            "Instance {} is not ready: it is {}.",
-            instance.id, instance.lifecycle
-        );
-        return Err(Error::new(Kind::Unprocessable, "not-ready", message)
-            .with_hint("wait until the instance is ACTIVE"));
+/// The trackers, and whether each can be reached from here.
+pub async fn trackers(app: &AppState) -> Result<Vec<(TrackerView, bool)>> {
+    match app.door.get() {
+        Some(door) => door.trackers().await,
+        None => {
+            let all = app.store.list_trackers().await?;
+            Ok(all.into_iter().map(|one| (one, false)).collect())
+        }
     }
-    app.relays.get().ok_or_else(|| {
-        let message = "This process of Coffer has no tracker, so it knows no way into instances.";
-        Error::new(Kind::Unprocessable, "no-tracker", message)
-            .with_hint("ask one that runs all roles (`coffer up`), or publish the instance")
+}
+
+/// The way to trackers.
+pub fn door(app: &AppState) -> Result<&Door> {
+    let door = app.door.get();
+    door.ok_or_else(|| {
+        let message = "This API has no way to trackers.";
+        Error::new(Kind::Unavailable, "no-tracker", message)
     })
+}
+
+/// Whether the instance's engine may be up.
+fn is_ready(view: &InstanceView) -> Result<()> {
+    let instance = &view.instance;
+    if matches!(instance.lifecycle, Lifecycle::Active | Lifecycle::Updating) {
+        return Ok(());
+    }
+    let message = format!(
+        "Instance {} is not ready: it is {}.",
+        instance.id, instance.lifecycle
+    );
+    Err(Error::new(Kind::Unprocessable, "not-ready", message)
+        .with_hint("wait until the instance is ACTIVE"))
 }

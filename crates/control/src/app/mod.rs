@@ -39,7 +39,7 @@ use crate::error::{Error, Kind, Result};
 use crate::limits;
 use crate::secrets::SecretBox;
 use crate::supervise::Supervisor;
-use crate::tracker::relay::Relays;
+use crate::tracker::door::Door;
 use crate::vault::{Vault, VaultError};
 use crate::workflow::NewTask;
 
@@ -119,8 +119,8 @@ pub struct Shared {
     pub supervisor: Supervisor,
     /// Bounds the writes under way, those included that nobody waits for any more.
     pub writes: Arc<Semaphore>,
-    /// The way into instances, where this process has one.
-    pub relays: OnceLock<Relays>,
+    /// The way to trackers, and through them into instances.
+    pub door: OnceLock<Door>,
 }
 
 impl Deref for AppState {
@@ -153,7 +153,7 @@ impl AppState {
             rates,
             supervisor,
             writes: Arc::new(Semaphore::new(limits::WRITES_AT_ONCE)),
-            relays: OnceLock::new(),
+            door: OnceLock::new(),
         }))
     }
 

@@ -8,7 +8,7 @@ mod stream;
 
 pub use agent::AgentBinary;
 pub use client::{LinkGuests, guest_name};
-pub use stream::{Counted, GuestStream, Visit};
+pub use stream::{Ending, GuestStream, Meter, Visit};
 
 use std::fmt::Debug;
 use std::time::Duration;

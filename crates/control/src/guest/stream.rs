@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -26,13 +27,59 @@ use crate::limits;
 /// LIMIT: pieces of a client's bytes that wait for the guest.
 const PIECES_WAITING_MAX: usize = 4;
 
-/// Bytes that went through a relay.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// From the client to the engine.
-    pub sent: u64,
-    /// From the engine to the client.
-    pub received: u64,
+/// Bytes that go through a relay, counted while they do; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Meter(Arc<[AtomicU64; 2]>);
+
+impl Meter {
+    /// Counts bytes from the client to the engine.
+    pub fn add_sent(&self, bytes: usize) {
+        self.0[0].fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts bytes from the engine to the client; the sum.
+    pub fn add_received(&self, bytes: usize) -> u64 {
+        self.0[1].fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64
+    }
+
+    /// From the client to the engine, and from the engine to the client.
+    pub fn read(&self) -> (u64, u64) {
+        (
+            self.0[0].load(Ordering::Relaxed),
+            self.0[1].load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// How a relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client did.
+    Client,
+    /// The engine or its guest did.
+    Engine,
+    /// Nothing went through it for too long.
+    Idle,
+    /// It was open for too long.
+    Limit,
+    /// Coffer stopped.
+    Stopped,
+    /// The tracker was lost.
+    TrackerLost,
+}
+
+impl Ending {
+    /// As the audit trail has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Engine => "engine",
+            Self::Idle => "idle",
+            Self::Limit => "limit",
+            Self::Stopped => "stopped",
+            Self::TrackerLost => "tracker-lost",
+        }
+    }
 }
 
 /// A byte stream to the engine's own port, through its guest.
@@ -181,19 +228,20 @@ impl LinkGuests {
 
 impl GuestStream {
     /// Passes bytes both ways until the engine ends, or the client does; then the stream is
-    /// cancelled. The deadline ends it too.
+    /// cancelled. The deadline ends it too, and says how.
     pub async fn bridge(
         mut self,
         client: impl AsyncRead + AsyncWrite + Send,
-        deadline: impl Future<Output = ()> + Send,
-    ) -> Counted {
+        meter: &Meter,
+        deadline: impl Future<Output = Ending> + Send,
+    ) -> Ending {
         let (mut from_client, mut to_client) = tokio::io::split(client);
         let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
-        let mut counted = Counted::default();
+        let mut ending = Ending::Engine;
         let path = format!("{}?offset=0", self.calls.path);
         if let Ok(request) = request(Method::PUT, &path, Pieces(receiver)) {
             let put = self.up.send_request(request);
-            let up = upward(&mut from_client, sender, &mut counted.sent);
+            let up = upward(&mut from_client, sender, meter);
             let up = async {
                 // The answer comes when all that the client sent was passed on. An engine that
                 // takes no more may still have something to say: its end is the other way's.
@@ -202,19 +250,18 @@ impl GuestStream {
                     std::future::pending::<()>().await;
                 }
             };
-            let received = &mut counted.received;
-            let down = downward(&mut self.down, &mut to_client, &self.calls, received);
-            tokio::select! {
-                () = up => {}
-                () = down => {}
-                () = deadline => {}
-            }
+            let down = downward(&mut self.down, &mut to_client, &self.calls, meter);
+            ending = tokio::select! {
+                () = up => Ending::Client,
+                ending = down => ending,
+                ending = deadline => ending,
+            };
         }
         self.calls.cancel().await;
         // The client may be gone, or not listen.
         let bid_farewell = tokio::time::timeout(limits::RELAY_CANCEL_WAIT, to_client.shutdown());
         bid_farewell.await.ok();
-        counted
+        ending
     }
 }
 
@@ -224,7 +271,7 @@ struct Ended(bool);
 async fn upward(
     client: &mut (impl AsyncRead + Unpin),
     sender: mpsc::Sender<Bytes>,
-    count: &mut u64,
+    meter: &Meter,
 ) -> Ended {
     let mut piece = vec![0_u8; limits::RELAY_PIECE_BYTES];
     loop {
@@ -232,11 +279,11 @@ async fn upward(
             Ok(0) | Err(_) => return Ended(true),
             Ok(length) => length,
         };
-        *count += length as u64;
         let passed = sender.send(Bytes::copy_from_slice(&piece[..length])).await;
         if passed.is_err() {
             return Ended(false);
         }
+        meter.add_sent(length);
     }
 }
 
@@ -244,26 +291,27 @@ async fn downward(
     body: &mut Incoming,
     client: &mut (impl AsyncWrite + Unpin),
     calls: &Calls,
-    count: &mut u64,
-) {
+    meter: &Meter,
+) -> Ending {
     let mut acknowledged = 0;
     while let Some(Ok(frame)) = body.frame().await {
         let Ok(data) = frame.into_data() else {
             continue;
         };
         if client.write_all(&data).await.is_err() || client.flush().await.is_err() {
-            return;
+            return Ending::Client;
         }
-        *count += data.len() as u64;
-        if *count - acknowledged < limits::RELAY_ACK_BYTES {
+        let count = meter.add_received(data.len());
+        if count - acknowledged < limits::RELAY_ACK_BYTES {
             continue;
         }
-        if let Err(error) = calls.acknowledge(*count).await {
+        if let Err(error) = calls.acknowledge(count).await {
             tracing::debug!(%error, "a relay ended: its bytes could not be acknowledged");
-            return;
+            return Ending::Engine;
         }
-        acknowledged = *count;
+        acknowledged = count;
     }
+    Ending::Engine
 }
 
 fn request<B>(method: Method, path: &str, body: B) -> Result<Request<B>> {

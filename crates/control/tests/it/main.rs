@@ -19,5 +19,6 @@ mod negotiation;
 mod nothing_changed;
 mod operator;
 mod pages;
+mod relays;
 mod rows;
 mod world;

@@ -13,9 +13,9 @@ use e2e::run::{Background, Ended, Program, timed, wait_until};
 use crate::kills;
 
 /// Longest time until a visitor is gone, the slowest case being an agent that starts again.
-const GONE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const GONE_MAX: Duration = Duration::from_secs(30);
 /// Words for psql that leave nothing but the answer.
-const PLAIN: [&str; 3] = ["-XAtq", "-v", "ON_ERROR_STOP=1"];
+pub(crate) const PLAIN: [&str; 3] = ["-XAtq", "-v", "ON_ERROR_STOP=1"];
 
 fn password_file(coffer: &Coffer, password: &str) -> Result<PathBuf> {
     let file = coffer.dir().join("password");
@@ -69,8 +69,8 @@ fn a_user_connects_where_nothing_is_published() -> Result<()> {
     without_a_client_of_the_host(&coffer, password)
 }
 
-/// Every connection is in the audit trail, with its bytes when it ended.
-fn audited(coffer: &Coffer, id: &str) -> Result<()> {
+/// The audit trail of all projects, as the administrator reads it.
+pub(crate) fn audit_trail(coffer: &Coffer) -> Result<String> {
     let issue = ["token", "issue", "-f", "json"];
     let token = coffer.client_of("admin", "openstack", &issue)?.json()?;
     let (token, project) = (token["id"].as_str(), token["project_id"].as_str());
@@ -81,11 +81,17 @@ fn audited(coffer: &Coffer, id: &str) -> Result<()> {
         coffer.port()
     );
     let ca = coffer.dir().join("ca.pem").display().to_string();
+    let shown = Program::new("curl", ["-s", "--cacert", &ca, "-H", &token, &url]);
+    shown.run()?.ok()
+}
+
+/// Every connection is in the audit trail, with its bytes and how it ended.
+fn audited(coffer: &Coffer, id: &str) -> Result<()> {
     wait_until(GONE_MAX, || {
-        let shown = Program::new("curl", ["-s", "--cacert", &ca, "-H", &token, &url]);
-        let shown = shown.run()?.ok()?;
+        let shown = audit_trail(coffer)?;
         let has = |action: &str| shown.contains(&format!("\"coffer:instance:{action}\""));
-        let counts = shown.contains(&format!("instances/{id}/connect?sent="));
+        let counts = shown.contains(&format!("instances/{id}/connect?sent="))
+            && shown.contains("&ended=client\"");
         Ok((has("connect") && has("disconnect") && counts).then_some(()))
     })
 }
@@ -123,12 +129,12 @@ fn visitors(db: &Database) -> Result<String> {
     Ok(db.psql(sql)?.ok()?.trim().to_owned())
 }
 
-fn await_gone(db: &Database) -> Result<()> {
+pub(crate) fn await_gone(db: &Database) -> Result<()> {
     wait_until(GONE_MAX, || Ok((visitors(db)? == "0").then_some(())))
 }
 
 /// A visit whose client is in the middle of a query.
-fn stay(coffer: &Coffer, db: &Database) -> Result<Background> {
+pub(crate) fn stay(coffer: &Coffer, db: &Database) -> Result<Background> {
     let words = ["connect", "db1", "--", "-X", "-c", "SELECT pg_sleep(600)"];
     let client = coffer.begin(&words)?;
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE starts_with(usename, 'coffer_visitor_')";
@@ -185,6 +191,12 @@ fn a_visitor_is_gone_however_the_visit_ends() -> Result<()> {
         left.trim() == "7",
         "what it made stays, and the others may use it"
     );
+    wait_until(GONE_MAX, || {
+        let shown = audit_trail(&coffer)?;
+        let left = format!("instances/{}/visits?user=coffer_visitor_", db.id);
+        Ok((shown.contains("coffer:instance:leave") && shown.contains(&left)).then_some(()))
+    })
+    .context("the end of a visit is in the audit trail")?;
     let users = coffer.coffer(&["database-user", "list", "db1"])?.ok()?;
     ensure!(!users.contains("coffer_visitor_"), "{users}");
 

@@ -9,6 +9,8 @@ use e2e::coffer::{Coffer, INSTANCE_MAX, binary};
 use e2e::run::{Ended, Program, wait_until};
 use tempfile::TempDir;
 
+use crate::connect::{self, GONE_MAX, PLAIN};
+
 /// A PostgreSQL for the store.
 struct Server {
     dir: TempDir,
@@ -160,6 +162,39 @@ fn signal(name: &str, pid: u32) -> Result<()> {
     Program::new("kill", &words).run()?.ok().map(drop)
 }
 
+/// A port that is free.
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
+}
+
+/// A second API, on this port.
+fn other_api(port: u16, coffer: &Coffer, store: &Server) -> Result<Role> {
+    let listen = format!("127.0.0.1:{port}");
+    let rate = "api.rate_limit_per_minute=1000000";
+    let words = ["--listen", &listen, "--set", rate];
+    Role::start("api", &words, coffer, store)
+}
+
+/// Waits until both APIs offer versions: once a task manager has registered the engine roots.
+fn await_offers(ports: [u16; 2], coffer: &Coffer) -> Result<()> {
+    for port in ports {
+        wait_until(Duration::from_secs(30), || {
+            let listed = at(coffer, port, &["datastore", "list"])?.out;
+            Ok(listed.contains("17").then_some(()))
+        })
+        .with_context(|| {
+            let log = |role: &str| {
+                std::fs::read_to_string(coffer.dir().join(format!("{role}.log")))
+                    .unwrap_or_default()
+            };
+            format!("{}{}{}", log("api"), log("task-manager"), log("conductor"))
+        })?;
+    }
+    Ok(())
+}
+
 /// Kills a task manager in the middle of a task; answers the tasks that it held.
 fn kill_at_work(manager: &mut Role, store: &Server) -> Result<Vec<String>> {
     let pid = manager.0.id();
@@ -184,35 +219,13 @@ fn two_apis_and_two_task_managers_on_postgresql_and_one_is_killed() -> Result<()
     let store = Server::start()?;
     let url = store.url();
     let coffer = Coffer::start_role("api", &["--set", &url])?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port();
-    let listen = format!("127.0.0.1:{port}");
-    let words = [
-        "--listen",
-        &listen,
-        "--set",
-        "api.rate_limit_per_minute=1000000",
-    ];
-    let _other_api = Role::start("api", &words, &coffer, &store)?;
+    let port = free_port()?;
+    let _other_api = other_api(port, &coffer, &store)?;
     let mut first = Role::start("task-manager", &[], &coffer, &store)?;
     let second = Role::start("task-manager", &[], &coffer, &store)?;
     let _conductor = Role::start("conductor", &[], &coffer, &store)?;
-    // Versions are offered once a task manager has registered the engine roots.
-    for port in [coffer.port(), port] {
-        wait_until(Duration::from_secs(30), || {
-            let listed = at(&coffer, port, &["datastore", "list"])?.out;
-            Ok(listed.contains("17").then_some(()))
-        })
-        .with_context(|| {
-            let log = |role: &str| {
-                std::fs::read_to_string(coffer.dir().join(format!("{role}.log")))
-                    .unwrap_or_default()
-            };
-            format!("{}{}{}", log("api"), log("task-manager"), log("conductor"))
-        })?;
-    }
     let ports = [coffer.port(), port];
+    await_offers(ports, &coffer)?;
     let mut ids = Vec::new();
     for (n, port) in (0..4).zip(ports.into_iter().cycle()) {
         let name = format!("db{n}");
@@ -250,4 +263,96 @@ fn two_apis_and_two_task_managers_on_postgresql_and_one_is_killed() -> Result<()
     let left = coffer.traces()?;
     ensure!(left.is_empty(), "left: {left:#?}");
     Ok(())
+}
+
+/// A query as a user made for the occasion, through the API on this port.
+fn visit(coffer: &Coffer, port: u16) -> Result<Ended> {
+    let sql = "SELECT current_user || ' ' || repeat('x', 300000)";
+    let words = ["connect", "db1", "--"].iter().chain(&PLAIN);
+    let words: Vec<&str> = words.chain(&["-c", sql]).copied().collect();
+    at(coffer, port, &words)
+}
+
+fn is_visited(ended: &Ended) -> bool {
+    ended.out.starts_with("coffer_visitor_") && ended.out.len() > 300_000
+}
+
+#[test]
+fn an_api_alone_connects_through_a_tracker_and_the_tracker_is_killed() -> Result<()> {
+    let store = Server::start()?;
+    let coffer = Coffer::start_role("api", &["--set", &store.url()])?;
+    let ports = [coffer.port(), free_port()?];
+    let _other_api = other_api(ports[1], &coffer, &store)?;
+    let _managers = [
+        Role::start("task-manager", &[], &coffer, &store)?,
+        Role::start("task-manager", &[], &coffer, &store)?,
+    ];
+    let _conductor = Role::start("conductor", &[], &coffer, &store)?;
+    await_offers(ports, &coffer)?;
+    let db = coffer.create("db1")?;
+
+    let refused = visit(&coffer, ports[0])?;
+    ensure!(
+        refused.code != 0 && refused.err.contains("No tracker is there"),
+        "{refused:?}"
+    );
+    ensure!(refused.err.contains("start `coffer tracker`"), "{refused:?}");
+
+    let mut tracker = Role::start("tracker", &[], &coffer, &store)?;
+    let first = wait_until(Duration::from_secs(30), || {
+        let ended = visit(&coffer, ports[0])?;
+        Ok(is_visited(&ended).then_some(ended))
+    });
+    first.with_context(|| format!("{:?}", visit(&coffer, ports[0])))?;
+    for port in ports {
+        let ended = visit(&coffer, port)?;
+        ensure!(is_visited(&ended), "{port}: {ended:?}");
+    }
+    let named = "SELECT count(*) FROM links l JOIN trackers t ON t.id = l.tracker_id";
+    ensure!(store.query(named)? == ["1"], "the link names its relay");
+    let unused = store.query("SELECT count(*) FROM relay_grants")?;
+    ensure!(unused == ["0"], "grants that were used stay: {unused:?}");
+    ensure!(trackers(&coffer)? == [true], "status shows it");
+
+    let mut client = connect::stay(&coffer, &db)?;
+    tracker.kill()?;
+    wait_until(GONE_MAX, || Ok((!client.is_running()?).then_some(())))
+        .context("the client of a lost tracker ends")?;
+    connect::await_gone(&db).context("the visitor of a lost tracker")?;
+    wait_until(GONE_MAX, || {
+        let shown = connect::audit_trail(&coffer)?;
+        Ok(shown.contains("&ended=tracker-lost\"").then_some(()))
+    })
+    .context("the audit trail says how it ended")?;
+    for port in ports {
+        let refused = visit(&coffer, port)?;
+        ensure!(
+            refused.code != 0 && refused.err.contains("does not answer"),
+            "{port}: {refused:?}"
+        );
+    }
+    ensure!(trackers(&coffer)? == [false], "status shows that it is lost");
+
+    let _tracker = Role::start("tracker", &[], &coffer, &store)?;
+    let again = wait_until(Duration::from_secs(30), || {
+        Ok(is_visited(&visit(&coffer, ports[1])?).then_some(()))
+    });
+    again.context("after the tracker's start")?;
+    // The living one forgets the lost one, whose counter stands still.
+    wait_until(Duration::from_secs(60), || {
+        Ok((trackers(&coffer)? == [true]).then_some(()))
+    })
+    .context("the lost tracker is forgotten")?;
+    connect::await_gone(&db)?;
+    coffer.coffer(&["instance", "delete", "db1", "--wait"])?.ok()?;
+    let left = coffer.traces()?;
+    ensure!(left.is_empty(), "left: {left:#?}");
+    Ok(())
+}
+
+/// Which of the trackers that status shows answer.
+fn trackers(coffer: &Coffer) -> Result<Vec<bool>> {
+    let shown = coffer.admin(&["--json", "status"])?.json()?;
+    let listed = shown["trackers"].as_array().context("no trackers")?;
+    Ok(listed.iter().map(|one| one["answers"] == true).collect())
 }

@@ -1,7 +1,5 @@
 //! Connecting to an instance by hand: what to know, a user for the occasion, the engine's bytes.
 
-use std::sync::Arc;
-
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -21,9 +19,7 @@ use crate::api::extract::{Json, Segments};
 use crate::api::respond::ok;
 use crate::app::connect::Visitor;
 use crate::app::{AppState, RequestContext, connect, instance};
-use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::limits;
 
 pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -65,23 +61,18 @@ async fn open(
 ) -> Result<Response> {
     let view = instance::get(&app, &context, &path.instance_id).await?;
     let upgrade = upgrade(&mut request)?;
-    let (stream, place) = connect::open(&app, &view).await?;
+    let relay = connect::open(&app, &context, &view).await?;
     let id = view.instance.id;
-    let relays = connect::relays(&app, &view)?.clone();
-    let clock = Arc::clone(&app.clock);
-    relays.start(async move {
-        let counted = match upgrade.await {
+    let door = connect::door(&app)?.clone();
+    door.start(async move {
+        match upgrade.await {
             Ok(client) => {
-                let deadline = clock.sleep(limits::RELAY_MAX);
-                stream.bridge(TokioIo::new(client), deadline).await
+                if let Some(meter) = relay.pass(TokioIo::new(client), &*app.clock).await {
+                    connect::lost(&app, &context, id, &meter).await;
+                }
             }
-            Err(error) => {
-                tracing::debug!(%error, "a client did not take its connection over");
-                return;
-            }
-        };
-        connect::ended(&app, &context, id, counted).await;
-        drop(place);
+            Err(error) => tracing::debug!(%error, "a client did not take its connection over"),
+        }
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -112,7 +103,7 @@ async fn visit(
     Json(request): Json<VisitRequest>,
 ) -> Result<Response> {
     let view = instance::get(&app, &context, &path.instance_id).await?;
-    let visitor = connect::visit(&app, &view, request.visit.database).await?;
+    let visitor = connect::visit(&app, &context, &view, request.visit.database).await?;
     let first = VisitEnvelope {
         visit: Visit {
             user: visitor.name.clone(),
@@ -124,8 +115,7 @@ async fn visit(
     let stay = Stay {
         first: Some(Bytes::from(line)),
         visitor,
-        token: connect::relays(&app, &view)?.token(),
-        clock: Arc::clone(&app.clock),
+        token: connect::door(&app)?.token(),
     };
     let mut response = Response::new(Body::from_stream(stream::unfold(stay, Stay::next)));
     let kind = HeaderValue::from_static("application/x-ndjson");
@@ -138,7 +128,6 @@ struct Stay {
     first: Option<Bytes>,
     visitor: Visitor,
     token: CancellationToken,
-    clock: Arc<dyn Clock>,
 }
 
 impl Stay {
@@ -149,12 +138,8 @@ impl Stay {
         }
         tokio::select! {
             () = self.token.cancelled() => None,
-            why = self.visitor.visit.ended() => {
-                tracing::debug!(user = %self.visitor.name, %why, "a visit ended");
-                None
-            }
-            () = self.clock.sleep(limits::VISIT_BEAT) => {
-                Some((Ok(Bytes::from_static(b"\n")), self))
+            goes_on = self.visitor.relay.beat() => {
+                goes_on.then_some((Ok(Bytes::from_static(b"\n")), self))
             }
         }
     }

@@ -20,5 +20,6 @@ pub(super) mod quotas;
 pub(super) mod roles;
 pub(super) mod root;
 pub(super) mod sizes;
+pub(super) mod trackers;
 pub(super) mod users;
 pub(super) mod zones;

@@ -1,12 +1,14 @@
-//! Flavors, volume types, zones, networks, quotas.
+//! Flavors, volume types, zones, networks, quotas, trackers.
 
 use coffer_core::flavor::{Flavor, VolumeType, Zone};
 use coffer_core::network::Network;
 use coffer_core::quota::Quota;
+use coffer_store::tracker::TrackerView;
 use coffer_wire::rest::v1::admin::Zone as ShownZone;
 use coffer_wire::rest::v1::flavor::{Flavor as ShownFlavor, VolumeType as ShownVolumeType};
 use coffer_wire::rest::v1::network::Network as ShownNetwork;
 use coffer_wire::rest::v1::quota::Quota as ShownQuota;
+use coffer_wire::rest::v1::tracker::Tracker as ShownTracker;
 
 use crate::api::links::Links;
 
@@ -28,6 +30,19 @@ pub(in crate::api) fn flavor(flavor: &Flavor, links: &Links) -> ShownFlavor {
         disk: flavor.disk_gib,
         ephemeral: 0,
         links: links.of("flavors", id),
+    }
+}
+
+/// A tracker, and whether it answers.
+pub(in crate::api) fn tracker(view: &TrackerView, answers: bool) -> ShownTracker {
+    let tracker = &view.tracker;
+    ShownTracker {
+        id: tracker.id.to_string(),
+        provider: tracker.provider.clone(),
+        address: tracker.address.clone(),
+        links: view.links,
+        answers,
+        started: tracker.started_at.trove(),
     }
 }
 

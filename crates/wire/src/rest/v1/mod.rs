@@ -14,5 +14,6 @@ pub mod limits;
 pub mod network;
 pub mod quota;
 pub mod root;
+pub mod tracker;
 pub mod user;
 pub mod version;

@@ -13,6 +13,14 @@ pub enum ProviderError {
         /// The cause, for the log.
         why: String,
     },
+    /// An earlier call on the same object goes on; it may work when tried again.
+    #[error("{what}: {why}")]
+    Busy {
+        /// What was being done.
+        what: &'static str,
+        /// What is waited for.
+        why: String,
+    },
     /// The object is not there.
     #[error("{what} is not there")]
     NotFound {
@@ -65,7 +73,7 @@ impl ProviderError {
     /// Whether the same call may succeed later without anybody acting.
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Transient { .. } | Self::Conflict { .. } => true,
+            Self::Transient { .. } | Self::Busy { .. } | Self::Conflict { .. } => true,
             Self::NotFound { .. }
             | Self::QuotaExceeded { .. }
             | Self::Rejected { .. }

@@ -29,6 +29,9 @@ pub enum Fault {
     Fails,
     /// It is done, and the answer is lost.
     LostReply,
+    /// It does not answer as long as anybody waits; it is done after it was asked again, or beside
+    /// the next delete.
+    Late,
     /// It answers that it is being done.
     Pending,
     /// It conflicts with something else.
@@ -75,6 +78,33 @@ struct State {
     deleted_endpoints: BTreeSet<EndpointId>,
     next_address: u32,
     damaged: BTreeSet<ServerId>,
+    late: Vec<LateDeed>,
+}
+
+/// Something that goes on although nobody waits for it any more.
+struct LateDeed {
+    call: &'static str,
+    deed: Box<dyn FnOnce(&mut State) + Send>,
+}
+
+impl Debug for LateDeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("LateDeed").field(&self.call).finish()
+    }
+}
+
+impl State {
+    /// Does what is late and was waiting for this call.
+    fn catch_up(&mut self, call: &'static str) {
+        let (due, later) = std::mem::take(&mut self.late)
+            .into_iter()
+            .partition(|one| one.call == call || call.starts_with("delete_"));
+        self.late = later;
+        let due: Vec<LateDeed> = due;
+        for one in due {
+            (one.deed)(self);
+        }
+    }
 }
 
 /// The fake.
@@ -128,21 +158,34 @@ impl FakeProvider {
     }
 
     /// Runs `deed` under the fault that strikes `call`.
-    fn call<T>(
+    async fn call<T: Send + 'static>(
         &self,
         call: &'static str,
-        deed: impl FnOnce(&mut State) -> Result<Progress<T>>,
+        deed: impl FnOnce(&mut State) -> Result<Progress<T>> + Send + 'static,
     ) -> Result<Progress<T>> {
         let lost = |why: &str| ProviderError::Transient {
             what: call,
             why: why.to_owned(),
         };
-        match self.faults.strike(call) {
-            Fault::None => deed(&mut self.state()),
+        let fault = self.faults.strike(call);
+        match fault {
+            Fault::None | Fault::LostReply => {
+                let mut state = self.state();
+                let answer = deed(&mut state);
+                state.catch_up(call);
+                match fault {
+                    Fault::LostReply => answer.and(Err(lost("the reply was lost"))),
+                    _ => answer,
+                }
+            }
             Fault::Fails => Err(lost("it failed")),
-            Fault::LostReply => {
-                deed(&mut self.state())?;
-                Err(lost("the reply was lost"))
+            Fault::Late => {
+                let deed = Box::new(move |state: &mut State| {
+                    // Nobody hears what comes of it.
+                    deed(state).ok();
+                });
+                self.state().late.push(LateDeed { call, deed });
+                std::future::pending().await
             }
             Fault::Pending => Ok(Progress::Pending {
                 reason: format!("{call} takes its time"),
@@ -300,14 +343,16 @@ impl Provider for FakeProvider {
     }
 
     async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Progress<()>> {
-        self.call("ensure_network", |state| {
-            state.networks.insert(spec.id, spec.clone());
+        let spec = spec.clone();
+        self.call("ensure_network", move |state| {
+            state.networks.insert(spec.id, spec);
             Ok(Progress::Ready(()))
         })
+        .await
     }
 
     async fn delete_network(&self, id: NetworkId) -> Result<Progress<()>> {
-        self.call("delete_network", |state| {
+        self.call("delete_network", move |state| {
             let is_used = state.servers.values().any(|s| s.spec.network_id == id);
             if is_used {
                 let why = "it has members".to_owned();
@@ -319,17 +364,20 @@ impl Provider for FakeProvider {
             state.networks.remove(&id);
             Ok(Progress::Ready(()))
         })
+        .await
     }
 
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<Progress<VolumeRef>> {
-        self.call("ensure_volume", |state| {
+        let spec = spec.clone();
+        self.call("ensure_volume", move |state| {
             if let Origin::Snapshot(source) = spec.origin
                 && !state.volumes.contains_key(&source)
             {
                 return missing("snapshot");
             }
-            put_volume(state, spec)
+            put_volume(state, &spec)
         })
+        .await
     }
 
     async fn snapshot_volume(
@@ -337,16 +385,18 @@ impl Provider for FakeProvider {
         source: VolumeId,
         snapshot: &VolumeSpec,
     ) -> Result<Progress<VolumeRef>> {
-        self.call("snapshot_volume", |state| {
+        let snapshot = snapshot.clone();
+        self.call("snapshot_volume", move |state| {
             if !state.volumes.contains_key(&source) {
                 return missing("volume");
             }
-            put_volume(state, snapshot)
+            put_volume(state, &snapshot)
         })
+        .await
     }
 
     async fn delete_volume(&self, id: VolumeId, incarnation: Incarnation) -> Result<Progress<()>> {
-        self.call("delete_volume", |state| {
+        self.call("delete_volume", move |state| {
             if state
                 .servers
                 .values()
@@ -369,10 +419,13 @@ impl Provider for FakeProvider {
             }
             Ok(Progress::Ready(()))
         })
+        .await
     }
 
     async fn ensure_server(&self, spec: &ServerSpec) -> Result<Progress<ServerRef>> {
-        self.call("ensure_server", |state| put_server(state, spec))
+        let spec = spec.clone();
+        self.call("ensure_server", move |state| put_server(state, &spec))
+            .await
     }
 
     async fn stop_server(
@@ -381,7 +434,7 @@ impl Provider for FakeProvider {
         (incarnation, turn): (Incarnation, Turn),
         _grace_ms: u64,
     ) -> Result<Progress<()>> {
-        self.call("stop_server", |state| {
+        self.call("stop_server", move |state| {
             if let Some(server) = state.servers.get_mut(&id)
                 && server.spec.incarnation <= incarnation
             {
@@ -393,10 +446,11 @@ impl Provider for FakeProvider {
             }
             Ok(Progress::Ready(()))
         })
+        .await
     }
 
     async fn delete_server(&self, id: ServerId, incarnation: Incarnation) -> Result<Progress<()>> {
-        self.call("delete_server", |state| {
+        self.call("delete_server", move |state| {
             if state
                 .servers
                 .get(&id)
@@ -408,6 +462,7 @@ impl Provider for FakeProvider {
             }
             Ok(Progress::Ready(()))
         })
+        .await
     }
 
     async fn observe_server(&self, id: ServerId) -> Result<ServerState> {
@@ -432,15 +487,18 @@ impl Provider for FakeProvider {
     }
 
     async fn ensure_endpoint(&self, spec: &EndpointSpec) -> Result<Progress<EndpointRef>> {
-        self.call("ensure_endpoint", |state| put_endpoint(state, spec))
+        let spec = spec.clone();
+        self.call("ensure_endpoint", move |state| put_endpoint(state, &spec))
+            .await
     }
 
     async fn delete_endpoint(&self, id: EndpointId) -> Result<Progress<()>> {
-        self.call("delete_endpoint", |state| {
+        self.call("delete_endpoint", move |state| {
             state.endpoints.remove(&id);
             state.deleted_endpoints.insert(id);
             Ok(Progress::Ready(()))
         })
+        .await
     }
 
     fn guest_link(&self, _id: ServerId) -> GuestLink {

@@ -14,11 +14,15 @@ mod state_dir;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use coffer_cli::output;
 
 use args::{Args, Command};
+
+/// How long what still runs beside may take when all else has ended.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     // The launcher of sandboxes has to stay single-threaded: nothing may run before it.
@@ -31,7 +35,11 @@ fn main() -> ExitCode {
     }
     coffer_infra::local::memory::be_frugal();
     let args = Args::parse();
-    match runtime(&args).block_on(run(args)) {
+    let runtime = runtime(&args);
+    let ended = runtime.block_on(run(args));
+    // A call to the host that hangs does not keep a Coffer that was told to stop.
+    runtime.shutdown_timeout(LEAVE_MAX);
+    match ended {
         Ok(code) => code,
         Err(error) => {
             output::complain(&format!("error: {error:#}"));

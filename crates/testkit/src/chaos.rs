@@ -37,6 +37,8 @@ pub enum Kind {
     CallFails,
     /// An outside call does its work and the answer is lost.
     LostReply,
+    /// A call of a provider outlives its limit, and is done after it was asked again.
+    Late,
     /// An outside call takes its time.
     Pending,
     /// An outside call conflicts.
@@ -61,6 +63,7 @@ impl Kind {
         Self::Pause,
         Self::CallFails,
         Self::LostReply,
+        Self::Late,
         Self::Pending,
         Self::Conflict,
         Self::Rejected,
@@ -402,6 +405,7 @@ impl FaultSource for Faults {
         let kinds = [
             (Kind::CallFails, Fault::Fails),
             (Kind::LostReply, Fault::LostReply),
+            (Kind::Late, Fault::Late),
             (Kind::Pending, Fault::Pending),
             (Kind::Conflict, Fault::Conflict),
             (Kind::Rejected, Fault::Rejected),

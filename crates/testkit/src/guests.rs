@@ -188,7 +188,7 @@ impl SimGuests {
         };
         let fault = self.faults.strike(call);
         match fault {
-            Fault::None | Fault::LostReply => {}
+            Fault::None | Fault::LostReply | Fault::Late => {}
             Fault::Conflict if call == "inventory" => return refused("engine-down"),
             Fault::Conflict if call == "start_command" => return refused("busy"),
             _ => return Err(lost("the link is down")),
@@ -210,7 +210,7 @@ impl SimGuests {
             kept.agent.upload = None;
         }
         let answer = deed(kept, now)?;
-        if fault == Fault::LostReply {
+        if matches!(fault, Fault::LostReply | Fault::Late) {
             Err(lost("the reply was lost"))
         } else {
             Ok(answer)

@@ -155,7 +155,8 @@ impl Door {
             stream.set_nodelay(true)?;
             let name = ServerName::try_from(tracker_name(tracker.id));
             let name = name.map_err(std::io::Error::other)?;
-            Ok(BufReader::new(self.tls.0.connect(name, stream).await?))
+            let stream = self.tls.0.connect(name, stream).await?;
+            Ok::<_, std::io::Error>(BufReader::new(stream))
         };
         tokio::select! {
             dialled = dialled => dialled,
@@ -222,7 +223,7 @@ impl Door {
         let mut all = self.store.list_trackers().await?;
         // The latest are the ones that live.
         let older = all.len().saturating_sub(limits::TRACKERS_SHOWN);
-        let looks = all.drain(older..).map(async |one| {
+        let looks = all.drain(older..).map(|one| async move {
             let is_reached = self.dial(&one.tracker).await.is_ok();
             (one, is_reached)
         });

@@ -42,7 +42,6 @@ pub struct Settings {
 }
 
 /// A tracker that is known and listens.
-#[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
     acceptor: TlsAcceptor,
@@ -51,6 +50,14 @@ pub struct Listener {
     register: Register,
     /// What was accepted and has not said yet what it wants.
     handshakes: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Listener {

@@ -139,7 +139,8 @@ impl Relays {
         };
         let wanted = (&tenant_id, instance_id, purpose);
         let store = &self.doors.store;
-        let used = store.use_grant(self.tracker_id, &token_hash(&opening.grant), wanted);
+        let hash = token_hash(&opening.grant);
+        let used = store.use_grant(self.tracker_id, &hash, wanted);
         let actor = used.await.map_err(|error| failed(&error))?;
         Ok((tenant_id.clone(), instance_id, actor.ok_or_else(no)?))
     }

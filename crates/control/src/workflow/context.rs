@@ -57,7 +57,11 @@ impl Context<'_> {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(error)) => Err(provider_failed(what, &error)),
             None => Err(StepError::retry(
-                format!("{what}: the provider did not answer in time"),
+                format!(
+                    "{what}: the provider has not answered within {} s; it may still be at it, \
+                     and is asked again",
+                    limits::CALL_MAX.as_secs()
+                ),
                 "call timed out",
             )),
         }
@@ -154,6 +158,7 @@ fn provider_failed(what: &'static str, error: &ProviderError) -> StepError {
     match error {
         // What is not there may have been taken by a delete beside us and is made again.
         ProviderError::Transient { .. }
+        | ProviderError::Busy { .. }
         | ProviderError::Conflict { .. }
         | ProviderError::NotFound { .. } => StepError::retry(message, error),
         ProviderError::QuotaExceeded { .. }

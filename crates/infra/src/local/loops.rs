@@ -14,7 +14,7 @@ use nix::sys::stat::{major, minor};
 
 use super::clock::wait_until;
 use super::failure::{conflict, errno, io, rejected, transient};
-use super::{process, sys};
+use super::{limits, process, sys};
 use crate::error::Result;
 
 const WHAT: &str = "mount volume";
@@ -22,8 +22,6 @@ const WHAT: &str = "mount volume";
 const SNATCHED_MAX: u32 = 64;
 /// How long a question whether a file is in use may keep us from using it.
 const ASKING_LIMIT: Duration = Duration::from_secs(1);
-/// How long the kernel may take to unmount after the last process ended.
-const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Makes a file of this size with an empty XFS in it.
 pub(super) fn format(file: &Path, bytes: u64, options: &[&str]) -> Result<()> {
@@ -136,7 +134,7 @@ pub(super) fn is_in_use(file: &Path) -> Result<bool> {
 /// Waits until the kernel has let a volume's file go; true when it has.
 pub(super) fn wait_released(file: &Path) -> Result<bool> {
     let mut failure = None;
-    let is_over = wait_until(RELEASE_LIMIT, || match is_in_use(file) {
+    let is_over = wait_until(limits::RELEASE, || match is_in_use(file) {
         Ok(is_in_use) => !is_in_use,
         Err(e) => {
             failure = Some(e);

@@ -14,6 +14,7 @@ mod firewall;
 mod host;
 mod jail;
 pub mod launch;
+mod limits;
 mod loops;
 pub mod memory;
 mod names;
@@ -261,15 +262,13 @@ impl Provider for LocalProvider {
 
     async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Progress<()>> {
         let spec = spec.clone();
-        self.on_host(move |host| network::ensure(host, &spec))
-            .await
-            .map(Progress::Ready)
+        let ended = self.on_host(move |host| network::ensure(host, &spec)).await;
+        progress(ended)
     }
 
     async fn delete_network(&self, id: NetworkId) -> Result<Progress<()>> {
-        self.on_host(move |host| network::delete(host, id))
-            .await
-            .map(Progress::Ready)
+        let ended = self.on_host(move |host| network::delete(host, id)).await;
+        progress(ended)
     }
 
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<Progress<VolumeRef>> {
@@ -283,9 +282,8 @@ impl Provider for LocalProvider {
             });
         }
         let spec = spec.clone();
-        self.on_host(move |host| volume::ensure(host, &spec))
-            .await
-            .map(Progress::Ready)
+        let ended = self.on_host(move |host| volume::ensure(host, &spec)).await;
+        progress(ended)
     }
 
     async fn snapshot_volume(
@@ -297,20 +295,20 @@ impl Provider for LocalProvider {
         let made = self
             .on_host(move |host| volume::snapshot(host, source, &spec))
             .await;
-        made.map(Progress::Ready)
+        progress(made)
     }
 
     async fn delete_volume(&self, id: VolumeId, incarnation: Incarnation) -> Result<Progress<()>> {
-        self.on_host(move |host| volume::delete(host, id, incarnation))
-            .await
-            .map(Progress::Ready)
+        let ended = self
+            .on_host(move |host| volume::delete(host, id, incarnation))
+            .await;
+        progress(ended)
     }
 
     async fn ensure_server(&self, spec: &ServerSpec) -> Result<Progress<ServerRef>> {
         let spec = spec.clone();
-        self.on_host(move |host| server::ensure(host, &spec))
-            .await
-            .map(Progress::Ready)
+        let ended = self.on_host(move |host| server::ensure(host, &spec)).await;
+        progress(ended)
     }
 
     async fn stop_server(
@@ -319,14 +317,24 @@ impl Provider for LocalProvider {
         at: (Incarnation, Turn),
         grace_ms: u64,
     ) -> Result<Progress<()>> {
-        self.on_host(move |host| server::stop(host, id, at, grace_ms))
-            .await
+        let ended = self.on_host(move |host| server::stop(host, id, at, grace_ms));
+        match progress(ended.await)? {
+            Progress::Ready(stopped) => Ok(stopped),
+            Progress::Pending {
+                reason,
+                poll_after_ms,
+            } => Ok(Progress::Pending {
+                reason,
+                poll_after_ms,
+            }),
+        }
     }
 
     async fn delete_server(&self, id: ServerId, incarnation: Incarnation) -> Result<Progress<()>> {
-        self.on_host(move |host| server::delete(host, id, incarnation))
-            .await
-            .map(Progress::Ready)
+        let ended = self
+            .on_host(move |host| server::delete(host, id, incarnation))
+            .await;
+        progress(ended)
     }
 
     async fn observe_server(&self, id: ServerId) -> Result<ServerState> {
@@ -340,15 +348,13 @@ impl Provider for LocalProvider {
 
     async fn ensure_endpoint(&self, spec: &EndpointSpec) -> Result<Progress<EndpointRef>> {
         let spec = spec.clone();
-        self.on_host(move |host| publish::ensure(host, &spec))
-            .await
-            .map(Progress::Ready)
+        let ended = self.on_host(move |host| publish::ensure(host, &spec)).await;
+        progress(ended)
     }
 
     async fn delete_endpoint(&self, id: EndpointId) -> Result<Progress<()>> {
-        self.on_host(move |host| publish::delete(host, id))
-            .await
-            .map(Progress::Ready)
+        let ended = self.on_host(move |host| publish::delete(host, id)).await;
+        progress(ended)
     }
 
     fn guest_link(&self, id: ServerId) -> GuestLink {
@@ -366,6 +372,18 @@ impl Provider for LocalProvider {
 
     async fn list_owned(&self) -> Result<Vec<Owned>> {
         self.on_host(owned::list).await
+    }
+}
+
+/// What came of a call. One that an earlier call on the same object keeps waiting is pending, and
+/// says so: that is no failed try.
+fn progress<T>(ended: Result<T>) -> Result<Progress<T>> {
+    match ended {
+        Err(ProviderError::Busy { why, .. }) => Ok(Progress::Pending {
+            reason: why,
+            poll_after_ms: limits::BUSY_POLL_MS,
+        }),
+        ended => ended.map(Progress::Ready),
     }
 }
 

@@ -5,22 +5,26 @@
 #![expect(clippy::disallowed_methods, reason = "the one place that spawns")]
 
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
 use super::clock::{Deadline, wait_until};
 use super::failure::{io, rejected, transient};
+use super::limits;
 use crate::error::Result;
 
 /// Where tools are looked for.
 const TOOL_DIRS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// LIMIT: bytes kept of what a tool prints.
 const OUTPUT_MAX: u64 = 4 << 20;
-/// How long one of the host's tools may take.
-pub(super) const TOOL_LIMIT: Duration = Duration::from_secs(20);
 
 /// How a process ended.
 #[derive(Debug)]
@@ -40,7 +44,7 @@ pub(super) fn run(
     args: &[&str],
     stdin: Option<&str>,
 ) -> Result<String> {
-    let ended = run_to_end(what, program, args, stdin, TOOL_LIMIT)?;
+    let ended = run_to_end(what, program, args, stdin, limits::TOOL)?;
     if ended.code == Some(0) {
         return Ok(ended.stdout);
     }
@@ -103,6 +107,8 @@ fn spawn(what: &'static str, program: &str, args: &[&str], has_stdin: bool) -> R
         .env_clear()
         .env("PATH", TOOL_DIRS)
         .env("LC_ALL", "C")
+        // A tool may be a script: what hangs is then a process of its own.
+        .process_group(0)
         .stdin(if has_stdin {
             Stdio::piped()
         } else {
@@ -120,19 +126,28 @@ fn spawn(what: &'static str, program: &str, args: &[&str], has_stdin: bool) -> R
     }
 }
 
-/// Waits for a child whose pipes ended; kills it when the deadline is over (`None`).
+/// Waits for a child whose pipes ended; kills it when the deadline is over (`None`), with whatever
+/// it started: nothing of it may go on beside its repetition.
 fn end(what: &'static str, child: &mut Child, deadline: Deadline) -> Result<Option<Option<i32>>> {
     let mut status = None;
     let ended = wait_until(deadline.left(), || {
         status = child.try_wait().ok().flatten();
         status.is_some()
     });
-    if !ended {
-        child.kill().map_err(io(what, "stop a tool that hangs"))?;
-        child.wait().map_err(io(what, "stop a tool that hangs"))?;
-        return Ok(None);
+    if ended {
+        return Ok(status.map(|s| s.code()));
     }
-    Ok(status.map(|s| s.code()))
+    let group = Pid::from_raw(i32::try_from(child.id()).expect("a process id is positive"));
+    // The child is not waited for yet, so that its group cannot be another's.
+    killpg(group, Signal::SIGKILL)
+        .map_err(std::io::Error::from)
+        .map_err(io(what, "stop a tool that hangs"))?;
+    child.wait().map_err(io(what, "stop a tool that hangs"))?;
+    let is_over = || killpg(group, None) == Err(Errno::ESRCH);
+    if !wait_until(limits::END, is_over) {
+        tracing::warn!(what, "what a tool that hung had started does not end");
+    }
+    Ok(None)
 }
 
 fn read_all(pipe: impl Read + Send + 'static) -> Receiver<String> {
@@ -168,5 +183,31 @@ mod tests {
         let limit = Duration::from_millis(50);
         let error = run_to_end("t", "sleep", &["1000"], None, limit).unwrap_err();
         assert!(error.to_string().contains("did not end"), "{error}");
+    }
+
+    /// As `xfs_admin` does: a script whose tool hangs, here because somebody stopped it.
+    #[test]
+    fn stops_what_a_script_that_hangs_has_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pid, late) = (dir.path().join("pid"), dir.path().join("late"));
+        let script = format!(
+            "sh -c 'kill -STOP $$; echo late > {}' & echo $! > {}; wait",
+            late.display(),
+            pid.display()
+        );
+        let limit = Duration::from_millis(500);
+        let error = run_to_end("t", "sh", &["-c", &script], None, limit).unwrap_err();
+        assert!(error.to_string().contains("did not end"), "{error}");
+        let pid: i32 = std::fs::read_to_string(pid)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(
+            stat.is_empty() || stat.contains(") Z"),
+            "it goes on: {stat}"
+        );
+        assert!(!late.exists(), "it worked beside its repetition");
     }
 }

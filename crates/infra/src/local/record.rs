@@ -23,13 +23,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::clock::{age, wait_until};
-use super::failure::{io, rejected, transient};
-use crate::error::Result;
+use super::failure::{io, rejected};
+use super::limits;
+use crate::error::{ProviderError, Result};
 
 /// How long a deletion is remembered.
 const TOMBSTONE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Longest wait for another process or thread that changes the same object.
-const LOCK_LIMIT: Duration = Duration::from_secs(30);
 
 /// A tenant network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,7 +261,7 @@ impl Lock {
     pub(super) fn take(state: &Path, key: &str) -> Result<Self> {
         let mut taken = None;
         let mut failure = None;
-        let ended = wait_until(LOCK_LIMIT, || match Self::attempt(state, key) {
+        let ended = wait_until(limits::LOCK, || match Self::attempt(state, key) {
             Ok(lock) => {
                 taken = lock;
                 taken.is_some()
@@ -275,7 +274,10 @@ impl Lock {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let busy = || transient("lock", format!("{key} is being changed by another call"));
+        let busy = || ProviderError::Busy {
+            what: "lock",
+            why: format!("an earlier call on {key} goes on; this one is made when that has ended"),
+        };
         if ended {
             taken.ok_or_else(busy)
         } else {

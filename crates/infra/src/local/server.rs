@@ -20,14 +20,10 @@ use super::host::Host;
 use super::launch::LaunchSpec;
 use super::names::{host_name, ns_path};
 use super::record::{Launched, ServerRecord, boot_id, write_json_for_this_boot};
-use super::{cgroup, loops, netns, network, process, publish, sandbox, volume};
+use super::{cgroup, limits, loops, netns, network, process, publish, sandbox, volume};
 use crate::error::{ProviderError, Result};
 use crate::provider::{Fence, Limits, Progress, ServerRef, ServerSpec, ServerState};
 
-/// How long the launcher may take; growing a volume at its mount is part of it.
-const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
-/// How long processes may take to die of SIGKILL.
-const END_LIMIT: Duration = Duration::from_secs(10);
 /// How long one call waits for a guest to end by itself before it says that it is pending.
 const STOP_PATIENCE: Duration = Duration::from_millis(250);
 /// When to ask again; unit: milliseconds.
@@ -260,7 +256,7 @@ fn run_launcher(host: &Host, launch: &LaunchSpec, path: &Path) -> Result<()> {
     write_json_for_this_boot(path, launch)?;
     let (program, args) = sandbox::launcher(host, path)?;
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let ended = process::run_to_end(what, &program, &args, None, LAUNCH_LIMIT)?;
+    let ended = process::run_to_end(what, &program, &args, None, limits::LAUNCH)?;
     if ended.code == Some(0) {
         return Ok(());
     }
@@ -342,7 +338,7 @@ fn clear(host: &Host, record: &ServerRecord) -> Result<()> {
         kill(Pid::from_raw(running.pid), Signal::SIGKILL).ok();
     }
     let ended = cgroup::kill_all(&record.groups)
-        && wait_until(END_LIMIT, || launched(host, record.id).is_none());
+        && wait_until(limits::END, || launched(host, record.id).is_none());
     publish::unplug_all(host, record.id)?;
     network::detach(host, record.id, record.network_id, record.network_address)?;
     netns::delete(&host.names.server_ns(record.id))?;

@@ -7,13 +7,12 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::failure::{io, rejected, transient};
 use super::host::Host;
 use super::launch::{self, LaunchSpec};
 use super::record::{Lock, read_json, remove_file, write_json};
-use super::{cgroup, loops, process, sandbox};
+use super::{cgroup, limits, loops, process, sandbox};
 use crate::error::Result;
 use crate::provider::Limits;
 
@@ -24,8 +23,6 @@ const FORMAT: &str = "xfs1";
 const BYTES: u64 = 1 << 30;
 /// Few allocation groups, so that a volume grown to many times the size has not too many.
 const FORMAT_OPTIONS: [&str; 2] = ["-d", "agcount=2"];
-/// How long an engine may take to initialise its data directory.
-const LIMIT: Duration = Duration::from_secs(300);
 const LIMITS: Limits = Limits {
     memory_mib: 1024,
     vcpus: 2,
@@ -137,7 +134,7 @@ fn bootstrap(
     write_json(&path, &spec)?;
     let (program, args) = sandbox::launcher(host, &path)?;
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let ended = process::run_to_end(WHAT, &program, &args, None, LIMIT)?;
+    let ended = process::run_to_end(WHAT, &program, &args, None, limits::TEMPLATE)?;
     if ended.code == Some(0) {
         return Ok(());
     }

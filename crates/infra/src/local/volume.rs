@@ -7,6 +7,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -17,14 +18,12 @@ use coffer_core::units::Incarnation;
 use super::failure::{conflict, io, rejected, transient};
 use super::host::Host;
 use super::jail::DATA_DIR;
+use super::limits;
 use super::loops::{self, Mounted};
 use super::pool;
 use super::record::{Launched, Lock, VolumeRecord, remove_file};
 use crate::error::{ProviderError, Result};
 use crate::provider::{Origin, VolumeRef, VolumeSpec};
-
-/// How long a snapshot may take; writes are held back for a part of it.
-const SNAPSHOT_LIMIT: Duration = Duration::from_secs(20);
 
 /// File of a volume.
 pub(super) fn file_of(host: &Host, id: VolumeId) -> PathBuf {
@@ -54,7 +53,7 @@ pub(super) fn snapshot(host: &Host, source: VolumeId, spec: &VolumeSpec) -> Resu
         return Err(rejected(what, why));
     }
     let key = spec.id.to_string();
-    let _lock = host.lock("volume", &key)?;
+    let lock = Arc::new(host.lock("volume", &key)?);
     let file = file_of(host, spec.id);
     if !admit(host, spec)?.is_some_and(|r| r.is_ready) {
         let from = host
@@ -66,7 +65,9 @@ pub(super) fn snapshot(host: &Host, source: VolumeId, spec: &VolumeSpec) -> Resu
             size: spec.size.max(size_of(from.size_bytes)?),
             ..spec.clone()
         };
-        make(host, &whole, |part| freeze_and_clone(host, source, part))?;
+        make(host, &whole, |part| {
+            freeze_and_clone(host, source, part, &lock)
+        })?;
     }
     Ok(VolumeRef {
         provider_ref: file.display().to_string(),
@@ -287,22 +288,38 @@ pub(super) fn user(host: &Host, id: VolumeId) -> Option<Launched> {
 }
 
 /// Clones a volume's file, holding its writes back meanwhile if it is mounted. On a thread of its
-/// own, so that whatever happens to the caller, writes go on again.
-fn freeze_and_clone(host: &Host, source: VolumeId, part: &Path) -> Result<u64> {
+/// own, so that whatever happens to the caller, writes go on again. It holds the snapshot's lock to
+/// its end: what comes too late is not done beside its repetition.
+fn freeze_and_clone(host: &Host, source: VolumeId, part: &Path, lock: &Arc<Lock>) -> Result<u64> {
     let what = "snapshot volume";
     let file = file_of(host, source);
     let mounted = mounted(host, source)?;
     let (pool, from, to) = (host.pool.clone(), file.clone(), part.to_owned());
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        // The receiver is gone when the bound passed; the thaw matters, not the answer.
-        sender
-            .send(clone_frozen(&pool, mounted.as_ref(), &from, &to))
-            .ok();
-    });
-    let answer = receiver.recv_timeout(SNAPSHOT_LIMIT);
-    answer.map_err(|_| transient(what, "writes could not be held back in time"))??;
+    let work = move || clone_frozen(&pool, mounted.as_ref(), &from, &to);
+    in_time(limits::SNAPSHOT, part, lock, work)
+        .ok_or_else(|| transient(what, "writes could not be held back in time"))??;
     Ok(pool::allocated(&file))
+}
+
+/// What `work`, which makes the file `part`, comes to within the limit. Afterwards it keeps the
+/// lock until its end, and leaves no file.
+fn in_time<T: Send + 'static>(
+    limit: Duration,
+    part: &Path,
+    lock: &Arc<Lock>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (sender, receiver) = channel();
+    let (part, held) = (part.to_owned(), Arc::clone(lock));
+    thread::spawn(move || {
+        if sender.send(work()).is_err()
+            && let Err(error) = remove_file(&part)
+        {
+            tracing::warn!(%error, "remove what was made too late");
+        }
+        drop(held);
+    });
+    receiver.recv_timeout(limit).ok()
 }
 
 fn clone_frozen(
@@ -328,4 +345,31 @@ fn size_of(bytes: u64) -> Result<coffer_core::units::VolumeSize> {
 
 fn part_of(file: &Path) -> PathBuf {
     file.with_extension("part")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::clock::wait_until;
+
+    #[test]
+    fn what_comes_too_late_keeps_its_lock_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("locks")).unwrap();
+        let (part, key) = (dir.path().join("v.part"), "volume-v");
+        let lock = Arc::new(Lock::take(dir.path(), key).unwrap());
+        let (go_on, gate) = channel();
+        let made = part.clone();
+        let work = move || {
+            gate.recv().unwrap();
+            fs::write(made, "late").unwrap();
+        };
+        assert!(in_time(Duration::from_millis(10), &part, &lock, work).is_none());
+        drop(lock);
+        let again = || Lock::attempt(dir.path(), key).unwrap();
+        assert!(again().is_none(), "its repetition would run beside it");
+        go_on.send(()).unwrap();
+        assert!(wait_until(Duration::from_secs(5), || again().is_some()));
+        assert!(!part.exists());
+    }
 }

@@ -64,6 +64,9 @@ const TESTS: &[Test] = &[
     ("stubborn_guest_is_stopped", |w| {
         Box::pin(recovery::stubborn(w))
     }),
+    ("hung_launcher_holds_nobody_else_up", |w| {
+        Box::pin(recovery::hung_launcher(w))
+    }),
     ("killed_guest_is_noticed", |w| Box::pin(recovery::killed(w))),
     ("many_at_once", |w| Box::pin(recovery::many(w))),
     ("killed_coffer_leaves_nothing", |w| {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use coffer_core::id::ServerId;
 use coffer_infra::conformance::Bench;
 use coffer_infra::error::ProviderError;
-use coffer_infra::local::VolumeMode;
+use coffer_infra::local::{LocalConfig, LocalProvider, VolumeMode};
 use coffer_infra::provider::{
-    EndpointSpec, NetworkSpec, Origin, Owned, Provider, ServerSpec, VolumeSpec,
+    EndpointSpec, NetworkSpec, Origin, Owned, Progress, Provider, ServerSpec, VolumeSpec,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -33,6 +33,65 @@ pub(crate) async fn stubborn(w: &World) {
     w.ensure_server(&server).await;
     assert_eq!(w.ask(server.id, "read a").await, "kept");
     assert_eq!(w.ask(server.id, "read stopped").await, "");
+}
+
+/// A launcher that stands still. Calls for the same server say that they wait for it, those for
+/// another go on; what hung is asked again once it is gone.
+pub(crate) async fn hung_launcher(w: &World) {
+    let net = w.network("10.9.6.0/24");
+    w.ensure_network(&net).await;
+    let volume = w.volume(1);
+    w.ensure_volume(&volume).await;
+    let server = w.server(&net, &volume, 11);
+    let stopped = ["sh", "-c", "kill -STOP $$", "launcher"];
+    let config = LocalConfig {
+        launcher: stopped.iter().map(|&word| word.to_owned()).collect(),
+        ..w.config.clone()
+    };
+    let hung = LocalProvider::open(config).await.unwrap();
+    let mut first = hung.ensure_server(&server);
+    tokio::select! {
+        answer = &mut first => panic!("it does not hang: {answer:?}"),
+        () = eventually("the launcher stands still", async || standing_still().is_some()) => {}
+    }
+    let local = w.local();
+    let at = (server.incarnation, server.turn);
+    let (again, stop, delete) = tokio::join!(
+        local.ensure_server(&server),
+        local.stop_server(server.id, at, 0),
+        local.delete_server(server.id, server.incarnation),
+    );
+    for reason in [pending(again), pending(stop), pending(delete)] {
+        assert!(reason.contains("an earlier call"), "{reason}");
+    }
+    let other = w.member(&net, 12).await;
+    assert!(w.is_running(other.id).await);
+
+    kill(standing_still().unwrap(), Signal::SIGKILL).unwrap();
+    let answer = first.await;
+    assert!(answer.is_err(), "{answer:?}");
+    w.ensure_server(&server).await;
+    w.ask(server.id, "write a kept").await;
+}
+
+fn pending<T: std::fmt::Debug>(answer: Result<Progress<T>, ProviderError>) -> String {
+    match answer {
+        Ok(Progress::Pending { reason, .. }) => reason,
+        other => panic!("it does not wait: {other:?}"),
+    }
+}
+
+/// A child of this process that somebody has stopped.
+fn standing_still() -> Option<Pid> {
+    let own = std::process::id().to_string();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let mut words = stat.rsplit(") ").next()?.split(' ');
+        if (words.next(), words.next()) == (Some("T"), Some(own.as_str())) {
+            return stat.split(' ').next()?.parse().ok().map(Pid::from_raw);
+        }
+    }
+    None
 }
 
 /// A guest killed from outside is seen to be stopped, and a start brings it back.

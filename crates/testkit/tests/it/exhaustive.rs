@@ -27,6 +27,7 @@ const BEFORE_CALLS: &[Kind] = &[Kind::CrashBeforeCall, Kind::Pause];
 const AT_CALLS: &[(Kind, u32)] = &[
     (Kind::CallFails, 1),
     (Kind::LostReply, 1),
+    (Kind::Late, 1),
     (Kind::Pending, 2),
     (Kind::Conflict, 2),
     (Kind::Rejected, 1),

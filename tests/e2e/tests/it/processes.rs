@@ -296,7 +296,10 @@ fn an_api_alone_connects_through_a_tracker_and_the_tracker_is_killed() -> Result
         refused.code != 0 && refused.err.contains("No tracker is there"),
         "{refused:?}"
     );
-    ensure!(refused.err.contains("start `coffer tracker`"), "{refused:?}");
+    ensure!(
+        refused.err.contains("start `coffer tracker`"),
+        "{refused:?}"
+    );
 
     let mut tracker = Role::start("tracker", &[], &coffer, &store)?;
     let first = wait_until(Duration::from_secs(30), || {
@@ -331,7 +334,10 @@ fn an_api_alone_connects_through_a_tracker_and_the_tracker_is_killed() -> Result
             "{port}: {refused:?}"
         );
     }
-    ensure!(trackers(&coffer)? == [false], "status shows that it is lost");
+    ensure!(
+        trackers(&coffer)? == [false],
+        "status shows that it is lost"
+    );
 
     let _tracker = Role::start("tracker", &[], &coffer, &store)?;
     let again = wait_until(Duration::from_secs(30), || {
@@ -344,7 +350,9 @@ fn an_api_alone_connects_through_a_tracker_and_the_tracker_is_killed() -> Result
     })
     .context("the lost tracker is forgotten")?;
     connect::await_gone(&db)?;
-    coffer.coffer(&["instance", "delete", "db1", "--wait"])?.ok()?;
+    coffer
+        .coffer(&["instance", "delete", "db1", "--wait"])?
+        .ok()?;
     let left = coffer.traces()?;
     ensure!(left.is_empty(), "left: {left:#?}");
     Ok(())

@@ -6,6 +6,7 @@
 //! touched that does not carry the tag.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +97,7 @@ impl Reconciler {
 
     async fn remove_unknown(&mut self, status: &mut ReconcileStatus) -> Result<(), ReconcileError> {
         // The provider is asked first: a row written meanwhile is then seen.
-        let owned = self.services.provider.list_owned().await?;
+        let owned = within(&self.services, self.services.provider.list_owned()).await?;
         let known = Known::read(&self.services).await?;
         let unknown: BTreeSet<Owned> = owned.into_iter().filter(|o| !known.has(o)).collect();
         for one in unknown.intersection(&self.suspected) {
@@ -152,7 +153,8 @@ impl Reconciler {
         server_id: ServerId,
         instance_id: InstanceId,
     ) -> Result<bool, ReconcileError> {
-        let state = self.services.provider.observe_server(server_id).await?;
+        let look = self.services.provider.observe_server(server_id);
+        let state = within(&self.services, look).await?;
         if matches!(state, ServerState::Running(_)) {
             return Ok(false);
         }
@@ -211,10 +213,25 @@ impl Known {
 
 async fn remove(services: &Services, owned: &Owned) -> Result<(), ProviderError> {
     let provider = &services.provider;
-    match owned {
-        Owned::Network(id) => provider.delete_network(*id).await.map(drop),
-        Owned::Endpoint(id) => provider.delete_endpoint(*id).await.map(drop),
-        Owned::Server(id, incarnation) => provider.delete_server(*id, *incarnation).await.map(drop),
-        Owned::Volume(id, incarnation) => provider.delete_volume(*id, *incarnation).await.map(drop),
+    let removed = match owned {
+        Owned::Network(id) => provider.delete_network(*id),
+        Owned::Endpoint(id) => provider.delete_endpoint(*id),
+        Owned::Server(id, incarnation) => provider.delete_server(*id, *incarnation),
+        Owned::Volume(id, incarnation) => provider.delete_volume(*id, *incarnation),
+    };
+    within(services, removed).await.map(drop)
+}
+
+/// What a call comes to, unless it takes longer than any may: the next run asks again.
+async fn within<T>(
+    services: &Services,
+    call: impl Future<Output = Result<T, ProviderError>>,
+) -> Result<T, ProviderError> {
+    tokio::select! {
+        ended = call => ended,
+        () = services.clock.sleep(limits::CALL_MAX) => Err(ProviderError::Transient {
+            what: "reconcile",
+            why: "the provider does not answer".to_owned(),
+        }),
     }
 }

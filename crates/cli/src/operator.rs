@@ -322,7 +322,7 @@ pub enum FlavorCommand {
     List,
     /// Show a flavor
     Show(Which),
-    /// Change a flavor; instances that have it keep their limits until they are resized
+    /// Change a flavor; its memory, CPUs and disk only while no instance has it
     Set {
         #[command(flatten)]
         which: Which,

@@ -21,10 +21,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 
 use crate::agent::Shared;
 use crate::agent::routes::{Answer, Pieces, Refused};
-use crate::clock;
 use crate::limits;
 
 type Source = Pin<Box<dyn AsyncRead + Send>>;
@@ -161,7 +161,7 @@ pub(crate) async fn open(shared: &Arc<Shared>, wanted: &StreamRequest) -> Answer
         StreamRequest::Connect => connect(shared).await?,
         StreamRequest::Log { name } => (open_log(shared, name)?, None),
     };
-    let id = format!("{:016x}", clock::unix_micros());
+    let id = random_id()?;
     let stream = Arc::new(Stream::new(id.clone(), sink));
     // The pump does not keep the stream: dropping the stream ends the pump.
     let pump = shared.tasks.start(pump(Arc::downgrade(&stream), source));
@@ -169,6 +169,16 @@ pub(crate) async fn open(shared: &Arc<Shared>, wanted: &StreamRequest) -> Answer
     let state = stream.state();
     shared.streams.all().insert(id, stream);
     Ok(state)
+}
+
+/// Names nobody can guess and no two streams share, however close together they are opened.
+fn random_id() -> Answer<String> {
+    let mut bytes = [0; 16];
+    let source = default_provider().secure_random;
+    source
+        .fill(&mut bytes)
+        .map_err(|_| Refused::busy("the machine's random source gives nothing"))?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 async fn connect(shared: &Shared) -> Answer<(Source, Option<Sink>)> {
@@ -393,5 +403,19 @@ pub(crate) fn cancel(shared: &Shared, id: &str) {
         {
             pump.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn streams_opened_in_the_same_moment_have_names_of_their_own() {
+        let names: HashSet<_> = (0..10_000).map(|_| random_id().unwrap()).collect();
+        assert_eq!(names.len(), 10_000);
+        assert!(names.iter().all(|name| name.len() == 32));
     }
 }

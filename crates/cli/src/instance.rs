@@ -160,7 +160,8 @@ pub struct Set {
     /// Publish it, or not
     #[arg(long, value_name = "true|false")]
     public: Option<bool>,
-    /// Address range that may reach the published address; may be repeated
+    /// Address range that may reach the published address, in place of those before; may be
+    /// repeated; 0.0.0.0/0 is anyone
     #[arg(long = "allow", value_name = "CIDR")]
     allowed: Vec<String>,
 }
@@ -317,14 +318,8 @@ async fn set(client: &Client, options: &Options, what: Set) -> Result<()> {
     if let Some(name) = what.name {
         instance.insert("name".to_owned(), json!(name));
     }
-    let mut access = Map::new();
-    if let Some(public) = what.public {
-        access.insert("is_public".to_owned(), json!(public));
-    }
-    if !what.allowed.is_empty() {
-        access.insert("allowed_cidrs".to_owned(), json!(what.allowed));
-    }
-    if instance.is_empty() && access.is_empty() {
+    let is_access = what.public.is_some() || !what.allowed.is_empty();
+    if instance.is_empty() && !is_access {
         return Err(Failure::usage(
             "there is nothing to change: give --name, --public or --allow",
         ));
@@ -334,12 +329,31 @@ async fn set(client: &Client, options: &Options, what: Set) -> Result<()> {
     if !instance.is_empty() {
         client.patch(&path, &json!({"instance": instance})).await?;
     }
-    if !access.is_empty() {
+    if is_access {
+        let access = merged(client, &path, what.public, what.allowed).await?;
         client
             .put(&path, Some(&json!({"instance": {"access": access}})))
             .await?;
     }
     show(client, options, &id, Map::new()).await
+}
+
+/// Who may reach an instance after a change. The API replaces both keys, and what is left out
+/// would mean private, and anyone: what was not asked to change is read and sent again.
+async fn merged(
+    client: &Client,
+    path: &str,
+    public: Option<bool>,
+    allowed: Vec<String>,
+) -> Result<Value> {
+    let answer = client.get(path).await?;
+    let now = &answer["instance"]["access"];
+    let public = public.unwrap_or_else(|| now["is_public"].as_bool().unwrap_or(false));
+    let allowed = match (allowed.is_empty(), &now["allowed_cidrs"]) {
+        (true, Value::Array(kept)) => json!(kept),
+        _ => json!(allowed),
+    };
+    Ok(json!({"is_public": public, "allowed_cidrs": allowed}))
 }
 
 async fn delete(client: &Client, options: &Options, which: WhichAndWait) -> Result<()> {

@@ -302,6 +302,45 @@ async fn a_create_that_ends_in_error_or_takes_too_long_fails() {
     );
 }
 
+/// The API replaces both keys of `access`: what was not asked to change has to be sent again.
+#[tokio::test]
+async fn a_change_of_access_keeps_what_it_does_not_name() {
+    let path = "GET /instances/11111111-1111-4111-8111-111111111111";
+    let put = "PUT /instances/11111111-1111-4111-8111-111111111111";
+    let restricted = json!({"is_public": true, "allowed_cidrs": ["10.0.0.0/8"]});
+    for (access, words, sent) in [
+        (
+            restricted.clone(),
+            ["--allow", "192.168.0.0/16"],
+            json!({"is_public": true, "allowed_cidrs": ["192.168.0.0/16"]}),
+        ),
+        (restricted.clone(), ["--public", "true"], restricted.clone()),
+        (
+            restricted,
+            ["--public", "false"],
+            json!({"is_public": false, "allowed_cidrs": ["10.0.0.0/8"]}),
+        ),
+        (
+            json!({"is_public": false}),
+            ["--public", "true"],
+            json!({"is_public": true, "allowed_cidrs": []}),
+        ),
+    ] {
+        let instance = json!({"instance": {"id": DB1, "name": "db1", "access": access}});
+        let server = Server::start(BTreeMap::from([
+            (path, ok(instance)),
+            (put, vec![(202, Value::Null)]),
+        ]));
+        let line = [&["instance", "set", DB1][..], &words].concat();
+        assert_eq!(server.run(&line).await, ExitCode::SUCCESS);
+        assert_eq!(
+            server.body_of(put),
+            json!({"instance": {"access": sent}}),
+            "{words:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn delete_waits_until_the_instance_is_gone() {
     let gone = json!({"itemNotFound": {"code": 404, "message": "gone"}});

@@ -23,7 +23,7 @@ use thiserror::Error;
 use crate::limits;
 use load::Loader;
 use value::Value;
-pub use value::{ByteSize, LogFormat, StoreUrl, TrackerLink, VolumeMode};
+pub use value::{ByteSize, LogFilter, LogFormat, StoreUrl, TrackerLink, VolumeMode};
 
 /// Everything that is wrong with a configuration, one line each.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -149,8 +149,9 @@ impl Config {
         );
         let endpoint = self.api.public_endpoint.as_deref();
         claim(
-            endpoint.is_none_or(|e| e.starts_with("https://") || e.starts_with("http://")),
-            "api.public_endpoint has to begin with https:// or http://",
+            endpoint.is_none_or(is_base),
+            "api.public_endpoint has to be https://HOST or http://HOST, with a port and path if need \
+             be",
         );
         claim(
             !self.api.region.trim().is_empty(),
@@ -279,6 +280,15 @@ fn absolute(name: &str, path: Option<&PathBuf>) -> Option<String> {
         "{name} is {}; it has to be an absolute path",
         path.display()
     ))
+}
+
+/// Whether URLs can begin with it.
+fn is_base(text: &str) -> bool {
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        return false;
+    };
+    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+    is_http && uri.host().is_some_and(|host| !host.is_empty()) && uri.query().is_none()
 }
 
 fn is_usable_pool(pool: &Cidr) -> bool {
@@ -435,7 +445,7 @@ config! {
         /// Form of the lines.
         format: LogFormat = "text";
         /// Least severe level, or a filter such as `info,coffer_control=debug`.
-        level: String = "info";
+        level: LogFilter = "info";
     }
 }
 
@@ -503,6 +513,48 @@ mod tests {
             );
         }
         assert_eq!(error.mistakes.len(), expected.len(), "{error}");
+    }
+
+    #[test]
+    fn a_misspelt_level_or_endpoint_is_a_mistake_like_any_other() {
+        let text =
+            "[log]\nlevel = \"inof\"\n[api]\npublic_endpoint = \"https://\"\nlisten = \"x\"\n";
+        let error = from_file(text).unwrap_err();
+        assert_eq!(error.mistakes.len(), 3, "{error}");
+        let words = error.to_string();
+        assert!(words.contains("log.level: 'inof'") && words.contains("write error, warn, info"));
+        let level = |text: &str| from_file(&format!("[log]\nlevel = \"{text}\"\n"));
+        for good in [
+            "debug",
+            "WARN",
+            "info,coffer_control=debug",
+            "off, hyper::proto=trace",
+        ] {
+            assert_eq!(level(good).unwrap().log.level.as_str(), good);
+        }
+        for bad in [
+            "",
+            "info,",
+            "coffer_control=inof",
+            "=debug",
+            "3",
+            "coffer_control",
+        ] {
+            assert!(level(bad).is_err(), "{bad}");
+        }
+        let endpoint = |text: &str| from_file(&format!("[api]\npublic_endpoint = \"{text}\"\n"));
+        for good in ["https://db.example:8779", "http://10.0.0.1/db", ""] {
+            assert!(endpoint(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "db.example",
+            "https://",
+            "https:// db",
+            "ftp://x",
+            "https://db/?a=b",
+        ] {
+            assert!(endpoint(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

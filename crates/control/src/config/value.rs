@@ -65,6 +65,20 @@ pub enum TrackerLink {
     Network,
 }
 
+/// Which log lines are written: a level, and others for parts of Coffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// The text of it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The levels of log lines.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -131,6 +145,35 @@ impl Value for String {
 
     fn render(&self) -> String {
         self.escape_default().to_string()
+    }
+}
+
+impl Value for LogFilter {
+    const KIND: &'static str = "a level or filter";
+
+    /// Stricter than the library, to which a misspelt level is the name of a part that logs all.
+    fn parse(text: &str) -> Result<Self, String> {
+        let is_level = |word: &str| LEVELS.contains(&word.trim().to_lowercase().as_str());
+        let is_part = |name: &str| {
+            let is_ours = |c: char| c.is_ascii_alphanumeric() || "_:-".contains(c);
+            !name.trim().is_empty() && name.trim().chars().all(is_ours)
+        };
+        let is_right = |one: &str| match one.split_once('=') {
+            Some((part, level)) => is_part(part) && is_level(level),
+            None => is_level(one),
+        };
+        match text.split(',').all(is_right) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!(
+                "'{}' is not a level or filter; write error, warn, info, debug, trace or off, or \
+                 a filter such as info,coffer_control=debug",
+                coffer_core::name::shown(text)
+            )),
+        }
+    }
+
+    fn render(&self) -> String {
+        self.0.clone()
     }
 }
 

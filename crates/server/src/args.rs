@@ -31,7 +31,13 @@ pub(crate) enum Command {
     /// Bring the store's schema up to date
     Migrate(Place),
     /// Print the configuration that holds, with secrets masked
-    Config(Place),
+    #[command(args_conflicts_with_subcommands = true)]
+    Config {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: Option<ConfigCommand>,
+    },
     /// Look at this host and say what is missing and what it means
     Doctor(Place),
     /// Print the certificate of Coffer's own CA, or of a project's databases
@@ -93,6 +99,12 @@ impl Place {
     }
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print it; the same as without this word
+    Show(Place),
+}
+
 /// Whose certificate.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ca {
@@ -125,4 +137,41 @@ pub(crate) enum ImageCommand {
         /// Recipe, checksum or beginning of one
         name: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(words: &[&str]) -> String {
+        let args = Args::try_parse_from([&["coffer", "config"], words].concat()).unwrap();
+        let Command::Config { place, command } = args.command else {
+            panic!("{words:?} is not config");
+        };
+        let place = match command {
+            Some(ConfigCommand::Show(place)) => place,
+            None => place,
+        };
+        place.load().unwrap().render_masked()
+    }
+
+    #[test]
+    fn config_is_shown_with_and_without_the_word() {
+        let url = "state.store_url=postgresql://coffer:s3cret@db/coffer";
+        for words in [&["show", "--set", url][..], &["--set", url]] {
+            let text = shown(words);
+            assert!(
+                text.contains("coffer:***@db") && !text.contains("s3cret"),
+                "{text}"
+            );
+        }
+        let both = ["coffer", "config", "--set", url, "show"];
+        assert!(Args::try_parse_from(both).is_err());
+        let level = ["--set", "log.level=inof"];
+        let args = Args::try_parse_from([&["coffer", "config"][..], &level].concat()).unwrap();
+        let Command::Config { place, .. } = args.command else {
+            panic!("it is config");
+        };
+        assert!(place.load().unwrap_err().to_string().contains("inof"));
+    }
 }

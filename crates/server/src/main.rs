@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::Parser;
 use coffer_cli::output;
 
-use args::{Args, Command};
+use args::{Args, Command, ConfigCommand};
 
 /// How long what still runs beside may take when all else has ended.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
@@ -69,7 +69,10 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Conductor(place) => roles::run(&place, roles::Roles::CONDUCTOR).await,
         Command::Tracker(place) => roles::run(&place, roles::Roles::TRACKER).await,
         Command::Migrate(place) => host_tools::migrate(&place).await,
-        Command::Config(place) => host_tools::config(&place),
+        Command::Config { place, command } => host_tools::config(match &command {
+            Some(ConfigCommand::Show(place)) => place,
+            None => &place,
+        }),
         Command::Doctor(place) => host_tools::doctor(&place, &options).await,
         Command::Ca(ca) => host_tools::ca(&ca).await,
         Command::Image { place, command } => images::image(&place, &command, &options).await,

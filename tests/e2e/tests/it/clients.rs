@@ -316,6 +316,7 @@ fn eval_coffer_env_and_then_openstack() -> Result<()> {
         "flavor list",
         "--json flavor list",
         "config",
+        "config show",
         "--help",
         "openapi",
     ] {

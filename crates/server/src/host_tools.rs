@@ -142,7 +142,9 @@ fn finding_json(finding: &Finding) -> serde_json::Value {
 
 fn in_words(finding: &Finding) -> String {
     let mut text = format!("{:8} {}\n", level(finding), finding.what);
-    text.push_str(&format!("         {}\n", finding.means));
+    for line in finding.means.lines() {
+        text.push_str(&format!("         {line}\n"));
+    }
     if !finding.todo.is_empty() {
         text.push_str(&format!("         to do: {}\n", finding.todo));
     }

@@ -7,6 +7,7 @@
 //! tree made of plain files.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::clock::wait_until;
-use super::failure::{io, rejected, transient};
+use super::failure::{io as failed, rejected, transient};
 use crate::error::Result;
 use crate::provider::Limits;
 
-/// Version 1 controllers that are used.
+/// Controllers that are used.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 /// LIMIT: processes and threads of one sandbox.
 const TASKS_MAX: u32 = 4096;
@@ -46,6 +47,7 @@ pub(super) struct Groups {
     /// Directories that hold our groups, one per tree.
     parents: Vec<PathBuf>,
     missing: Vec<String>,
+    refused: Vec<String>,
 }
 
 impl Groups {
@@ -82,6 +84,7 @@ impl Groups {
                 version: Version::V1,
                 parents,
                 missing,
+                refused: Vec::new(),
             };
         }
         match unified {
@@ -90,6 +93,7 @@ impl Groups {
                 version: Version::None,
                 parents: Vec::new(),
                 missing,
+                refused: Vec::new(),
             },
         }
     }
@@ -97,7 +101,7 @@ impl Groups {
     fn unified(at: &Path, group: &str) -> Self {
         let offered = fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
         let has = |c: &&str| offered.split_whitespace().any(|o| o == *c);
-        let missing: Vec<String> = ["memory", "cpu", "pids"]
+        let missing: Vec<String> = CONTROLLERS
             .iter()
             .filter(|c| !has(c))
             .map(ToString::to_string)
@@ -111,6 +115,7 @@ impl Groups {
             version,
             parents: vec![at.join(group)],
             missing,
+            refused: Vec::new(),
         }
     }
 
@@ -124,17 +129,34 @@ impl Groups {
         &self.missing
     }
 
+    /// Controllers that the kernel did not hand down when [`Self::try_out`] asked, with its reason.
+    pub(super) fn refused(&self) -> &[String] {
+        &self.refused
+    }
+
+    /// Learns what the kernel refuses although it is there: only asking tells.
+    pub(super) fn try_out(&mut self) {
+        for parent in self.parents.iter().filter(|_| self.version == Version::V2) {
+            // Where no group can be made at all, the first server says so.
+            fs::create_dir_all(parent).ok();
+            self.refused = hand_down(parent, &self.missing, |file, word| fs::write(file, word));
+            // One that holds groups stays; one that does not is made again with the first.
+            fs::remove_dir(parent).ok();
+        }
+    }
+
     /// Makes the group of a server with its limits; returns its directories.
     pub(super) fn ensure(&self, server: &str, limits: Limits) -> Result<Vec<PathBuf>> {
         let what = "make control group";
         let mut groups = Vec::new();
         for parent in &self.parents {
-            fs::create_dir_all(parent).map_err(io(what, parent.display()))?;
+            fs::create_dir_all(parent).map_err(failed(what, parent.display()))?;
             if self.version == Version::V2 {
-                hand_down(parent)?;
+                // What is refused is known since the start; what is left is enforced.
+                hand_down(parent, &self.missing, |file, word| fs::write(file, word));
             }
             let dir = parent.join(server);
-            fs::create_dir_all(&dir).map_err(io(what, dir.display()))?;
+            fs::create_dir_all(&dir).map_err(failed(what, dir.display()))?;
             groups.push(dir);
         }
         set_limits(&groups, limits)?;
@@ -261,17 +283,24 @@ pub(super) fn remove(groups: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Lets the groups below `parent` have controllers: every directory from the root down hands them
-/// on. What the kernel refuses is found missing when a limit is written.
-fn hand_down(parent: &Path) -> Result<()> {
-    let what = "hand down controllers";
-    for dir in [parent.parent(), Some(parent)].into_iter().flatten() {
-        let file = dir.join("cgroup.subtree_control");
-        for controller in ["+memory", "+cpu", "+pids"] {
-            fs::write(&file, controller).map_err(io(what, file.display()))?;
-        }
+/// Lets the groups below `parent` have the controllers that are there: every directory from the
+/// root down hands them on. Returns what the kernel refused, with its reason: the root of a
+/// container's namespace that holds processes hands down nothing (EBUSY).
+fn hand_down(
+    parent: &Path,
+    missing: &[String],
+    write: impl Fn(&Path, &str) -> io::Result<()>,
+) -> Vec<String> {
+    let is_there = |controller: &&str| !missing.iter().any(|one| one == controller);
+    let mut refused = Vec::new();
+    for controller in CONTROLLERS.into_iter().filter(is_there) {
+        let dirs = [parent.parent(), Some(parent)].into_iter().flatten();
+        let handed: io::Result<()> = dirs
+            .map(|dir| dir.join("cgroup.subtree_control"))
+            .try_for_each(|file| write(&file, &format!("+{controller}")));
+        refused.extend(handed.err().map(|why| format!("{controller} ({why})")));
     }
-    Ok(())
+    refused
 }
 
 /// Version 2 kills to get below a new limit where version 1 refuses: so refuse first.
@@ -303,7 +332,7 @@ fn set(group: &Path, file: &str, value: &str) -> Result<()> {
         Err(e) if e.raw_os_error() == Some(Errno::EBUSY as i32) => {
             Err(below_use(group, value.parse().unwrap_or(0)))
         }
-        other => other.map_err(io("set limit", path.display())),
+        other => other.map_err(failed("set limit", path.display())),
     }
 }
 
@@ -391,6 +420,75 @@ mod tests {
         let error = set_limits(&dirs, LIMITS).unwrap_err();
         assert!(error.to_string().contains("512 MiB are in use"), "{error}");
         assert_eq!(groups.list(), ["s"]);
+    }
+
+    /// A tree of plain files whose root offers these controllers.
+    fn unified(root: &Path, controllers: &str) -> Groups {
+        fs::write(root.join("cgroup.controllers"), controllers).unwrap();
+        let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", root.display());
+        Groups::from_texts("0::/\n", &mounts, "coffer-t")
+    }
+
+    #[test]
+    fn a_controller_that_is_missing_is_not_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut groups = unified(dir.path(), "memory pids\n");
+        groups.try_out();
+        assert_eq!(groups.version(), Version::V2);
+        assert_eq!(groups.missing(), ["cpu"]);
+        assert_eq!(groups.refused(), <[String; 0]>::default());
+        let asked = std::cell::RefCell::new(Vec::new());
+        hand_down(dir.path(), groups.missing(), |_, word| {
+            asked.borrow_mut().push(word.to_owned());
+            Ok(())
+        });
+        assert_eq!(asked.into_inner(), ["+memory", "+memory", "+pids", "+pids"]);
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_told_and_the_rest_is_handed_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let parent = root.join("coffer-t");
+        let asked = std::cell::RefCell::new(Vec::new());
+        let refused = hand_down(&parent, &[], |file, word| {
+            let name = file.parent().unwrap().file_name().unwrap().to_owned();
+            asked
+                .borrow_mut()
+                .push((name == "coffer-t", word.to_owned()));
+            match word {
+                "+cpu" => Err(io::Error::from_raw_os_error(Errno::EBUSY as i32)),
+                _ => Ok(()),
+            }
+        });
+        assert_eq!(refused.len(), 1);
+        assert!(
+            refused[0].starts_with("cpu (") && refused[0].contains("busy"),
+            "{refused:?}"
+        );
+        // After the root has refused, the directory below it is not asked.
+        let words = asked.into_inner();
+        assert!(words.contains(&(true, "+pids".to_owned())), "{words:?}");
+        assert!(!words.contains(&(true, "+cpu".to_owned())), "{words:?}");
+    }
+
+    #[test]
+    fn a_root_that_hands_down_nothing_still_has_groups() {
+        let dir = tempfile::tempdir().unwrap();
+        // A directory in its place cannot be written, like a file that answers EBUSY.
+        fs::create_dir(dir.path().join("cgroup.subtree_control")).unwrap();
+        let mut groups = unified(dir.path(), "cpu memory pids\n");
+        groups.try_out();
+        let told = groups.refused().join(", ");
+        for controller in CONTROLLERS {
+            assert!(told.contains(controller), "{told}");
+        }
+        assert!(
+            !dir.path().join("coffer-t").exists(),
+            "trying leaves nothing"
+        );
+        let made = groups.ensure("s", LIMITS).unwrap();
+        assert!(made[0].is_dir() && !made[0].join("memory.max").exists());
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! What this host can and cannot do for the local provider, in words for its operator.
 //!
-//! Looks only; changes nothing but a probe file without a name in the pool directory.
+//! Leaves nothing behind: a probe file without a name in the pool directory, and a control group
+//! that is made, limited and removed.
 
 use std::fs;
 use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
-use super::cgroup::{Groups, Version};
+use super::cgroup::{Groups, Version, remove};
 use super::pool::{VolumeMode, can_reflink};
 use super::record::read_json;
 use super::{LocalConfig, process, sys};
+use crate::provider::Limits;
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,34 @@ const CAPABILITIES: [(u8, &str); 9] = [
     (21, "SYS_ADMIN"),
     (27, "MKNOD"),
 ];
+/// How volumes may be kept, and what that costs.
+const MODES: [(&str, &str); 3] = [
+    (
+        "xfs",
+        "instant snapshots and clones; commits cost about 6 % against the bare disk; needs an XFS \
+         made with reflink=1",
+    ),
+    (
+        "cow",
+        "everything works anywhere; each commit passes two file systems and costs about four times \
+         as much as on a real XFS pool",
+    ),
+    (
+        "fast",
+        "commits are as fast as the disk; no snapshots, no branches, and a new instance copies its \
+         template",
+    ),
+];
+/// Limits of the group that is made to see whether it can be.
+const PROBE: Limits = Limits {
+    memory_mib: 64,
+    vcpus: 1,
+};
+const MOUNT_GROUPS: &str =
+    "mount cgroup version 2 at /sys/fs/cgroup, or the version 1 controllers below it";
+/// What helps when the root hands down nothing.
+const FREE_ROOT: &str = "move the processes out of the root of the control groups into a group \
+    below it (a container: run it with an init that does, or delegate a group to it)";
 /// Free space below which a finding is advice; unit: GiB.
 const FREE_GIB_MIN: u64 = 10;
 
@@ -109,13 +139,12 @@ fn pool(config: &LocalConfig) -> Finding {
     let asked = kept.unwrap_or(config.volume_mode);
     let name = config.pool_dir.display();
     match asked {
-        VolumeMode::Auto | VolumeMode::Xfs if has_reflink => good(
-            format!("volumes: mode xfs in {name}"),
-            "instant snapshots and clones; commits cost about 6 % against the bare disk",
-        ),
+        VolumeMode::Auto | VolumeMode::Xfs if has_reflink => {
+            good(format!("volumes: mode xfs in {name}"), costs("xfs"))
+        }
         VolumeMode::Xfs => problem(
             format!("volumes: mode xfs was asked for, {name} cannot share blocks"),
-            "no volume can be made",
+            &format!("no volume can be made\n{}", costs("xfs")),
             "mount an XFS made with reflink=1 there, or choose local.volume_mode cow or fast",
         ),
         VolumeMode::Auto | VolumeMode::Cow => advice(
@@ -123,38 +152,79 @@ fn pool(config: &LocalConfig) -> Finding {
                 "volumes: mode cow, an XFS of {} GiB in a file",
                 config.cow_pool_gib
             ),
-            "everything works; each commit passes two file systems and costs about four times as \
-             much as on a real XFS pool",
+            &costs("cow"),
             "for production put local.pool_dir on an XFS made with reflink=1",
         ),
         VolumeMode::Fast => advice(
             format!("volumes: mode fast in {name}"),
-            "commits are as fast as the disk; no snapshots, no branches, and a new instance copies \
-             its template",
+            &costs("fast"),
             "put local.pool_dir on an XFS made with reflink=1 to have both",
         ),
     }
 }
 
+/// What each mode costs, a line each; the one in use is marked, so that others can be weighed.
+fn costs(in_use: &str) -> String {
+    let line = |(mode, cost): &(&str, &str)| {
+        let mark = if *mode == in_use { '*' } else { ' ' };
+        format!("{mark} {mode:4} {cost}")
+    };
+    MODES.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether limits can be set, found out by setting some: what is there may still be refused.
 fn groups(tag: &str) -> Finding {
-    let groups = Groups::detect(&format!("coffer-{tag}"));
-    let missing = groups.missing().join(", ");
-    match groups.version() {
-        Version::None => problem(
-            "limits: no memory controller",
-            "a flavor's memory and CPU are not enforced: one instance can starve the others",
-            "mount cgroup version 2 at /sys/fs/cgroup, or the version 1 controllers below it",
+    let mut groups = Groups::detect(&format!("coffer-{tag}-doctor-{}", std::process::id()));
+    if groups.version() == Version::None {
+        return unlimited("no memory controller", MOUNT_GROUPS);
+    }
+    groups.try_out();
+    let tried = groups.ensure("probe", PROBE);
+    let cleared = remove(&groups.of("probe"));
+    groups.remove_parents();
+    match tried.and(cleared) {
+        Err(error) => problem(
+            format!("limits: a control group cannot be made: {error}"),
+            "no instance can be made",
+            "mount the control groups writable (a container: delegate them to it)",
         ),
-        version if missing.is_empty() => good(
-            format!("limits: control groups {version:?}"),
-            "flavors are enforced",
-        ),
-        version => advice(
+        Ok(()) => limited(groups.version(), groups.missing(), groups.refused()),
+    }
+}
+
+/// What can be limited in groups that can be made.
+fn limited(version: Version, missing: &[String], refused: &[String]) -> Finding {
+    let (missing, told) = (missing.join(", "), refused.join(", "));
+    if refused.iter().any(|one| one.starts_with("memory")) {
+        let what = format!("control groups {version:?}, but the kernel does not hand down {told}");
+        return unlimited(&what, FREE_ROOT);
+    }
+    if !refused.is_empty() {
+        return advice(
+            format!("limits: control groups {version:?}; the kernel does not hand down {told}"),
+            "what these controllers limit is not enforced",
+            FREE_ROOT,
+        );
+    }
+    if !missing.is_empty() {
+        return advice(
             format!("limits: control groups {version:?} without {missing}"),
             "what these controllers limit is not enforced",
             "enable them in the kernel's command line or in the service manager",
-        ),
+        );
     }
+    good(
+        format!("limits: control groups {version:?}"),
+        "flavors are enforced",
+    )
+}
+
+fn unlimited(what: &str, todo: &str) -> Finding {
+    problem(
+        format!("limits: {what}"),
+        "a flavor's memory and CPU are not enforced: one instance can starve the others",
+        todo,
+    )
 }
 
 fn landlock() -> Finding {
@@ -278,20 +348,59 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_controller_is_not_called_good() {
+        let none: &[String] = &[];
+        assert_eq!(limited(Version::V2, none, none).level, Level::Good);
+        let refused = [
+            "memory (Device or resource busy)".to_owned(),
+            "cpu (busy)".to_owned(),
+        ];
+        let found = limited(Version::V2, none, &refused);
+        assert_eq!(found.level, Level::Problem);
+        assert!(found.what.contains("resource busy") && found.means.contains("not enforced"));
+        let found = limited(Version::V2, &["pids".to_owned()], &refused[1..]);
+        assert_eq!(found.level, Level::Advice);
+        assert!(found.what.contains("cpu (busy)"), "{found:?}");
+    }
+
+    #[test]
+    fn limits_are_tried_and_the_probe_is_removed() {
+        let tag = format!("probe-{}", std::process::id());
+        let found = groups(&tag);
+        assert!(!found.what.contains("cannot be made"), "{found:?}");
+        let left = Groups::detect(&format!("coffer-{tag}-doctor-{}", std::process::id()));
+        assert!(
+            left.of("x")
+                .iter()
+                .all(|dir| !dir.parent().unwrap().exists())
+        );
+    }
+
+    #[test]
     fn says_what_a_mode_costs_and_what_is_missing() {
         let dir = tempfile::tempdir().unwrap();
         let found = doctor(&config(dir.path(), VolumeMode::Cow));
         let pool = &found[0];
         assert_eq!(pool.level, Level::Advice);
         assert!(
-            pool.what.contains("7 GiB") && pool.means.contains("four times"),
+            pool.what.contains("7 GiB") && pool.means.contains("\n* cow  everything"),
             "{pool:?}"
         );
+        for cost in [
+            "  xfs  instant snapshots",
+            "four times",
+            "  fast commits are as fast",
+        ] {
+            assert!(pool.means.contains(cost), "{cost}: {pool:?}");
+        }
         let guest = found.iter().find(|f| f.what.starts_with("guest:")).unwrap();
         assert_eq!(guest.level, Level::Problem);
         assert!(guest.todo.contains("coffer-guest"), "{guest:?}");
         let fast = &doctor(&config(dir.path(), VolumeMode::Fast))[0];
-        assert!(fast.means.contains("no snapshots"), "{fast:?}");
+        assert!(
+            fast.means.contains("* fast ") && fast.means.contains("  cow  "),
+            "{fast:?}"
+        );
         // Whatever is no good says what to do.
         assert!(
             found

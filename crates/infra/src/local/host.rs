@@ -58,8 +58,10 @@ impl Host {
         let host_name = nix::unistd::gethostname()
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_else(|_| "localhost".to_owned());
+        let mut groups = Groups::detect(&names.group());
+        groups.try_out();
         Ok(Self {
-            groups: Groups::detect(&names.group()),
+            groups,
             pool: Pool::open(&config)?,
             networks: Records::open(&state)?,
             volumes: Records::open(&state)?,

@@ -244,6 +244,9 @@ impl Provider for LocalProvider {
             let missing = self.host.groups.missing().join(", ");
             not_enforced.push(format!("{missing}: this host lacks these controllers"));
         }
+        for refused in self.host.groups.refused() {
+            not_enforced.push(format!("{refused}: the kernel does not hand it down"));
+        }
         if !self.host.has_bridge_rules {
             let why = "anti-spoofing in tenant networks: nft has no bridge family here";
             not_enforced.push(why.to_owned());

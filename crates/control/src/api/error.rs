@@ -18,7 +18,7 @@ use crate::error::{Error, Kind};
 pub(super) struct Refused(pub(super) Arc<Error>);
 
 /// Status and key of a kind.
-const fn status(kind: Kind) -> (StatusCode, &'static str) {
+pub(super) const fn status(kind: Kind) -> (StatusCode, &'static str) {
     match kind {
         Kind::BadRequest => (StatusCode::BAD_REQUEST, "badRequest"),
         Kind::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),

@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tokio::sync::oneshot;
 
-use super::error::{Refused, written};
+use super::error::{Refused, status, written};
 use super::{negotiate, rules};
 use crate::app::policy::{Rule, authorise};
 use crate::app::{AppState, AuditNote, RequestContext};
@@ -312,6 +312,38 @@ pub(super) async fn audit_identity(
     entry: (&'static str, String, StatusCode),
 ) -> Result<()> {
     let (action, target, outcome) = entry;
+    let entry = identity_entry(app, from, asker, (action, target, outcome.as_u16()))?;
+    Ok(app.store.insert_audit(&entry).await?)
+}
+
+/// Makes a change of the identity with its line in the audit trail, which is written before the
+/// change begins and completed by what came of it.
+pub(super) async fn audited_identity(
+    app: &AppState,
+    (from, asker): (&Origin, &Session),
+    (action, target, outcome): (&'static str, String, StatusCode),
+    change: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let begun = (action, target, AuditEntry::UNKNOWN);
+    let mut entry = identity_entry(app, from, Some(asker), begun)?;
+    app.store.insert_audit(&entry).await?;
+    let done = change.await;
+    entry.outcome = match &done {
+        Ok(()) => outcome.as_u16(),
+        Err(error) => status(error.kind).0.as_u16(),
+    };
+    if let Err(error) = app.store.conclude_audit(&entry).await {
+        tracing::error!(%error, id = %entry.id, "complete a line of the audit trail");
+    }
+    done
+}
+
+fn identity_entry(
+    app: &AppState,
+    from: &Origin,
+    asker: Option<&Session>,
+    (action, target, outcome): (&'static str, String, u16),
+) -> Result<AuditEntry> {
     let tenant = asker.and_then(|session| session.tenant.as_ref());
     let nobody = || NOBODY.parse().map_err(Error::from);
     let actor = Actor {
@@ -324,15 +356,14 @@ pub(super) async fn audit_identity(
         request_id: from.request_id.to_string(),
         client_address: from.address.clone(),
     };
-    let entry = AuditEntry {
+    Ok(AuditEntry {
         id: AuditId::from_uuid(app.new_uuid()),
         actor,
         action: action.to_owned(),
         target,
-        outcome: outcome.as_u16(),
+        outcome,
         at: app.clock.now(),
-    };
-    Ok(app.store.insert_audit(&entry).await?)
+    })
 }
 
 /// Where a request comes from.

@@ -100,7 +100,14 @@ struct Entry {
 /// Validates tokens.
 #[derive(Debug, Default)]
 pub struct Tokens {
-    cache: Mutex<HashMap<Hash, Entry>>,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    entries: HashMap<Hash, Entry>,
+    /// Grows when everything is forgotten: what was read from the store before is not kept after.
+    epoch: u64,
 }
 
 impl Tokens {
@@ -116,35 +123,43 @@ impl Tokens {
         }
         let key = sha256(token);
         let (now, monotonic) = (clock.now(), clock.monotonic());
-        if let Some(session) = self.cached(&key, monotonic) {
-            return Ok((now < session.expires_at).then_some(session));
-        }
+        let epoch = match self.cached(&key, monotonic) {
+            Ok(session) => return Ok((now < session.expires_at).then_some(session)),
+            Err(epoch) => epoch,
+        };
         let found = store.find_token(&hex(&key)).await?;
         let Some(session) = found.and_then(Session::of).filter(|s| now < s.expires_at) else {
             return Ok(None);
         };
         let session = Arc::new(session);
-        self.keep(key, Arc::clone(&session), monotonic);
+        self.keep(key, Arc::clone(&session), (epoch, monotonic));
         Ok(Some(session))
     }
 
     /// Forgets everything: something about tokens, users, roles or projects changed.
     pub fn forget(&self) {
-        self.cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-    }
-
-    fn cached(&self, key: &Hash, now: Duration) -> Option<Arc<Session>> {
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = cache.get(key)?;
-        let is_fresh = now.saturating_sub(entry.read_at) < limits::TOKEN_CACHE_AGE;
-        is_fresh.then(|| Arc::clone(&entry.session))
-    }
-
-    fn keep(&self, key: Hash, session: Arc<Session>, now: Duration) {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.entries.clear();
+        cache.epoch += 1;
+    }
+
+    /// What is kept, or the epoch in which the store has to be asked.
+    fn cached(&self, key: &Hash, now: Duration) -> std::result::Result<Arc<Session>, u64> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = |entry: &&Entry| now.saturating_sub(entry.read_at) < limits::TOKEN_CACHE_AGE;
+        let found = cache.entries.get(key).filter(is_fresh);
+        found
+            .map(|entry| Arc::clone(&entry.session))
+            .ok_or(cache.epoch)
+    }
+
+    /// Keeps what the store said at a time of an epoch, unless it was revoked meanwhile.
+    fn keep(&self, key: Hash, session: Arc<Session>, (epoch, now): (u64, Duration)) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.epoch != epoch {
+            return;
+        }
+        let cache = &mut cache.entries;
         if cache.len() >= limits::TOKENS_CACHED {
             cache.retain(|_, one| now.saturating_sub(one.read_at) < limits::TOKEN_CACHE_AGE);
         }
@@ -192,6 +207,31 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::clock::SystemEntropy;
+
+    #[test]
+    fn what_was_read_before_a_revocation_is_not_kept_after_it() {
+        let tokens = Tokens::default();
+        let key = sha256("abc");
+        let session = Arc::new(Session {
+            hash: hex(&key),
+            user_id: "u".parse().unwrap(),
+            user_name: "u".to_owned(),
+            tenant: None,
+            roles: Vec::new(),
+            issued_at: Timestamp::from_micros(0),
+            expires_at: Timestamp::from_micros(1),
+        });
+        let now = Duration::ZERO;
+        // One request has read the token, then another revokes it, then the first goes on.
+        let before = tokens.cached(&key, now).unwrap_err();
+        tokens.forget();
+        tokens.keep(key, Arc::clone(&session), (before, now));
+        let after = tokens.cached(&key, now).unwrap_err();
+        tokens.keep(key, session, (after, now));
+        assert!(tokens.cached(&key, now).is_ok());
+        tokens.forget();
+        assert!(tokens.cached(&key, now).is_err());
+    }
 
     #[test]
     fn tokens_are_long_differ_and_hash_as_sha256() {

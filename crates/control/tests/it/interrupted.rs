@@ -68,6 +68,15 @@ async fn a_trail_that_cannot_be_written_lets_nothing_change() {
     let body = json!({ "instance": { "name": "a", "flavorRef": "1", "volume": { "size": 1 } } });
     world.post(&alice, "/instances", body).await.expect(500);
     assert_eq!(rows.all().await, before);
+    // A token that is to end is no exception.
+    let request = Request::delete("/v3/auth/tokens")
+        .header("x-auth-token", &alice.token)
+        .header("x-subject-token", &alice.token)
+        .body(Body::empty())
+        .unwrap();
+    world.send(request).await.expect(500);
+    assert_eq!(rows.all().await, before);
+    world.get(&alice, "/instances").await.expect(200);
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ use utoipa_axum::routes;
 
 use crate::api::extract::{Json, Segments};
 use crate::api::guard::{
-    Origin, audit_identity, authenticate, base_url, host, not_authenticated, token,
+    Origin, audit_identity, audited_identity, authenticate, base_url, host, not_authenticated,
+    token,
 };
 use crate::api::links::Page;
 use crate::api::respond::{empty, json as json_response, ok};
@@ -307,10 +308,10 @@ async fn revoke(
     headers: HeaderMap,
 ) -> Result<Response> {
     let (asker, session) = subject(&app, &headers).await?;
-    login::revoke(&app, &session).await?;
     let target = format!("users/{}", session.user_id);
     let entry = ("identity:revoke_token", target, StatusCode::NO_CONTENT);
-    audit_identity(&app, &origin, Some(&asker), entry).await?;
+    let change = login::revoke(&app, &session);
+    audited_identity(&app, (&origin, &asker), entry, change).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 

@@ -17,7 +17,7 @@ use crate::failure::{Failure, Kind, Result};
 
 /// Longest time to reach the API.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// Longest time for one request; the API itself waits up to ten seconds for a guest.
+/// Longest time for one request; the API itself waits up to thirty seconds for a guest.
 const REQUEST_MAX: Duration = Duration::from_secs(40);
 /// Longest time that a streaming answer is read.
 const STREAM_MAX: Duration = Duration::from_secs(13 * 3600);

@@ -4,6 +4,7 @@
 //! moment for the task, so that a client that reads right after has what it wrote.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use coffer_core::id::TaskId;
 use coffer_core::secret::Secret;
@@ -217,6 +218,40 @@ pub async fn run(
     view: &InstanceView,
     commands: &[Operation],
 ) -> Result<()> {
+    let id = begin(app, context, view, commands).await?;
+    let ended = within(app, id, limits::COMMANDS_ANSWER_WAIT).await;
+    ended.unwrap_or(Ok(()))
+}
+
+/// Runs commands whose end the answer depends on: what still runs after a longer wait is an error,
+/// although it may be done later.
+pub async fn run_to_end(
+    app: &AppState,
+    context: &RequestContext,
+    view: &InstanceView,
+    commands: &[Operation],
+) -> Result<()> {
+    let id = begin(app, context, view, commands).await?;
+    let ended = within(app, id, limits::COMMANDS_END_WAIT).await;
+    ended.unwrap_or_else(|| {
+        let seconds = limits::COMMANDS_END_WAIT.as_secs();
+        let message = format!(
+            "The instance's guest has not done this within {seconds} s. It may still be done; what \
+             holds is not known yet."
+        );
+        let hint = "ask explain what the instance waits for, and repeat the request when that is \
+                    over: a repeated request holds whatever became of this one";
+        Err(Error::new(Kind::Unprocessable, "no-answer", message).with_hint(hint))
+    })
+}
+
+/// Stores the task that runs commands.
+async fn begin(
+    app: &AppState,
+    context: &RequestContext,
+    view: &InstanceView,
+    commands: &[Operation],
+) -> Result<TaskId> {
     let instance = &view.instance;
     let new = context.new_task(app, &instance.tenant_id, instance.id)?;
     let id = new.id;
@@ -230,10 +265,15 @@ pub async fn run(
     };
     let task = run_commands::task(new, &input);
     app.store.insert_sealed_task(&task, &sealed).await?;
+    Ok(id)
+}
+
+/// How a task ended; `None` when it has not within this time.
+async fn within(app: &AppState, id: TaskId, limit: Duration) -> Option<Result<()>> {
     let end = Box::pin(end_of(app, id));
     tokio::select! {
-        answer = end => answer,
-        () = app.clock.sleep(limits::COMMANDS_ANSWER_WAIT) => Ok(()),
+        answer = end => Some(answer),
+        () = app.clock.sleep(limit) => None,
     }
 }
 

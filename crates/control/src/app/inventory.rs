@@ -9,7 +9,9 @@ use coffer_store::instance::InstanceView;
 use coffer_store::inventory::{StoredDatabase, StoredUser};
 use coffer_wire::guest::v1::{Operation, UserChange};
 
-use super::commands::{self, WantedDatabase, WantedUser, check_user, host, not_reserved, run};
+use super::commands::{
+    self, WantedDatabase, WantedUser, check_user, host, not_reserved, run, run_to_end,
+};
 use super::{AppState, RequestContext};
 use crate::clock::random_text;
 use crate::error::{Error, Kind, Result};
@@ -417,7 +419,7 @@ pub async fn enable_root(
     let command = Operation::EnableRoot {
         password: password.expose().to_owned(),
     };
-    run(app, context, view, &[command]).await?;
+    run_to_end(app, context, view, &[command]).await?;
     Ok((engine.root_user(), password))
 }
 
@@ -440,7 +442,7 @@ pub async fn disable_root(
             "Root user has never been enabled on the instance.",
         ));
     }
-    run(app, context, view, &[Operation::DisableRoot]).await
+    run_to_end(app, context, view, &[Operation::DisableRoot]).await
 }
 
 #[cfg(test)]

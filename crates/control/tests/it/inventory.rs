@@ -341,6 +341,46 @@ async fn a_command_that_fails_says_why_and_one_that_lasts_is_accepted() {
     assert!(passed >= 10_000, "{passed} ms");
 }
 
+/// A guest that hangs: its task is taken up and does not end.
+#[tokio::test]
+async fn no_password_of_root_is_given_out_before_it_holds() {
+    let scene = Scene::new().await;
+    for (method, body) in [
+        ("POST", Value::Null),
+        ("POST", json!({ "password": "chosen-one" })),
+    ] {
+        let path = scene.path("/root");
+        let request = scene.world.call(&scene.alice, method, &path, body);
+        let answer = passing(&scene.world, request).await;
+        let fault = answer.fault(422, "unprocessableEntity");
+        assert_eq!(fault["reason"], "no-answer");
+        assert!(
+            fault["hint"].as_str().unwrap().contains("repeat"),
+            "{fault}"
+        );
+        let task = scene.world.claim(&scene.id).await.remove(0);
+        let input: RunCommandsInput = serde_json::from_str(&task.input).unwrap();
+        let vault = scene.world.app.vault();
+        let sealed = vault.open(input.commands_secret).await.unwrap();
+        let commands: Value = serde_json::from_str(sealed.expose()).unwrap();
+        let password = commands[0]["password"].as_str().unwrap();
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert!(!text.contains(password), "{text}");
+        let why = Some("the guest does not answer");
+        scene.world.end(&task, TaskState::Failed, why, vec![]).await;
+    }
+    assert_eq!(
+        scene.get("/root").await.expect(200),
+        json!({ "rootEnabled": false })
+    );
+    // When the guest is back, a repeated request has a password that holds.
+    let (answer, commands) = scene.done("POST", "/root", Value::Null).await;
+    assert_eq!(
+        commands[0]["password"],
+        answer.expect(200)["user"]["password"]
+    );
+}
+
 #[tokio::test]
 async fn an_instance_that_is_not_ready_is_422() {
     let scene = Scene::new().await;

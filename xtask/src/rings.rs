@@ -171,8 +171,10 @@ fn quickstart_ring(context: &Run<'_>) -> Result<Count> {
     let before = leftovers::now();
     quickstart::run(context.root, true, Build::Workspace)?;
     left_nothing(&before)?;
+    quickstart::run_twice()?;
+    left_nothing(&before)?;
     Ok(Count {
-        passed: 1,
+        passed: 2,
         failed: 0,
     })
 }

@@ -148,3 +148,104 @@ impl Drop for QuietServers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shell files in a directory that everybody may read, and what they find in their path:
+    /// programs that note how they were called.
+    struct Machine(tempfile::TempDir);
+
+    impl Machine {
+        fn with(programs: &[&str]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let place = dir.path();
+            for made in ["xtask", "bin"] {
+                fs::create_dir(place.join(made)).unwrap();
+            }
+            let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+            for file in ["quickstart", "test", "xtask/rust.sh"] {
+                fs::copy(tree.join(file), place.join(file)).unwrap();
+            }
+            std::os::unix::fs::symlink("/usr/bin/dirname", place.join("bin/dirname")).unwrap();
+            let machine = Self(dir);
+            for name in programs {
+                let note = format!(
+                    "#!/bin/bash\necho {name} \"$@\" >>\"{}/calls\"\n",
+                    place.display()
+                );
+                fs::write(machine.bin().join(name), note).unwrap();
+                machine.open(&machine.bin().join(name));
+            }
+            for made in [place, &place.join("xtask"), &machine.bin()] {
+                machine.open(made);
+            }
+            machine
+        }
+
+        fn bin(&self) -> PathBuf {
+            self.0.path().join("bin")
+        }
+
+        fn open(&self, path: &Path) {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+
+        /// Runs a shell file; what it complained of, and what was called.
+        fn run(&self, file: &str, is_root: bool) -> (String, String) {
+            let script = self.0.path().join(file).display().to_string();
+            let user: &[&str] = match is_root {
+                true => &[],
+                false => &["--reuid=65534", "--regid=65534", "--clear-groups"],
+            };
+            let words = [user, &["/bin/bash", &script, "--once"]].concat();
+            let ran = Program::new("/usr/bin/setpriv", &words)
+                .with("PATH", &self.bin().display().to_string())
+                .with("HOME", &self.0.path().display().to_string())
+                .output();
+            let calls = fs::read_to_string(self.0.path().join("calls")).unwrap_or_default();
+            (ran.map_or_else(|e| e.to_string(), |_| String::new()), calls)
+        }
+    }
+
+    #[test]
+    fn the_shell_files_say_what_is_missing_before_anything_fails() {
+        for file in ["quickstart", "test"] {
+            // Not Debian, and nothing is there.
+            let (said, calls) = Machine::with(&[]).run(file, true);
+            assert!(
+                said.contains("not Debian") && said.contains("C compiler"),
+                "{said}"
+            );
+            assert_eq!(calls, "");
+            // Cargo alone cannot link.
+            let (said, calls) = Machine::with(&["cargo"]).run(file, true);
+            assert!(said.contains("(cc)"), "{said}");
+            assert_eq!(calls, "");
+            // Debian, but nobody who may install.
+            let (said, calls) = Machine::with(&["cargo", "apt-get"]).run(file, false);
+            assert!(
+                said.contains("sudo apt-get install build-essential"),
+                "{said}"
+            );
+            assert_eq!(calls, "");
+        }
+    }
+
+    #[test]
+    fn the_shell_files_install_what_is_missing_and_go_on() {
+        let (said, calls) = Machine::with(&["cargo", "apt-get"]).run("quickstart", true);
+        assert_eq!(said, "");
+        let calls: Vec<_> = calls.lines().collect();
+        assert_eq!(calls.len(), 3, "{calls:?}");
+        assert!(calls[1].starts_with("apt-get") && calls[1].ends_with(" build-essential"));
+        assert_eq!(
+            calls[2],
+            "cargo run --quiet --package xtask -- quickstart --once"
+        );
+        let (said, calls) = Machine::with(&["cargo", "cc"]).run("test", true);
+        assert_eq!(said, "");
+        assert_eq!(calls, "cargo run --quiet --package xtask -- test --once\n");
+    }
+}

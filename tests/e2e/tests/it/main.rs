@@ -18,6 +18,7 @@ mod inside;
 mod kills;
 mod legacy;
 mod neighbours;
+mod operator;
 mod processes;
 mod reboot;
 mod spine;

@@ -20,6 +20,7 @@ mod legacy;
 mod neighbours;
 mod operator;
 mod processes;
+mod published;
 mod reboot;
 mod spine;
 mod stop;

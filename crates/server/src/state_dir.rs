@@ -45,6 +45,7 @@ impl StateDir {
         fs::set_permissions(path, Permissions::from_mode(PRIVATE))
             .with_context(|| format!("close state directory {} to others", path.display()))?;
         let lock = is_exclusive.then(|| lock(path)).transpose()?;
+        sweep(path);
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
@@ -100,12 +101,30 @@ impl StateDir {
     }
 }
 
+/// What the name of a file that is being written ends in, before its writer's process id; those of
+/// the first start's credentials end so too.
+const NEXT: &str = "new-";
+
+/// Removes what processes were writing here when they were killed; it may hold a key or a password.
+fn sweep(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let ending = path.extension().and_then(|e| e.to_str());
+        let writer = ending.and_then(|e| e.strip_prefix(NEXT)?.parse::<u32>().ok());
+        let is_left = |pid: u32| !Path::new("/proc").join(pid.to_string()).exists();
+        if writer.is_some_and(is_left) {
+            // One that stays is tried again at the next start.
+            fs::remove_file(&path).ok();
+        }
+    }
+}
+
 /// The file's content; what `make` gives, if it is not there.
 fn once(path: &Path, make: impl FnOnce() -> Vec<u8>) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
     if !path.exists() {
         // Several processes may start on one state directory at the same moment.
-        let next = path.with_extension(format!("new-{}", std::process::id()));
+        let next = path.with_extension(format!("{NEXT}{}", std::process::id()));
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -208,6 +227,25 @@ mod tests {
         assert!(!wrong.exists() && fs::read_dir(dir.path()).unwrap().next().is_none());
         StateDir::open(&wrong, false).unwrap().master_key().unwrap();
         assert!(StateDir::existing(&wrong).is_ok());
+    }
+
+    #[test]
+    fn what_a_killed_process_was_writing_is_swept_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = format!("admin.{NEXT}{}", std::process::id());
+        // No process has this id: the kernel's greatest is 2^22.
+        let left = ["master.new-99999999", "demo.new-99999999"];
+        let kept = ["tag", "notes.new-year", &own];
+        for name in left.iter().chain(&kept) {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        StateDir::open(dir.path(), false).unwrap();
+        for name in left {
+            assert!(!dir.path().join(name).exists(), "{name}");
+        }
+        for name in kept {
+            assert!(dir.path().join(name).exists(), "{name}");
+        }
     }
 
     #[test]

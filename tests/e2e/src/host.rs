@@ -1,7 +1,8 @@
 //! What a Coffer leaves on its host: everything that carries its tag.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +11,8 @@ use serde_json::Value;
 use crate::run::Program;
 
 /// Everything on the host that carries this tag or lies in this state directory: namespaces,
-/// interfaces, mounts, loop devices, cgroups, nft tables, processes.
+/// interfaces, mounts, loop devices, cgroups, nft tables, processes, files. Processes and files
+/// are told by what they belong to, so that a restart alone changes nothing.
 pub fn traces(tag: &str, state_dir: &Path) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let dir = state_dir.display().to_string();
@@ -49,6 +51,85 @@ pub fn traces(tag: &str, state_dir: &Path) -> Result<BTreeSet<String>> {
     }
     for path in cgroups(tag)? {
         found.insert(format!("cgroup {path}"));
+    }
+    found.extend(members(tag, &dir)?);
+    found.extend(files(state_dir)?);
+    Ok(found)
+}
+
+/// What sandboxes' processes belong to: a control group or a namespace with the tag, whichever is
+/// left of it, or a launcher of this state directory.
+fn members(tag: &str, dir: &str) -> Result<BTreeSet<String>> {
+    let mut spaces = BTreeMap::new();
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains(tag)
+            && let Ok(facts) = entry.metadata()
+        {
+            spaces.insert(facts.ino(), name);
+        }
+    }
+    let mut found = BTreeSet::new();
+    for pid in processes()? {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let mark = format!("coffer-{tag}/");
+        if let Some((_, group)) = groups.split_once(&mark) {
+            let group = group.lines().next().unwrap_or_default();
+            found.insert(format!("process in group {group}"));
+        }
+        let space = fs::metadata(format!("/proc/{pid}/ns/net")).map(|m| m.ino());
+        if let Some(name) = space.ok().and_then(|inode| spaces.get(&inode)) {
+            found.insert(format!("process in namespace {name}"));
+        }
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains("sandbox-launch") && line.contains(dir) {
+            found.insert(format!("process {line}"));
+        }
+    }
+    Ok(found)
+}
+
+/// Files of the local provider below a state directory that belong to an object or to nothing:
+/// all but tombstones, what is there once, and finished templates.
+fn files(state_dir: &Path) -> Result<BTreeSet<String>> {
+    const ONCE: [&str; 5] = [
+        "pool-mode.json",
+        "published-pool.json",
+        "guarded-pool.json",
+        "pool.img",
+        "uids",
+    ];
+    let once = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_lock = ["pool-", "published-", "template-"]
+            .iter()
+            .any(|start| name.starts_with(start));
+        let is_template = path.parent().is_some_and(|dir| dir.ends_with("templates"));
+        ONCE.contains(&&*name)
+            || (is_lock && path.parent().is_some_and(|dir| dir.ends_with("locks")))
+            || (is_template && path.extension().is_some_and(|ending| ending == "img"))
+    };
+    let mut found = BTreeSet::new();
+    let mut dirs = vec![state_dir.join("local")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_object = dir.ends_with("sandboxes") || dir.ends_with("making");
+            if path.is_dir() && !path.ends_with("tombstones") {
+                dirs.push(path.clone());
+            }
+            if !path.is_dir() && !once(&path) || is_object {
+                found.insert(format!("file {}", path.display()));
+            }
+        }
+    }
+    // What was being written at the top: keys, tag, credentials.
+    for entry in fs::read_dir(state_dir)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains(".new-") {
+            found.insert(format!("file {name}"));
+        }
     }
     Ok(found)
 }

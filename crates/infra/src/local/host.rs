@@ -12,7 +12,8 @@ use super::failure::{io, rejected};
 use super::names::Names;
 use super::pool::Pool;
 use super::record::{
-    EndpointRecord, Lock, NetworkRecord, Records, ServerRecord, VolumeRecord, private_dir,
+    EndpointRecord, Lock, NetworkRecord, Records, ServerRecord, VolumeRecord, lock_object,
+    private_dir, sweep,
 };
 use super::{network, publish};
 use crate::error::Result;
@@ -55,6 +56,7 @@ impl Host {
             let path = state.join(dir);
             fs::create_dir_all(&path).map_err(io(what, path.display()))?;
         }
+        sweep(&state);
         let host_name = nix::unistd::gethostname()
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_else(|_| "localhost".to_owned());
@@ -77,12 +79,7 @@ impl Host {
 
     /// Takes the lock of one object.
     pub(super) fn lock(&self, kind: &str, id: &str) -> Result<Lock> {
-        Lock::take(&self.config.state_dir, &format!("{kind}-{id}"))
-    }
-
-    /// Lets an object's lock go for good.
-    pub(super) fn forget(&self, lock: Lock, kind: &str, id: &str) -> Result<()> {
-        lock.forget(&self.config.state_dir, &format!("{kind}-{id}"))
+        lock_object(&self.config.state_dir, kind, id)
     }
 
     /// Working directory of a server's sandbox.

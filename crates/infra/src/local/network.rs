@@ -80,7 +80,7 @@ pub(super) fn ensure_known(host: &Host, id: NetworkId) -> Result<NetworkRecord> 
 /// Removes a network; refused while servers are members of it.
 pub(super) fn delete(host: &Host, id: NetworkId) -> Result<()> {
     let key = id.to_string();
-    let lock = host.lock("network", &key)?;
+    let _lock = host.lock("network", &key)?;
     let members = host
         .servers
         .list()?
@@ -94,8 +94,7 @@ pub(super) fn delete(host: &Host, id: NetworkId) -> Result<()> {
         ));
     }
     netns::delete(&host.names.network_ns(id))?;
-    host.networks.remove(&key)?;
-    host.forget(lock, "network", &key)
+    host.networks.remove(&key)
 }
 
 /// Connects a server's namespace to its network, as one address and no other, and to itself.

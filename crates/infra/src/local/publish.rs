@@ -74,7 +74,7 @@ fn is_same_place(a: &EndpointRecord, b: &EndpointRecord) -> bool {
 /// Takes an endpoint's addresses away and forgets it.
 pub(super) fn delete(host: &Host, id: EndpointId) -> Result<()> {
     let key = id.to_string();
-    let lock = host.lock("endpoint", &key)?;
+    let _lock = host.lock("endpoint", &key)?;
     let known = host.endpoints.find(&key)?;
     host.endpoints.bury(&key, Incarnation::default())?;
     unplug(host, id)?;
@@ -85,7 +85,7 @@ pub(super) fn delete(host: &Host, id: EndpointId) -> Result<()> {
             ports::load(host)?;
         }
     }
-    host.forget(lock, "endpoint", &key)
+    Ok(())
 }
 
 /// Rules of a server's namespace, from all endpoints that lead to it.

@@ -6,9 +6,10 @@
 //! stored: what the kernel knows better (whether a process lives, what is mounted).
 //!
 //! Several Coffer processes may use one state directory: every change of an object holds its lock
-//! file, which the kernel releases when its holder dies.
+//! file, which the kernel releases when its holder dies. A lock's file goes with its object; what a
+//! killed process left of either is swept away when the next one opens the directory.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::Write;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,10 @@ use crate::error::{ProviderError, Result};
 
 /// How long a deletion is remembered.
 const TOMBSTONE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a file may be being written by a process that lives: pids are given again.
+const PART_AGE: Duration = Duration::from_secs(3600);
+/// What the name of a file that is being written ends in, before its writer's pid.
+const PART: &str = "part";
 
 /// A tenant network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -253,7 +258,10 @@ impl<T: Kind> Records<T> {
 /// An object's lock, held until dropped or until its holder dies.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+    path: PathBuf,
+    /// The object's record; the lock's file goes when that is not there.
+    record: Option<PathBuf>,
 }
 
 impl Lock {
@@ -301,13 +309,99 @@ impl Lock {
         // The file may have been removed between opening and locking: then this lock is no one's.
         let held = file.metadata().map_err(io(what, path.display()))?.ino();
         let is_current = fs::metadata(&path).is_ok_and(|m| m.ino() == held);
-        Ok(is_current.then_some(Self { _file: file }))
+        let record = None;
+        Ok(is_current.then_some(Self { file, path, record }))
     }
 
-    /// Removes the lock's file; for the holder, once the object is gone for good.
-    pub(super) fn forget(self, state: &Path, key: &str) -> Result<()> {
-        remove_file(&state.join("locks").join(key))
+    /// The same lock as that of an object: its file stays no longer than the object's record.
+    pub(super) fn of(mut self, record: PathBuf) -> Self {
+        self.record = Some(record);
+        self
     }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let is_gone = self.record.as_ref().is_some_and(|path| !path.exists());
+        let inode = |facts: std::io::Result<Metadata>| facts.map(|m| m.ino()).ok();
+        // It is still held: nobody else has put another file under its name.
+        if is_gone && inode(self.file.metadata()) == inode(fs::metadata(&self.path)) {
+            // One that stays is swept away at the next start.
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// The record of an object by the key of its lock, `server-ID`; `None` for what is no object's.
+fn record_of(state: &Path, key: &str) -> Option<PathBuf> {
+    let (kind, id) = key.split_once('-')?;
+    let dirs = [
+        NetworkRecord::DIR,
+        VolumeRecord::DIR,
+        ServerRecord::DIR,
+        EndpointRecord::DIR,
+    ];
+    let dir = dirs
+        .iter()
+        .find(|dir| dir.strip_suffix('s') == Some(kind))?;
+    Some(state.join(dir).join(format!("{id}.json")))
+}
+
+/// Takes the lock of one object.
+pub(super) fn lock_object(state: &Path, kind: &str, id: &str) -> Result<Lock> {
+    let key = format!("{kind}-{id}");
+    let lock = Lock::take(state, &key)?;
+    Ok(match record_of(state, &key) {
+        Some(record) => lock.of(record),
+        None => lock,
+    })
+}
+
+/// Removes what killed processes left below the state directory: files that were being written,
+/// and locks of objects that are gone.
+pub(super) fn sweep(state: &Path) {
+    sweep_parts(state, 3);
+    for path in paths_in(&state.join("locks")) {
+        let key = path.file_name().and_then(|name| name.to_str());
+        let Some((key, record)) = key.and_then(|key| Some((key, record_of(state, key)?))) else {
+            continue;
+        };
+        // Dropping it removes it. One that another process holds is that one's to remove.
+        if !record.exists()
+            && let Ok(Some(lock)) = Lock::attempt(state, key)
+        {
+            drop(lock.of(record));
+        }
+    }
+}
+
+fn sweep_parts(dir: &Path, depth: u32) {
+    for path in paths_in(dir) {
+        // What is mounted here is the pool, which has other names and other sweepers.
+        let is_dir = path.is_dir() && !path.is_symlink() && !path.ends_with("pool");
+        if is_dir && depth > 0 {
+            sweep_parts(&path, depth - 1);
+        } else if is_left_part(&path) {
+            tracing::warn!(file = %path.display(), "remove what a killed process was writing");
+            // One that stays is tried again at the next start.
+            fs::remove_file(&path).ok();
+        }
+    }
+}
+
+fn is_left_part(path: &Path) -> bool {
+    let ending = path.extension().and_then(|e| e.to_str());
+    let writer = ending.and_then(|e| e.strip_prefix(PART)?.parse::<i32>().ok());
+    let is_old = || {
+        let modified = fs::metadata(path).and_then(|m| m.modified());
+        modified.is_ok_and(|at| age(at) > PART_AGE)
+    };
+    writer.is_some_and(|pid| start_time(pid).is_none() || is_old())
+}
+
+fn paths_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 /// Reads a JSON file; `None` if it is not there.
@@ -351,7 +445,7 @@ fn put_json<T: Serialize>(
 ) -> Result<()> {
     let what = "write record";
     let text = serde_json::to_vec(value).map_err(|e| rejected(what, e))?;
-    let part = path.with_extension(format!("part{}", std::process::id()));
+    let part = path.with_extension(format!("{PART}{}", std::process::id()));
     let written = File::create(&part).and_then(|mut file| {
         file.write_all(&text)?;
         settle(&file)?;
@@ -419,8 +513,67 @@ mod tests {
         fs::create_dir(dir.path().join("locks")).unwrap();
         let first = Lock::take(dir.path(), "x").unwrap();
         assert!(Lock::attempt(dir.path(), "x").unwrap().is_none());
-        first.forget(dir.path(), "x").unwrap();
+        drop(first);
         assert!(Lock::attempt(dir.path(), "x").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_goes_with_its_object() {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["locks", "servers"] {
+            fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        let (file, record) = ("locks/server-a", "servers/a.json");
+        let (file, record) = (dir.path().join(file), dir.path().join(record));
+        fs::write(&record, "{}").unwrap();
+        drop(lock_object(dir.path(), "server", "a").unwrap());
+        assert!(file.exists(), "the object is there");
+        let held = lock_object(dir.path(), "server", "a").unwrap();
+        fs::remove_file(&record).unwrap();
+        sweep(dir.path());
+        assert!(file.exists(), "it is held");
+        drop(held);
+        assert!(!file.exists());
+        // Of another holder's file nothing is taken away.
+        let held = lock_object(dir.path(), "server", "a").unwrap();
+        fs::remove_file(&file).unwrap();
+        let next = Lock::attempt(dir.path(), "server-a").unwrap().unwrap();
+        drop(held);
+        assert!(file.exists());
+        drop(next);
+        sweep(dir.path());
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_was_writing_is_swept_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::<NetworkRecord>::open(dir.path()).unwrap();
+        records.bury("b", Incarnation(1)).unwrap();
+        let sandbox = dir.path().join("sandboxes/x");
+        fs::create_dir_all(&sandbox).unwrap();
+        // No process has this id: the kernel's greatest is 2^22.
+        let left = [
+            dir.path().join("networks/a.part99999999"),
+            dir.path().join("tombstones/networks/b.part99999999"),
+            dir.path().join("guarded-pool.part99999999"),
+            sandbox.join("launch.part99999999"),
+        ];
+        let own = format!("networks/c.part{}", std::process::id());
+        let kept = [
+            dir.path().join(own),
+            dir.path().join("tombstones/networks/b"),
+        ];
+        for path in left.iter().chain(&kept[..1]) {
+            fs::write(path, "{").unwrap();
+        }
+        sweep(dir.path());
+        for path in left {
+            assert!(!path.exists(), "{}", path.display());
+        }
+        for path in kept {
+            assert!(path.exists(), "{}", path.display());
+        }
     }
 
     #[test]

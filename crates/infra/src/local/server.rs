@@ -96,7 +96,7 @@ pub(super) fn stop(
 /// Removes a server of this incarnation or an older one, and remembers that it did.
 pub(super) fn delete(host: &Host, id: ServerId, incarnation: Incarnation) -> Result<()> {
     let key = id.to_string();
-    let lock = host.lock("server", &key)?;
+    let _lock = host.lock("server", &key)?;
     let record = host.servers.find(&key)?;
     if record.as_ref().is_some_and(|r| r.incarnation > incarnation) {
         return Ok(());
@@ -112,8 +112,7 @@ pub(super) fn delete(host: &Host, id: ServerId, incarnation: Incarnation) -> Res
         loops::unmount_below(&dir)?;
         fs::remove_dir_all(&dir).map_err(io("remove server", dir.display()))?;
     }
-    host.servers.remove(&key)?;
-    host.forget(lock, "server", &key)
+    host.servers.remove(&key)
 }
 
 /// What is seen of a server.

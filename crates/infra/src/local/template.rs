@@ -84,6 +84,15 @@ pub(super) fn sweep(host: &Host) -> Result<()> {
         cgroup::remove(&groups)?;
         remove_file(&part)?;
     }
+    // It may have died when the group was gone already, or not yet made.
+    let making = host.config.state_dir.join("making");
+    for entry in fs::read_dir(&making).into_iter().flatten().flatten() {
+        let root = entry.file_name().to_string_lossy().into_owned();
+        let key = format!("template-{root}");
+        if let Some(_lock) = Lock::attempt(&host.config.state_dir, &key)? {
+            fs::remove_dir_all(entry.path()).map_err(io(WHAT, making.display()))?;
+        }
+    }
     Ok(())
 }
 

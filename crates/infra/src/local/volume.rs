@@ -77,7 +77,7 @@ pub(super) fn snapshot(host: &Host, source: VolumeId, spec: &VolumeSpec) -> Resu
 /// Removes a volume of this incarnation or an older one, and remembers that it did.
 pub(super) fn delete(host: &Host, id: VolumeId, incarnation: Incarnation) -> Result<()> {
     let key = id.to_string();
-    let lock = host.lock("volume", &key)?;
+    let _lock = host.lock("volume", &key)?;
     let record = host.volumes.find(&key)?;
     if record.as_ref().is_some_and(|r| r.incarnation > incarnation) {
         return Ok(());
@@ -95,8 +95,7 @@ pub(super) fn delete(host: &Host, id: VolumeId, incarnation: Incarnation) -> Res
     host.volumes.bury(&key, incarnation)?;
     remove_file(&file)?;
     remove_file(&part_of(&file))?;
-    host.volumes.remove(&key)?;
-    host.forget(lock, "volume", &key)
+    host.volumes.remove(&key)
 }
 
 /// Thaws what a Coffer that died in the middle of a snapshot left frozen.

@@ -121,6 +121,14 @@ fn plant(coffer: &Coffer, id: &str) -> Result<BTreeSet<String>> {
     let at = sandbox.display().to_string();
     run("mount", &["-o", "nouuid", device.trim(), &at])?;
 
+    // What a killed process was writing, and a lock that it held; no process has this id.
+    for name in [
+        format!("servers/{id}.part99999999"),
+        format!("locks/server-{id}"),
+    ] {
+        std::fs::write(coffer.dir().join("local").join(name), "")?;
+    }
+
     let found = Program::new(
         "find",
         [
@@ -161,8 +169,9 @@ fn what_no_row_knows_is_removed_and_nothing_else() -> Result<()> {
     let id = "01900000-0000-7000-8000-00000000beef";
     let planted = plant(&one, id)?;
     let new = planted.difference(&own).count();
-    // Two namespaces, a link, a mount, a loop device, a process, and a group in each tree.
-    ensure!(new >= 8, "only {new} were planted: {planted:#?}");
+    // Two namespaces, a link, a mount, a loop device, a process, a group in each tree, and files:
+    // a volume's, a sandbox's, a part, a lock.
+    ensure!(new >= 12, "only {new} were planted: {planted:#?}");
     one.stop()?;
     one.up()?;
     wait_until(Duration::from_secs(60), || {

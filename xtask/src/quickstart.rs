@@ -24,8 +24,6 @@ const STATE_DIR: &str = "/var/lib/coffer";
 const LISTEN: &str = "127.0.0.1:8779";
 /// A small pool for the Coffer that does not stay.
 const SMALL: &[&str] = &["--set", "local.cow_pool_gib=8"];
-/// Free space with which the default size of the pool fits; unit: GiB.
-const POOL_ROOM_GIB: u64 = 40;
 /// Longest time until the API answers.
 const START_MAX: Duration = Duration::from_secs(60);
 /// Longest time until a stopped Coffer is gone.
@@ -85,12 +83,7 @@ fn run_and_stay(coffer: &Path) -> Result<()> {
         coffer: coffer.to_owned(),
         state: PathBuf::from(STATE_DIR),
     };
-    let pool = pool_for(&host.state)?;
-    let more: Vec<&str> = pool
-        .iter()
-        .flat_map(|pool| ["--set", pool.as_str()])
-        .collect();
-    stay(&host, LISTEN, &more, &mut None).map(drop)
+    stay(&host, LISTEN, &[], &mut None).map(drop)
 }
 
 /// What a run that stays leaves.
@@ -172,27 +165,6 @@ fn twice(host: &Host, child: &mut Option<Child>) -> Result<()> {
         bail!("told to stop, coffer ended with {ended}");
     }
     Ok(())
-}
-
-/// The size of a new pool file where the default would not fit: half of what is free.
-fn pool_for(state: &Path) -> Result<Option<String>> {
-    let place = state
-        .parent()
-        .context("find where the state directory lies")?;
-    let arguments = [
-        "--output=avail".as_ref(),
-        "-B1G".as_ref(),
-        place.as_os_str(),
-    ];
-    let text = Program::new("df", &arguments).output()?;
-    let free: u64 = text
-        .lines()
-        .last()
-        .unwrap_or_default()
-        .trim()
-        .parse()
-        .context("read df")?;
-    Ok((free < POOL_ROOM_GIB).then(|| format!("local.cow_pool_gib={}", (free / 2).max(1))))
 }
 
 /// The same with a Coffer of its own, and afterwards nothing is left of it.

@@ -194,7 +194,7 @@ impl Config {
             bounds("limits.quota_ram_mib", limits.quota_ram_mib, -1, i64::MAX),
             bounds("limits.quota_backups", limits.quota_backups, -1, i64::MAX),
             bounds("taskmanager.workers", self.taskmanager.workers, 1, 256),
-            bounds("local.cow_pool_gib", self.local.cow_pool_gib, 1, 1 << 20),
+            bounds("local.cow_pool_gib", self.local.cow_pool_gib, 0, 1 << 20),
             bounds("local.uid_base", self.local.uid_base, 10_000, 4_000_000_000),
             between(
                 "taskmanager.lease",
@@ -393,8 +393,8 @@ config! {
         pool_dir: Option<PathBuf> = "";
         /// How volumes are kept: see `coffer doctor` for what each mode costs here.
         volume_mode: VolumeMode = "auto";
-        /// Size of the pool file of mode `cow`, which is sparse; unit: GiB.
-        cow_pool_gib: u32 = "32";
+        /// Pool file of mode `cow`, reserved at the first start; 0: half of what is free; unit: GiB.
+        cow_pool_gib: u32 = "0";
         /// Engine roots; shared by every Coffer of this host.
         roots_dir: PathBuf = "/var/cache/coffer/roots";
         /// Range of published addresses, routed to this host; with none, a private one is chosen.

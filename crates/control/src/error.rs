@@ -31,7 +31,8 @@ pub enum Kind {
     Unprocessable,
     /// This is known, and not there.
     NotImplemented,
-    /// A part of Coffer that it takes does not run.
+    /// A part of Coffer that it takes does not run, or nothing can be written until the operator
+    /// has mended something.
     Unavailable,
     /// Our own failure.
     Internal,
@@ -179,6 +180,12 @@ impl From<StoreError> for Error {
                 Self::new(Kind::OverLimit, "addresses-exhausted", message)
             }
             StoreError::Corrupt { .. } | StoreError::Open { .. } => Self::internal(message),
+            StoreError::Full(source) => Self::new(Kind::Unavailable, "store-full", message)
+                .with_hint(
+                    "nothing was changed: the operator has to free space there (`coffer doctor` \
+                     names the disk); then repeat the request",
+                )
+                .with_context(source.to_string()),
             StoreError::Database(source) => Self::internal(format!("{message}: {source}")),
         }
     }

@@ -71,6 +71,9 @@ pub enum StoreError {
         /// What is wrong, where, and what to do.
         problem: String,
     },
+    /// The disk that the database lies on is full; reads go on, and writes will again.
+    #[error("the disk of the database is full")]
+    Full(#[source] DriverError),
     /// The database did not do it; the source says why.
     #[error("query the database")]
     Database(#[source] DriverError),

@@ -84,6 +84,12 @@ impl DriverError {
         }
     }
 
+    /// No space on the disk: SQLite's own word for it, its failure to lengthen the file that its
+    /// connections share, and PostgreSQL's word.
+    fn is_full(&self) -> bool {
+        matches!(self.code().as_deref(), Some("13" | "4874" | "53100"))
+    }
+
     /// Serialization failure or deadlock: PostgreSQL asks to run the transaction again.
     fn is_retryable(&self) -> bool {
         matches!(self.code().as_deref(), Some("40001" | "40P01"))
@@ -110,7 +116,12 @@ impl std::error::Error for DriverError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Database(DriverError(Driver::Sqlx(error)))
+        let error = DriverError(Driver::Sqlx(error));
+        if error.is_full() {
+            Self::Full(error)
+        } else {
+            Self::Database(error)
+        }
     }
 }
 

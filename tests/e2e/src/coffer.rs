@@ -117,11 +117,22 @@ impl Coffer {
         Ok(coffer)
     }
 
+    /// Starts one whose state directory lies in this one.
+    pub fn start_in(place: &Path, extra: &[&str]) -> Result<Self> {
+        let mut coffer = Self::prepare_in(place, "up", extra)?;
+        coffer.up()?;
+        Ok(coffer)
+    }
+
     /// One that was not started yet.
     pub fn prepare(role: &str, extra: &[&str]) -> Result<Self> {
+        Self::prepare_in(Path::new("/var/tmp"), role, extra)
+    }
+
+    fn prepare_in(place: &Path, role: &str, extra: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("coffer-e2e-")
-            .tempdir_in("/var/tmp")?;
+            .tempdir_in(place)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let extra = extra.iter().map(|&w| w.to_owned()).collect();
         Ok(Self {
@@ -175,6 +186,9 @@ impl Coffer {
                 &listen,
                 "--set",
                 "api.rate_limit_per_minute=1000000",
+                // It is reserved on the disk, and several run at a time.
+                "--set",
+                "local.cow_pool_gib=8",
             ])
             .args(&self.extra)
             .stdin(Stdio::null())

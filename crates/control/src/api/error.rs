@@ -53,6 +53,14 @@ fn message(error: &Error, request_id: &str) -> String {
     }
 }
 
+/// The same where the body has no field for a hint and the hint is all there is to do.
+fn whole_message(error: &Error, request_id: &str) -> String {
+    match (&error.hint, error.kind) {
+        (Some(hint), Kind::Unavailable) => format!("{}: {hint}", error.message),
+        _ => message(error, request_id),
+    }
+}
+
 /// Trove's body of a refusal.
 pub fn fault(error: &Error, request_id: &str) -> (StatusCode, FaultBody) {
     let (status, key) = status(error.kind);
@@ -81,7 +89,7 @@ pub fn identity_error(error: &Error, request_id: &str) -> (StatusCode, IdentityE
     let body = IdentityErrorBody {
         code: status.as_u16(),
         title: status.canonical_reason().unwrap_or("Error").to_owned(),
-        message: message(error, request_id),
+        message: whole_message(error, request_id),
         request_id: request_id.to_owned(),
     };
     (status, IdentityError { error: body })
@@ -94,7 +102,7 @@ pub(super) fn written(
     is_identity: bool,
     auth_url: &str,
 ) -> Response {
-    if error.kind == Kind::Internal {
+    if matches!(error.kind, Kind::Internal | Kind::Unavailable) {
         tracing::error!(
             request_id,
             reason = error.reason,

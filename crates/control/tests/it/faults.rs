@@ -11,7 +11,7 @@ fn example(kind: Kind) -> Error {
     match kind {
         Kind::RateLimited => error.retry_after = Some(12),
         Kind::Internal => return Error::internal("the private cause"),
-        Kind::OverLimit => return error.with_hint("delete something"),
+        Kind::OverLimit | Kind::Unavailable => return error.with_hint("delete something"),
         _ => {}
     }
     error.with_context("the private cause")

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::sys::statvfs::statvfs;
 
 use super::cgroup::{Groups, Version, remove};
-use super::pool::{VolumeMode, can_reflink};
+use super::pool::{VolumeMode, can_reflink, unreserved};
 use super::record::read_json;
 use super::{LocalConfig, process, sys};
 use crate::provider::Limits;
@@ -97,6 +97,7 @@ pub fn doctor(config: &LocalConfig) -> Vec<Finding> {
         landlock(),
         free_space(config),
     ];
+    findings.extend(pool_file(config));
     findings.extend(tools());
     findings.extend(capabilities());
     findings.extend(files(config));
@@ -148,10 +149,7 @@ fn pool(config: &LocalConfig) -> Finding {
             "mount an XFS made with reflink=1 there, or choose local.volume_mode cow or fast",
         ),
         VolumeMode::Auto | VolumeMode::Cow => advice(
-            format!(
-                "volumes: mode cow, an XFS of {} GiB in a file",
-                config.cow_pool_gib
-            ),
+            format!("volumes: mode cow, an XFS {}in a file", cow_size(config)),
             &costs("cow"),
             "for production put local.pool_dir on an XFS made with reflink=1",
         ),
@@ -161,6 +159,29 @@ fn pool(config: &LocalConfig) -> Finding {
             "put local.pool_dir on an XFS made with reflink=1 to have both",
         ),
     }
+}
+
+/// The size of the pool file, as it is or as it is asked for, in words that end in a space.
+fn cow_size(config: &LocalConfig) -> String {
+    let made = fs::metadata(config.state_dir.join("pool.img")).map(|m| m.len() >> 30);
+    match made.unwrap_or_else(|_| config.cow_pool_gib.into()) {
+        0 => String::new(),
+        gib => format!("of {gib} GiB "),
+    }
+}
+
+/// A pool file that its disk does not hold in whole.
+fn pool_file(config: &LocalConfig) -> Option<Finding> {
+    let missing = unreserved(&config.state_dir.join("pool.img"));
+    let gib = missing.div_ceil(1 << 30);
+    (missing > 0).then(|| {
+        advice(
+            format!("volumes: {gib} GiB of the pool's file are not reserved on its disk"),
+            "when that disk is full, instances get write errors",
+            "free so much space there and start Coffer again; a file system that cannot reserve \
+             (no fallocate) is no place for a pool",
+        )
+    })
 }
 
 /// What each mode costs, a line each; the one in use is marked, so that others can be weighed.
@@ -252,6 +273,13 @@ fn free_space(config: &LocalConfig) -> Finding {
     };
     let gib = (facts.blocks_available() * facts.fragment_size()) >> 30;
     let what = format!("space: {gib} GiB free at {}", dir.display());
+    if gib == 0 {
+        return problem(
+            what,
+            "Coffer's database lies there too: once that is full, nothing can be changed",
+            "free space there",
+        );
+    }
     if gib < FREE_GIB_MIN {
         return advice(
             what,
@@ -374,6 +402,19 @@ mod tests {
                 .iter()
                 .all(|dir| !dir.parent().unwrap().exists())
         );
+    }
+
+    #[test]
+    fn says_that_a_full_disk_would_reach_the_tenants() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path(), VolumeMode::Cow);
+        fs::create_dir(&config.state_dir).unwrap();
+        assert_eq!(pool_file(&config), None);
+        let image = fs::File::create(config.state_dir.join("pool.img")).unwrap();
+        image.set_len(5 << 30).unwrap();
+        let found = pool_file(&config).unwrap();
+        assert!(found.what.contains("5 GiB"), "{found:?}");
+        assert!(pool(&config).what.contains("5 GiB"));
     }
 
     #[test]

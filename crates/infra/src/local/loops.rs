@@ -52,22 +52,19 @@ pub(super) fn renew_uuid(file: &Path) -> Result<()> {
 /// The file system grows to the file's size if it is smaller.
 pub(super) fn mount_volume(file: &Path, at: &Path) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount_file(file, at, flags)
+    mount_file(file, at, flags, Some("nouuid,discard"))
 }
 
-/// Mounts the file that holds a whole pool of volumes.
+/// Mounts the file that holds a whole pool of volumes, and keeps the file's blocks: what volumes
+/// let go is for the next volume. (Debian's `fstrim.timer` trims what /etc/fstab lists.)
 pub(super) fn mount_pool(file: &Path, at: &Path) -> Result<()> {
-    mount_file(
-        file,
-        at,
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-    )
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount_file(file, at, flags, Some("nouuid"))
 }
 
-fn mount_file(file: &Path, at: &Path, flags: MsFlags) -> Result<()> {
+fn mount_file(file: &Path, at: &Path, flags: MsFlags, options: Option<&str>) -> Result<()> {
     let backing = lock_patiently(file)?;
     let (device, path) = attach(&backing)?;
-    let options = Some("nouuid,discard");
     mount(Some(path.as_str()), at, Some("xfs"), flags, options).map_err(|e| {
         rejected(
             WHAT,

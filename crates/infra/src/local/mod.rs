@@ -76,7 +76,7 @@ pub struct LocalConfig {
     pub pool_dir: PathBuf,
     /// How volumes are kept.
     pub volume_mode: VolumeMode,
-    /// Size of the pool in mode `cow`; unit: GiB.
+    /// Size of the pool in mode `cow`, 0 for half of what is free; unit: GiB.
     pub cow_pool_gib: u32,
     /// Engine roots: `<checksum>/tree` and `<checksum>/manifest.json`.
     pub roots_dir: PathBuf,

@@ -63,6 +63,30 @@ async fn urls_that_cannot_be_opened_say_why_and_no_password() {
     );
 }
 
+/// What the server says when it cannot lengthen a file. SQLite's word is shown on a real disk, by
+/// `tests/e2e`.
+#[tokio::test]
+async fn a_full_disk_is_told_apart_on_postgres() {
+    let fixture = Fixture::postgres().await;
+    fixture
+        .raw(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN RAISE EXCEPTION ''could not extend file'' USING ERRCODE = ''53100''; END'",
+        )
+        .await;
+    fixture
+        .raw(
+            "CREATE TRIGGER full_disk BEFORE INSERT ON settings FOR EACH ROW
+                EXECUTE FUNCTION full_disk()",
+        )
+        .await;
+    let refused = fixture.store().put_setting("a", "b").await;
+    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    assert_eq!(fixture.store().get_setting("a").await.unwrap(), None);
+    fixture.raw("DROP TRIGGER full_disk ON settings").await;
+    fixture.store().put_setting("a", "b").await.unwrap();
+}
+
 /// A history that differs from the binary's own is refused, on both databases.
 async fn altered_history_is_refused(fixture: &Fixture) {
     fixture

@@ -52,8 +52,23 @@ impl Disk {
         Ok(())
     }
 
+    /// Takes the last block too.
+    fn fill_up(&self) -> Result<()> {
+        self.fill(8)?;
+        let rest = format!("of={}", self.path().join("rest").display());
+        let ended = Program::new("dd", ["if=/dev/zero", &rest, "bs=4096"]).run()?;
+        ensure!(ended.err.contains("No space left"), "{ended:?}");
+        Ok(())
+    }
+
     fn empty(&self) -> Result<()> {
-        Ok(std::fs::remove_file(self.path().join("ballast"))?)
+        for name in ["ballast", "rest"] {
+            let path = self.path().join(name);
+            if path.exists() {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -95,4 +110,49 @@ fn a_full_pool_is_named_and_goes_on_with_space() -> Result<()> {
         .ok()?;
     coffer.create("db2")?;
     Ok(())
+}
+
+/// Requests until the write-ahead log, whose file is used again and again, needs new space.
+const REQUESTS_MAX: u32 = 2_000;
+
+/// The default of most hosts: mode `cow`, the pool's file and the database on one disk.
+#[test]
+fn a_full_disk_stops_changes_and_touches_no_tenant() -> Result<()> {
+    let disk = Disk::new(7_000)?;
+    let words = [
+        "--set",
+        "local.volume_mode=cow",
+        "--set",
+        "local.cow_pool_gib=4",
+    ];
+    let coffer = Coffer::start_in(&disk.path(), &words)?;
+    let warm = coffer.create("warm")?;
+    disk.fill_up()?;
+    // Taken while there is some space left in the database's own files, or refused.
+    let asked = [
+        "--json", "instance", "create", "db1", "--flavor", "small", "--size", "1",
+    ];
+    let asked = coffer.coffer(&asked)?;
+    let mut refusals = (0..REQUESTS_MAX).map(|n| {
+        let name = format!("project-{n}");
+        coffer.admin(&["project", "create", &name])
+    });
+    let refused = refusals.find(|answer| answer.as_ref().map_or(true, |a| a.code != 0));
+    let refused = refused.context("a full disk refuses nothing")??;
+    for word in ["disk of the database is full", "free space"] {
+        ensure!(refused.err.contains(word), "{word}: {refused:?}");
+    }
+    // What the tenants have was reserved: their commits go on, far beyond what is cached.
+    warm.psql(
+        "CREATE TABLE big AS SELECT repeat(md5(n::text), 30) AS words \
+         FROM generate_series(1, 200000) AS n",
+    )?
+    .ok()?;
+    ensure!(warm.psql("SELECT count(*) FROM big")?.ok()?.trim() == "200000");
+    disk.empty()?;
+    if asked.code == 0 {
+        let id = asked.json()?["id"].as_str().context("no id")?.to_owned();
+        coffer.await_active(&id)?;
+    }
+    coffer.create("db2").map(drop)
 }

@@ -5,7 +5,7 @@ use e2e::coffer::Coffer;
 
 #[test]
 fn trove_create_with_every_word() -> Result<()> {
-    let coffer = Coffer::start()?;
+    let coffer = Coffer::start_with(&["--set", "local.cow_pool_gib=24"])?;
     let zone = "az01.cell01.qhzwy";
     coffer.admin(&["zone", "create", zone])?.ok()?;
     coffer

@@ -142,7 +142,30 @@ impl<'a> Suite<'a> {
         self.ensure_network(&self.network).await
     }
 
+    /// A volume that was made before is found, and never made anew.
+    async fn existing(&self) -> Check {
+        let existing = VolumeSpec {
+            origin: Origin::Existing,
+            ..self.volume.clone()
+        };
+        self.lost(&existing).await?;
+        let first = self.ensure_volume(&self.volume).await?;
+        let again = self.ensure_volume(&existing).await?;
+        same("a volume that is there", &first, &again)
+    }
+
+    async fn lost(&self, existing: &VolumeSpec) -> Check {
+        let answer = self.ensure_volume_once(existing).await;
+        let is_refused = matches!(answer, Err(ProviderError::Rejected { .. }));
+        check(is_refused, || {
+            format!("a volume that was lost was answered {answer:?}")
+        })?;
+        self.owns(Owned::Volume(existing.id, existing.incarnation), false)
+            .await
+    }
+
     async fn volumes(&self) -> Check {
+        self.existing().await?;
         let first = self.ensure_volume(&self.volume).await?;
         let second = self.ensure_volume(&self.volume).await?;
         same("a volume made twice", &first, &second)?;
@@ -185,6 +208,7 @@ impl<'a> Suite<'a> {
         let first = self.ensure_server(&self.current()).await?;
         let second = self.ensure_server(&self.current()).await?;
         same("a server made twice", &first, &second)?;
+        self.is_told_apart(&first)?;
         self.is_running(&first).await?;
         self.owns(Owned::Server(id, Incarnation(2)), true).await?;
         let old = ServerSpec {
@@ -210,6 +234,17 @@ impl<'a> Suite<'a> {
         self.outrun_servers(&ServerState::Running(again)).await?;
         self.spoken(id, "read kept", |answer| answer == "hello")
             .await
+    }
+
+    /// A provider knows its own servers from those that another one made.
+    fn is_told_apart(&self, made: &ServerRef) -> Check {
+        let provider = self.provider();
+        let elsewhere = format!("elsewhere-{}", made.provider_ref);
+        let known = (
+            provider.is_mine(made.id, &made.provider_ref),
+            provider.is_mine(made.id, &elsewhere),
+        );
+        same("whose a server is", &known, &(true, false))
     }
 
     /// A worker that lost its task neither starts nor stops what a later task has changed.

@@ -110,6 +110,8 @@ impl State {
 /// The fake.
 #[derive(Debug)]
 pub struct FakeProvider {
+    /// Begins the `provider_ref` of what it makes.
+    home: &'static str,
     state: Arc<Mutex<State>>,
     faults: Arc<dyn FaultSource>,
 }
@@ -117,7 +119,13 @@ pub struct FakeProvider {
 impl FakeProvider {
     /// An empty fake.
     pub fn new(faults: Arc<dyn FaultSource>) -> Self {
+        Self::at("fake", faults)
+    }
+
+    /// An empty fake on a host of its own.
+    pub fn at(home: &'static str, faults: Arc<dyn FaultSource>) -> Self {
         Self {
+            home,
             state: Arc::default(),
             faults,
         }
@@ -126,6 +134,7 @@ impl FakeProvider {
     /// Another fake on the same infrastructure, as after a restart of Coffer.
     pub fn reopened(&self) -> Self {
         Self {
+            home: self.home,
             state: Arc::clone(&self.state),
             faults: Arc::clone(&self.faults),
         }
@@ -146,6 +155,16 @@ impl FakeProvider {
         if let Some(server) = self.state().servers.get_mut(&id) {
             server.is_running = false;
         }
+    }
+
+    /// It forgets a volume, as when its records were not restored with the store.
+    pub fn lose_volume(&self, id: VolumeId) {
+        self.state().volumes.remove(&id);
+    }
+
+    /// Whether it has the volume.
+    pub fn has_volume(&self, id: VolumeId) -> bool {
+        self.state().volumes.contains_key(&id)
     }
 
     /// What is kept of the server can no longer be read.
@@ -228,12 +247,12 @@ fn missing<T>(what: &'static str) -> Result<T> {
     Err(ProviderError::NotFound { what })
 }
 
-fn server_ref(spec: &ServerSpec) -> ServerRef {
+fn server_ref(home: &str, spec: &ServerSpec) -> ServerRef {
     ServerRef {
         id: spec.id,
         incarnation: spec.incarnation,
-        provider_ref: format!("fake-{}", spec.id),
-        host: "fake-host".to_owned(),
+        provider_ref: format!("{home}-{}", spec.id),
+        host: format!("{home}-host"),
     }
 }
 
@@ -251,6 +270,12 @@ fn put_volume(state: &mut State, spec: &VolumeSpec) -> Result<Progress<VolumeRef
     {
         return Err(stale("volume"));
     }
+    if spec.origin == Origin::Existing && !state.volumes.contains_key(&spec.id) {
+        return Err(ProviderError::Rejected {
+            what: "ensure volume",
+            why: "it is lost: restore it".to_owned(),
+        });
+    }
     let known = state.volumes.entry(spec.id).or_insert_with(|| spec.clone());
     if known.incarnation > spec.incarnation {
         return Err(older("volume"));
@@ -262,7 +287,7 @@ fn put_volume(state: &mut State, spec: &VolumeSpec) -> Result<Progress<VolumeRef
     Ok(volume_ref(spec.id))
 }
 
-fn put_server(state: &mut State, spec: &ServerSpec) -> Result<Progress<ServerRef>> {
+fn put_server(home: &str, state: &mut State, spec: &ServerSpec) -> Result<Progress<ServerRef>> {
     if state
         .deleted_servers
         .get(&spec.id)
@@ -296,7 +321,7 @@ fn put_server(state: &mut State, spec: &ServerSpec) -> Result<Progress<ServerRef
         server.is_running = true;
         server.starts += 1;
     }
-    Ok(Progress::Ready(server_ref(spec)))
+    Ok(Progress::Ready(server_ref(home, spec)))
 }
 
 fn put_endpoint(state: &mut State, spec: &EndpointSpec) -> Result<Progress<EndpointRef>> {
@@ -340,6 +365,10 @@ impl Provider for FakeProvider {
             published_address: true,
             not_enforced: vec!["nothing is real".to_owned()],
         }
+    }
+
+    fn is_mine(&self, id: ServerId, provider_ref: &str) -> bool {
+        format!("{}-{id}", self.home) == provider_ref
     }
 
     async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Progress<()>> {
@@ -423,8 +452,8 @@ impl Provider for FakeProvider {
     }
 
     async fn ensure_server(&self, spec: &ServerSpec) -> Result<Progress<ServerRef>> {
-        let spec = spec.clone();
-        self.call("ensure_server", move |state| put_server(state, &spec))
+        let (spec, home) = (spec.clone(), self.home);
+        self.call("ensure_server", move |state| put_server(home, state, &spec))
             .await
     }
 
@@ -473,7 +502,9 @@ impl Provider for FakeProvider {
             });
         }
         Ok(match self.state().servers.get(&id) {
-            Some(server) if server.is_running => ServerState::Running(server_ref(&server.spec)),
+            Some(server) if server.is_running => {
+                ServerState::Running(server_ref(self.home, &server.spec))
+            }
             Some(_) => ServerState::Stopped,
             None => ServerState::Absent,
         })

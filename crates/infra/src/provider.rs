@@ -80,6 +80,10 @@ pub enum Origin {
     },
     /// A clone of a snapshot.
     Snapshot(VolumeId),
+    /// What it held before: it was made once, and is never made anew. A provider that has lost it
+    /// answers `Rejected` with what to restore, because an empty volume in the place of a
+    /// tenant's data would look well.
+    Existing,
 }
 
 /// A volume to ensure.
@@ -235,13 +239,19 @@ pub trait Provider: Send + Sync + Debug {
     /// What it can do.
     fn abilities(&self) -> Abilities;
 
+    /// Whether a server with this id and `provider_ref` is one that this provider made or can
+    /// see. Several may share a store, each on a host or state directory of its own: what another
+    /// runs is not here, and is not lost for that.
+    fn is_mine(&self, id: ServerId, provider_ref: &str) -> bool;
+
     /// Makes the network if it is not there.
     async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Progress<()>>;
 
     /// Removes the network; `Conflict` while servers are members of it.
     async fn delete_network(&self, id: NetworkId) -> Result<Progress<()>>;
 
-    /// Makes the volume if it is not there; grows it to `spec.size` if it is smaller.
+    /// Makes the volume if it is not there, unless its origin says that it must be; grows it to
+    /// `spec.size` if it is smaller.
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<Progress<VolumeRef>>;
 
     /// Makes an instant, crash-consistent snapshot of `source` as a volume named `snapshot`.

@@ -23,6 +23,8 @@ pub struct LiveLink {
     pub lifecycle: Lifecycle,
     /// Provider of the server.
     pub provider: String,
+    /// The provider's own id of the server, once it has one.
+    pub provider_ref: Option<String>,
     /// Which rebuild of the server.
     pub incarnation: Incarnation,
 }
@@ -45,7 +47,7 @@ pub(crate) const BY_INSTANCE: &str = select!(
     "JOIN servers s ON s.id = l.server_id WHERE s.instance_id = $1 ORDER BY l.id"
 );
 const LIVE: &str = select!(
-    ", i.id, i.tenant_id, i.lifecycle, s.provider, s.incarnation",
+    ", i.id, i.tenant_id, i.lifecycle, s.provider, s.provider_ref, s.incarnation",
     "JOIN servers s ON s.id = l.server_id JOIN instances i ON i.id = s.instance_id \
      WHERE s.purpose = 'instance' AND i.is_deleted = 0 AND i.lifecycle <> 'stopped' ORDER BY l.id"
 );
@@ -75,6 +77,7 @@ fn live_link(row: &Row) -> Result<LiveLink> {
         tenant_id: row.parse("tenant_id")?,
         lifecycle: row.parse("lifecycle")?,
         provider: row.text("provider")?,
+        provider_ref: row.opt_text("provider_ref")?,
         incarnation: Incarnation(row.number("incarnation")?),
     })
 }

@@ -161,6 +161,15 @@ impl Conductor {
         }
     }
 
+    /// Whether the guest is one that can be heard from here: what runs on another host that shares
+    /// the store is silent here, and not lost for that.
+    fn is_here(&self, link: &LiveLink) -> bool {
+        let provider = &self.services.provider;
+        let provider_ref = link.provider_ref.as_deref();
+        let is_mine = |of| provider.is_mine(link.link.server_id, of);
+        link.provider == provider.name() && provider_ref.is_none_or(is_mine)
+    }
+
     /// Starts polls for links that are new, ends those of links that are gone or changed.
     async fn follow(
         &self,
@@ -178,7 +187,7 @@ impl Conductor {
         let live: HashMap<ServerId, LiveLink> = links
             .into_iter()
             .filter(|l| l.link.key_fingerprint.is_some())
-            .filter(|l| l.provider == self.services.provider.name())
+            .filter(|l| self.is_here(l))
             .map(|l| (l.link.server_id, l))
             .collect();
         polls.retain(|id, (key, poll)| {

@@ -138,7 +138,8 @@ pub(super) async fn ensure_network(
     Ok(Part::of_provider(progress, |()| Vec::new()))
 }
 
-/// Makes the data volume, a clone of the template of its root.
+/// Makes the data volume, a clone of the template of its root. One that was made before has to be
+/// there: a new one in its place would be an empty database that looks well.
 pub(super) async fn ensure_volume(
     context: &Context<'_>,
     graph: &InstanceGraph,
@@ -151,10 +152,7 @@ pub(super) async fn ensure_volume(
         role: volume.role,
         size: graph.instance.spec.volume,
         volume_type: volume.volume_type.clone(),
-        origin: volume
-            .template
-            .clone()
-            .map_or(Origin::Empty, |root| Origin::Template { root }),
+        origin: origin(volume),
     };
     let provider = &context.services.provider;
     let progress = context
@@ -166,6 +164,14 @@ pub(super) async fn ensure_volume(
         row.provider_ref = Some(made.provider_ref);
         vec![Write::PutVolume(row)]
     }))
+}
+
+fn origin(volume: &Volume) -> Origin {
+    match (volume.presence, &volume.template) {
+        (Presence::Present | Presence::Deleting, _) => Origin::Existing,
+        (Presence::Planned, Some(root)) => Origin::Template { root: root.clone() },
+        (Presence::Planned, None) => Origin::Empty,
+    }
 }
 
 /// Makes and starts the server, on its network and volume.

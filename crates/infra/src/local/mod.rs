@@ -263,6 +263,10 @@ impl Provider for LocalProvider {
         }
     }
 
+    fn is_mine(&self, id: ServerId, provider_ref: &str) -> bool {
+        self.host.names.server_ns(id) == provider_ref
+    }
+
     async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Progress<()>> {
         let spec = spec.clone();
         let ended = self.on_host(move |host| network::ensure(host, &spec)).await;

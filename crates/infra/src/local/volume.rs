@@ -38,11 +38,23 @@ pub(super) fn ensure(host: &Host, spec: &VolumeSpec) -> Result<VolumeRef> {
     let file = file_of(host, spec.id);
     match record {
         Some(record) if record.is_ready => grow(host, record, spec)?,
+        _ if spec.origin == Origin::Existing => return Err(lost(host, &key)),
         _ => make(host, spec, |part| fill(host, spec, part))?,
     }
     Ok(VolumeRef {
         provider_ref: file.display().to_string(),
     })
+}
+
+/// A volume that was made once and that no record knows any more: its data may be kept somewhere,
+/// and a new file in its place would pass for them.
+fn lost(host: &Host, key: &str) -> ProviderError {
+    let why = format!(
+        "volume {key} was made here once, and {} does not know it: restore that directory and the \
+         pool from your backup; nothing is made in its place",
+        host.config.state_dir.display()
+    );
+    rejected("ensure volume", why)
 }
 
 /// Makes an instant snapshot of a volume, in use or not.
@@ -210,6 +222,7 @@ fn reserve(host: &Host, record: &VolumeRecord) -> Result<()> {
 /// Fills a new volume's file; returns how many bytes it shares with its origin.
 fn fill(host: &Host, spec: &VolumeSpec, part: &Path) -> Result<u64> {
     let source = match &spec.origin {
+        Origin::Existing => return Err(lost(host, &spec.id.to_string())),
         Origin::Empty => {
             loops::format(part, spec.size.as_bytes(), &[])?;
             return Ok(0);

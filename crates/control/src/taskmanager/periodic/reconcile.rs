@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coffer_core::id::{EndpointId, InstanceId, NetworkId, ServerId, VolumeId};
-use coffer_core::server::{Presence, ServerPurpose};
+use coffer_core::server::{Presence, Server, ServerPurpose};
 use coffer_core::units::Incarnation;
 use coffer_infra::ProviderError;
 use coffer_infra::provider::{Owned, ServerState};
@@ -132,7 +132,7 @@ impl Reconciler {
             };
             if server.presence != Presence::Present
                 || server.purpose != ServerPurpose::Instance
-                || server.provider != self.services.provider.name()
+                || !is_here(&self.services, &server)
             {
                 continue;
             }
@@ -161,6 +161,16 @@ impl Reconciler {
         let cause = "its server was not running";
         Ok(recovery::request(&self.services, instance_id, cause).await?)
     }
+}
+
+/// Whether the server runs, or should, where this process looks. Another task manager on the same
+/// store may have a provider, host or state directory of its own; what that one runs looks lost
+/// from here.
+fn is_here(services: &Services, server: &Server) -> bool {
+    let provider = &services.provider;
+    let provider_ref = server.provider_ref.as_deref();
+    server.provider == provider.name()
+        && provider_ref.is_none_or(|of| provider.is_mine(server.id, of))
 }
 
 /// What the store knows.

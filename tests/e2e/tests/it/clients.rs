@@ -3,7 +3,7 @@
 //! docs/clients.md lists the verbs. Each command line runs the client's own `main` in a process
 //! of its own; `legacy.rs` runs the installed programs themselves.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -344,30 +344,51 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
 }
 
+/// Takes the locks under which templates are made, as a process that never ends making them.
+fn hold_templates(coffer: &Coffer) -> Result<Vec<File>> {
+    let locks = coffer.dir().join("local/locks");
+    let mut held = Vec::new();
+    for root in fs::read_dir("/var/cache/coffer/roots")? {
+        let name = root?.file_name().to_string_lossy().into_owned();
+        let file = File::create(locks.join(format!("template-{name}")))?;
+        file.try_lock().context("hold a template")?;
+        held.push(file);
+    }
+    ensure!(!held.is_empty(), "no engine root is built");
+    Ok(held)
+}
+
 /// A task under way is cancelled by the operator: a create is undone, and the owner can delete
 /// what is left.
 #[test]
 fn a_reset_ends_a_create_that_hangs() -> Result<()> {
     let coffer = Coffer::start()?;
+    let held = hold_templates(&coffer)?;
     let body = [
         "--json", "instance", "create", "r1", "--flavor", "small", "--size", "1",
     ];
     let made = coffer.coffer(&body)?.json()?;
     let id = made["id"].as_str().context("no id")?.to_owned();
+    wait_until(Duration::from_secs(30), || {
+        let explained = coffer.coffer(&["instance", "explain", "r1"])?.ok()?;
+        Ok(explained.contains("is being made").then_some(()))
+    })
+    .context("the create hangs")?;
     let reset = format!("database instance reset status {id}");
     run(&coffer, &[openstack(&reset, "").by_admin()])?;
     let settled = wait_until(Duration::from_secs(60), || {
         let shown = coffer.show(&id)?.context("it is gone")?;
         Ok((shown["status"] != "BUILD").then_some(shown))
     })?;
-    // It may have been ready before the reset came; then there was nothing to cancel.
-    if settled["status"] == "ERROR" {
-        let message = settled["fault"]["message"].as_str().unwrap_or_default();
-        ensure!(message.contains("cancelled on request"), "{settled}");
-    }
+    let message = settled["fault"]["message"].as_str().unwrap_or_default();
+    ensure!(
+        settled["status"] == "ERROR",
+        "nothing was cancelled: {settled}"
+    );
+    ensure!(message.contains("cancelled on request"), "{settled}");
+    drop(held);
     run(&coffer, &[openstack("database instance delete r1", "")])?;
     coffer.await_gone(&id)?;
-    // The template that the create began is for everybody, and is made to its end.
     let is_clean = || Ok(coffer.traces()?.is_empty().then_some(()));
     wait_until(Duration::from_secs(60), is_clean).with_context(|| format!("{:?}", coffer.traces()))
 }

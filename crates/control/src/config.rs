@@ -161,12 +161,30 @@ impl Config {
             self.conductor.lost_after > self.conductor.poll,
             "conductor.lost_after has to be longer than conductor.poll",
         );
+        let kept = &self.retention;
+        claim(
+            kept.audit >= kept.tasks.max(kept.events).max(kept.instances),
+            "retention.audit has to be as long as the longest of the others",
+        );
         let pool = self.local.published_pool;
         claim(
             pool.is_none_or(|p| is_usable_pool(&p)),
             "local.published_pool has to be an IPv4 range of /8 to /30",
         );
         found
+    }
+
+    /// The first time of keeping outside its bounds.
+    fn wrong_retention(&self) -> Option<String> {
+        let kept = &self.retention;
+        [
+            ("retention.tasks", kept.tasks),
+            ("retention.events", kept.events),
+            ("retention.instances", kept.instances),
+            ("retention.audit", kept.audit),
+        ]
+        .into_iter()
+        .find_map(|(name, value)| between(name, value, RETENTION_MIN, RETENTION_MAX))
     }
 
     /// Numbers, durations and paths outside their bounds.
@@ -202,6 +220,7 @@ impl Config {
                 LEASE_MIN,
                 600 * second,
             ),
+            self.wrong_retention(),
             between("conductor.poll", self.conductor.poll, second, 300 * second),
             between(
                 "conductor.lost_after",
@@ -232,6 +251,10 @@ impl Config {
 const LEASE_MIN: Duration = Duration::from_secs(15);
 const _: () =
     assert!(LEASE_MIN.as_secs() > limits::CALL_MAX.as_secs() + limits::LEASE_MARGIN.as_secs());
+
+/// Shorter than this, `explain` would lose what it is asked about.
+const RETENTION_MIN: Duration = Duration::from_secs(86_400);
+const RETENTION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// First lines of `docs/config.md`.
 const DOCS_HEAD: &str = "# Configuration\n\n\
@@ -426,6 +449,17 @@ config! {
         /// Silence after which another worker takes a task over; the same for all of a store.
         lease: Duration = "20s";
     }
+    /// How long history is kept. What lives, and what is still named by something kept, stays.
+    retention: Retention {
+        /// Tasks that ended, with their steps; the newest of each kind stays with its instance.
+        tasks: Duration = "7d";
+        /// Events of instances.
+        events: Duration = "30d";
+        /// Rows of deleted instances, once their tasks and events are gone.
+        instances: Duration = "90d";
+        /// The audit trail; not shorter than the others.
+        audit: Duration = "400d";
+    }
     /// The conductor.
     conductor: Conductor {
         /// How long a guest that has nothing to say may hold the conductor's question.
@@ -579,6 +613,15 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(!error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn the_audit_trail_is_kept_longest_and_nothing_too_short() {
+        let kept = |text: &str| from_file(&format!("[retention]\n{text}\n"));
+        assert!(kept("tasks = \"1d\"\naudit = \"90d\"").is_ok());
+        for bad in ["audit = \"89d\"", "events = \"401d\"", "tasks = \"23h\""] {
+            assert_eq!(kept(bad).unwrap_err().mistakes.len(), 1, "{bad}");
+        }
     }
 
     #[test]

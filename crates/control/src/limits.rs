@@ -56,6 +56,12 @@ pub const TOKENS_CACHED: usize = 10_000;
 pub const TOKEN_CACHE_AGE: Duration = Duration::from_secs(5);
 /// Time between two removals of tokens that have ended.
 pub const TOKEN_CLEANUP_PERIOD: Duration = Duration::from_secs(600);
+/// Time between two removals of old history.
+pub const RETENTION_PERIOD: Duration = Duration::from_secs(600);
+/// Rows of old history that are removed in one transaction.
+pub const RETENTION_BITE: u32 = 500;
+/// Such transactions in one run, for each kind of row.
+pub const RETENTION_BITES: u32 = 20;
 /// Time between two looks for certificates that are due.
 pub const CERTIFICATE_PERIOD: Duration = Duration::from_secs(3_600);
 /// Instances that are given new certificates after one look.

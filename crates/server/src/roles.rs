@@ -13,6 +13,7 @@ use coffer_control::config::Config;
 use coffer_control::supervise::Supervisor;
 use coffer_control::taskmanager::Worker;
 use coffer_control::taskmanager::periodic::certificates::Renewer;
+use coffer_control::taskmanager::periodic::history::HistoryCleaner;
 use coffer_control::taskmanager::periodic::reconcile::Reconciler;
 use coffer_control::taskmanager::periodic::tokens::TokenCleaner;
 use coffer_control::tls::{self, AltNames, Renewed, Usage};
@@ -171,6 +172,9 @@ async fn start_workers(
         supervisor.start("certificates", renewer.run(supervisor.clone()));
         let cleaner = TokenCleaner::new(base.store.clone(), base.clock.clone());
         supervisor.start("token cleaner", cleaner.run(supervisor.clone()));
+        let (store, clock) = (base.store.clone(), base.clock.clone());
+        let cleaner = HistoryCleaner::new(store, clock, config.retention.clone());
+        supervisor.start("history cleaner", cleaner.run(supervisor.clone()));
         let watch = catalogue::watch(base.clone(), roots_dir, supervisor.clone());
         supervisor.start("engine roots", watch);
     }

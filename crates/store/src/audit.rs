@@ -1,5 +1,5 @@
 //! The audit trail: append-only. A line without an outcome gets one, once; nothing here changes a
-//! line that has one, or removes any.
+//! line that has one, or removes any: lines go by age alone (`retention.rs`).
 
 use coffer_core::event::AuditEntry;
 use coffer_core::id::{AuditId, TenantId};

@@ -13,6 +13,8 @@ mod identity;
 mod instances;
 #[path = "conformance/locks.rs"]
 mod locks;
+#[path = "conformance/retention.rs"]
+mod retention;
 #[path = "conformance/shared.rs"]
 mod shared;
 #[path = "conformance/storms.rs"]
@@ -84,6 +86,9 @@ suite! {
     shared:
         secrets_name_their_keys, keys_go_with_their_project, settings_are_shared,
         events_and_audit_keep_their_actor, quotas_have_defaults;
+    retention:
+        old_tasks_go_and_the_newest_of_a_kind_stays, old_steps_of_a_task_without_end_go,
+        old_events_and_audit_lines_go, deleted_instances_go_last;
     storms:
         quota_is_never_exceeded, names_are_taken_once, one_default_network, addresses_are_unique,
         one_exclusive_holder, one_primary_per_generation, tasks_are_claimed_once,

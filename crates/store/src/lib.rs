@@ -17,6 +17,7 @@ pub mod lock;
 mod migrate;
 pub mod network;
 pub mod quota;
+mod retention;
 pub mod root;
 mod row;
 pub mod secret;

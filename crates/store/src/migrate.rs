@@ -18,6 +18,11 @@ pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "trackers",
         include_str!("../migrations/0003_trackers.sql"),
     ),
+    (
+        4,
+        "retention",
+        include_str!("../migrations/0004_retention.sql"),
+    ),
 ];
 
 /// Runs the migrations that the database lacks.

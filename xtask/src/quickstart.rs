@@ -126,7 +126,8 @@ pub fn run_twice() -> Result<()> {
             Ok(()) => Ok(()),
             Err(_) => host.clear(),
         };
-        cleared.and(stop(child, STOP_MAX))
+        let stopped = stop(child, STOP_MAX);
+        cleared.and(stopped)
     });
     let result = result.with_context(|| tail(&host.log()));
     leftovers::remove(&host.state)?;

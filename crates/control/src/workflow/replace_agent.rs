@@ -113,7 +113,8 @@ impl Workflow for ReplaceAgent {
                 Ok(Stepped::done(Vec::new()))
             }
             Step::SendBinary { round } => {
-                send(context, &graph, &carried(context, input)?, round).await
+                let agent = carried(context, input)?;
+                send(context, &graph, &agent, round).await
             }
             Step::Replace { round } => replace(context, &graph, &input.sha256, round).await,
             Step::AwaitAgent => await_agent(context, &graph, &input.sha256).await,

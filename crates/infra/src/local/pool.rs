@@ -220,7 +220,7 @@ fn make_cow(config: &LocalConfig, image: &Path) -> Result<()> {
     // Of a start that was killed; it would count as taken.
     remove_file(&part)?;
     let gib = match u64::from(config.cow_pool_gib) {
-        0 => (free_bytes(config)? / 2 >> 30).clamp(COW_GIB.0, COW_GIB.1),
+        0 => ((free_bytes(config)? / 2) >> 30).clamp(COW_GIB.0, COW_GIB.1),
         asked => asked,
     };
     require(config, gib << 30)?;

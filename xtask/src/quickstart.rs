@@ -130,8 +130,8 @@ pub fn run_twice() -> Result<()> {
         cleared.and(stopped)
     });
     let result = result.with_context(|| tail(&host.log()));
-    leftovers::remove(&host.state)?;
-    result.and(cleared)
+    let removed = leftovers::remove(&host.state);
+    result.and(cleared).and(removed)
 }
 
 fn twice(host: &Host, child: &mut Option<Child>) -> Result<()> {

@@ -160,7 +160,7 @@ mod tests {
     impl Machine {
         fn with(programs: &[&str]) -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let place = dir.path();
+            let place = dir.path().to_owned();
             for made in ["xtask", "bin"] {
                 fs::create_dir(place.join(made)).unwrap();
             }
@@ -176,10 +176,10 @@ mod tests {
                     place.display()
                 );
                 fs::write(machine.bin().join(name), note).unwrap();
-                machine.open(&machine.bin().join(name));
+                Self::open(&machine.bin().join(name));
             }
-            for made in [place, &place.join("xtask"), &machine.bin()] {
-                machine.open(made);
+            for made in [&place, &place.join("xtask"), &machine.bin()] {
+                Self::open(made);
             }
             machine
         }
@@ -188,7 +188,7 @@ mod tests {
             self.0.path().join("bin")
         }
 
-        fn open(&self, path: &Path) {
+        fn open(path: &Path) {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
 

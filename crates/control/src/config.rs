@@ -153,6 +153,11 @@ impl Config {
             "api.public_endpoint has to be https://HOST or http://HOST, with a port and path if need \
              be",
         );
+        let store = self.state.store_url.as_ref().map(StoreUrl::expose);
+        claim(
+            store.is_none_or(|url| !url.starts_with("sqlite://") || url.starts_with("sqlite:///")),
+            "state.store_url has to name its file by an absolute path: sqlite:///path",
+        );
         claim(
             !self.api.region.trim().is_empty(),
             "api.region must not be empty",
@@ -562,13 +567,14 @@ mod tests {
             "debug",
             "WARN",
             "info,coffer_control=debug",
-            "off, hyper::proto=trace",
+            "off,hyper::proto=trace",
         ] {
             assert_eq!(level(good).unwrap().log.level.as_str(), good);
         }
         for bad in [
             "",
             "info,",
+            "info, debug",
             "coffer_control=inof",
             "=debug",
             "3",
@@ -576,6 +582,8 @@ mod tests {
         ] {
             assert!(level(bad).is_err(), "{bad}");
         }
+        let store = |text: &str| from_file(&format!("[state]\nstore_url = \"{text}\"\n"));
+        assert!(store("sqlite:///var/lib/x.db").is_ok() && store("sqlite://x.db").is_err());
         let endpoint = |text: &str| from_file(&format!("[api]\npublic_endpoint = \"{text}\"\n"));
         for good in ["https://db.example:8779", "http://10.0.0.1/db", ""] {
             assert!(endpoint(good).is_ok(), "{good}");

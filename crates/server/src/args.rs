@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     fn shown(words: &[&str]) -> String {
-        let args = Args::try_parse_from([&["coffer", "config"], words].concat()).unwrap();
+        let args = Args::try_parse_from([&["coffer", "config"][..], words].concat()).unwrap();
         let Command::Config { place, command } = args.command else {
             panic!("{words:?} is not config");
         };

@@ -153,10 +153,10 @@ impl Value for LogFilter {
 
     /// Stricter than the library, to which a misspelt level is the name of a part that logs all.
     fn parse(text: &str) -> Result<Self, String> {
-        let is_level = |word: &str| LEVELS.contains(&word.trim().to_lowercase().as_str());
+        let is_level = |word: &str| LEVELS.contains(&word.to_lowercase().as_str());
         let is_part = |name: &str| {
             let is_ours = |c: char| c.is_ascii_alphanumeric() || "_:-".contains(c);
-            !name.trim().is_empty() && name.trim().chars().all(is_ours)
+            !name.is_empty() && name.chars().all(is_ours)
         };
         let is_right = |one: &str| match one.split_once('=') {
             Some((part, level)) => is_part(part) && is_level(level),

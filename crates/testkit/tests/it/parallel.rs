@@ -46,9 +46,10 @@ impl Chaos for Gauge {
             now.insert(task.id);
             now.len()
         };
-        let mut most = self.most.lock().unwrap();
-        *most = now.max(*most);
-        drop(most);
+        {
+            let mut most = self.most.lock().unwrap();
+            *most = now.max(*most);
+        }
         // Whoever else may run comes as far as this.
         for _ in 0..INSTANCES * 4 {
             tokio::task::yield_now().await;

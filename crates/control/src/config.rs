@@ -421,7 +421,7 @@ config! {
         pool_dir: Option<PathBuf> = "";
         /// How volumes are kept: see `coffer doctor` for what each mode costs here.
         volume_mode: VolumeMode = "auto";
-        /// Pool file of mode `cow`, reserved at the first start; 0: half of what is free; unit: GiB.
+        /// Pool file of mode `cow`, taken at the first start; 0: half of what is free; unit: GiB.
         cow_pool_gib: u32 = "0";
         /// Engine roots; shared by every Coffer of this host.
         roots_dir: PathBuf = "/var/cache/coffer/roots";

@@ -1,13 +1,13 @@
 //! The pool: the directory that volume files lie in, and what its file system can do.
 //!
 //! Three modes. `xfs`: the pool directory itself is on an XFS that shares blocks between files.
-//! `cow`: it is not, so one sparse file holds an XFS that does; everything works, each commit costs
+//! `cow`: it is not, so one file holds an XFS that does; everything works, each commit costs
 //! several times more. That file is reserved on its disk in whole: sparse, a disk that fills up
 //! below it, by whatever else lies there, would give every tenant write errors in the middle of a
 //! commit. So a laptop gives a part of its disk away at the first start, half of what is free at
-//! most, and its tenants are never touched by what it does with the rest. `fast`: files lie directly on whatever the host has; copies are real copies
-//! and there are no snapshots. The mode of a state directory is kept once chosen, because volumes
-//! of one mode are not found in another.
+//! most, and its tenants are never touched by what it does with the rest. `fast`: files lie
+//! directly on whatever the host has; copies are real copies and there are no snapshots. The mode
+//! of a state directory is kept once chosen, because volumes of one mode are not found in another.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -24,7 +24,9 @@ use async_trait::async_trait;
 use coffer_control::authority;
 use coffer_control::clock::{Clock, SystemClock, SystemEntropy};
 use coffer_control::conductor::Conductor;
-use coffer_control::guest::{GuestAddress, Guests, LinkGuests, Result as GuestResult, guest_name};
+use coffer_control::guest::{
+    AgentBinary, GuestAddress, Guests, LinkGuests, Result as GuestResult, guest_name,
+};
 use coffer_control::secrets::SecretBox;
 use coffer_control::services::{Services, Tuning};
 use coffer_control::supervise::Supervisor;
@@ -37,8 +39,8 @@ use coffer_infra::link::GuestLink;
 use coffer_store::{Durability, Store, StoreOptions, StoreUrl};
 use coffer_testkit::rows::{self, Rows};
 use coffer_wire::guest::v1::{
-    Boot, Command, CommandState, EngineState, Enrolled, Enrolment, InventoryPage, PROTOCOL, Role,
-    Spec, SpecAccepted, Status,
+    AgentUpload, Boot, Command, CommandState, EngineState, Enrolled, Enrolment, InventoryPage,
+    PROTOCOL, Role, Spec, SpecAccepted, Status,
 };
 use tokio::net::TcpListener;
 
@@ -384,5 +386,20 @@ impl Guests for Reached {
         limit: u32,
     ) -> GuestResult<InventoryPage> {
         self.inner.inventory(&self.at(guest), after, limit).await
+    }
+
+    async fn send_agent(
+        &self,
+        guest: &GuestAddress,
+        agent: &AgentBinary,
+        offset: u64,
+        piece: &[u8],
+    ) -> GuestResult<AgentUpload> {
+        let guest = self.at(guest);
+        self.inner.send_agent(&guest, agent, offset, piece).await
+    }
+
+    async fn replace_agent(&self, guest: &GuestAddress, sha256: &str) -> GuestResult<AgentUpload> {
+        self.inner.replace_agent(&self.at(guest), sha256).await
     }
 }

@@ -64,7 +64,6 @@ pub(crate) async fn old_steps_of_a_task_without_end_go(fixture: &Fixture) {
     store.insert_task(&task("one", None)).await.unwrap();
     let mut running = store.claim_tasks("w", at(0), 1).await.unwrap().remove(0);
     let record = |seconds| TaskStepRecord {
-        task_id: running.id,
         version: 0,
         step: "\"Begin\"".to_owned(),
         outcome: "retry".to_owned(),

@@ -47,7 +47,7 @@ async fn an_older_agent_is_replaced_once() {
     let carried = conducted.world.services.agent.clone().unwrap();
     let after = agent(&conducted).await;
     assert_eq!(after.sha256, Some(carried.sha256.clone()));
-    assert_eq!(after.ran, [carried.sha256.clone()]);
+    assert_eq!(after.ran, std::slice::from_ref(&carried.sha256));
     assert_eq!(conducted.events("agent.replaced").await.len(), 1);
     assert_eq!(conducted.events("engine.started_again").await.len(), 0);
     let graph = &conducted.world.services.store;

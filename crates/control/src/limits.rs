@@ -54,6 +54,8 @@ pub const TOKEN_CHARS_MAX: usize = 128;
 pub const TOKENS_CACHED: usize = 10_000;
 /// How long a token's meaning is kept: what was revoked elsewhere may work that long.
 pub const TOKEN_CACHE_AGE: Duration = Duration::from_secs(5);
+/// Time between two looks whether the session behind an open connection or visit still holds.
+pub const OPEN_SESSION_LOOK: Duration = Duration::from_secs(5);
 /// Time between two removals of tokens that have ended.
 pub const TOKEN_CLEANUP_PERIOD: Duration = Duration::from_secs(600);
 /// Time between two removals of old history.

@@ -12,7 +12,7 @@ use coffer_core::tenant::{Tenant, Token, User};
 
 use super::password::Passwords;
 use super::throttle::Throttle;
-use super::token::{Session, Tokens, new_token, token_hash};
+use super::token::{self, Session, Tokens, new_token, token_hash};
 use crate::app::AppState;
 use crate::error::{Error, Kind, Result};
 use crate::limits;
@@ -245,6 +245,23 @@ pub async fn revoke(app: &AppState, session: &Session) -> Result<()> {
     app.store.delete_token(&session.hash).await?;
     app.tokens.forget();
     Ok(())
+}
+
+/// Comes back when a session is taken away: its token revoked, its user or project closed, its last
+/// role in it lost. Its age takes nothing that is open already; that has limits of its own.
+pub async fn taken_away(app: &AppState, session: &Session) {
+    loop {
+        app.clock.sleep(limits::OPEN_SESSION_LOOK).await;
+        if app.clock.now() >= session.expires_at {
+            return std::future::pending().await;
+        }
+        match token::holds(&app.store, session).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            // A store that does not answer takes nothing away.
+            Err(error) => tracing::debug!(%error, "look whether a session still holds"),
+        }
+    }
 }
 
 /// Validates a token that somebody presents.

@@ -176,6 +176,12 @@ impl Tokens {
     }
 }
 
+/// Whether the store lets a session be, its age aside; asks it anew.
+pub async fn holds(store: &Store, session: &Session) -> Result<bool> {
+    let found = store.find_token(&session.hash).await?;
+    Ok(found.and_then(Session::of).is_some())
+}
+
 /// A new token: 32 random bytes as text.
 pub fn new_token(entropy: &dyn Entropy) -> Secret {
     let mut bytes = [0; 32];

@@ -264,12 +264,13 @@ fn too_many(message: String) -> Error {
 }
 
 impl Relay {
-    /// Passes bytes both ways until the tracker ends the relay, or the client leaves. The tracker
-    /// notes in the audit trail how it ended, unless it was lost: then the bytes are the answer.
+    /// Passes bytes both ways until the tracker ends the relay, the client leaves, or the end is
+    /// told, which is as if it left. The tracker notes in the audit trail how it ended, unless it was lost: then the bytes are the answer.
     pub async fn pass(
         self,
         client: impl AsyncRead + AsyncWrite + Send,
         clock: &dyn Clock,
+        end: impl Future<Output = ()>,
     ) -> Option<Meter> {
         let (mut from_tracker, mut to_tracker) = tokio::io::split(self.stream);
         let (mut from_client, mut to_client) = tokio::io::split(client);
@@ -290,10 +291,15 @@ impl Relay {
         let ending = tokio::select! {
             ending = up => ending,
             ending = down => ending,
+            () = end => Ending::Client,
         };
-        let bid_farewell = to_client.shutdown();
+        // Who has left already has told the tracker, and tells it no more.
+        let bid_farewell = async {
+            to_tracker.shutdown().await.ok();
+            to_client.shutdown().await.ok();
+        };
         tokio::select! {
-            _ = bid_farewell => {}
+            () = bid_farewell => {}
             () = clock.sleep(limits::RELAY_CANCEL_WAIT) => {}
         }
         (ending == Ending::TrackerLost).then_some(meter)

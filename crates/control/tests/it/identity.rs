@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use coffer_control::app::ApiConfig;
+use coffer_control::auth::login;
 use coffer_control::clock::Clock;
 use coffer_control::supervise::Supervisor;
 use coffer_control::taskmanager::periodic::tokens::TokenCleaner;
@@ -126,6 +127,54 @@ async fn a_password_gives_a_scoped_token_that_works() {
     keystone(&world, "GET", "/v3/auth/tokens", both, Value::Null)
         .await
         .expect(401);
+}
+
+/// What keeps a relay or a visit open: the token, its user, its project and a role in it.
+#[tokio::test]
+async fn a_session_is_taken_away_with_what_it_stands_on() {
+    for what in ["token", "user", "project", "role"] {
+        let world = World::new().await;
+        let (alice, root) = (world.alice().await, world.root().await);
+        let session = login::session(&world.app, &alice.token).await.unwrap();
+        let session = session.unwrap();
+        let mut end = std::pin::pin!(login::taken_away(&world.app, &session));
+        for _ in 0..3 {
+            let waited = tokio::time::timeout(Duration::from_millis(20), &mut end);
+            assert!(waited.await.is_err(), "{what}: it still holds");
+            world.clock.advance(Duration::from_secs(5));
+        }
+        let closed = |key: &str| json!({ key: { "enabled": false } });
+        let (user, project) = (&session.user_id, &alice.project);
+        match what {
+            "token" => login::revoke(&world.app, &session).await.unwrap(),
+            "user" => {
+                let path = format!("/admin/users/{user}");
+                let answer = world.call(&root, "PATCH", &path, closed("user"));
+                answer.await.expect(200);
+            }
+            "project" => {
+                let path = format!("/admin/projects/{project}");
+                let answer = world.call(&root, "PATCH", &path, closed("project"));
+                answer.await.expect(200);
+            }
+            _ => {
+                for role in &session.roles {
+                    let path = format!("/admin/projects/{project}/users/{user}/roles/{role}");
+                    world.delete(&root, &path).await.expect(204);
+                }
+            }
+        }
+        let ended = async {
+            while tokio::time::timeout(Duration::from_millis(20), &mut end)
+                .await
+                .is_err()
+            {
+                world.clock.advance(Duration::from_secs(5));
+            }
+        };
+        let bound = tokio::time::timeout(Duration::from_secs(20), ended);
+        bound.await.unwrap_or_else(|_| panic!("{what}: it is kept"));
+    }
 }
 
 #[tokio::test]

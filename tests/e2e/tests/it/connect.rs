@@ -230,3 +230,30 @@ fn a_visitor_is_gone_however_the_visit_ends() -> Result<()> {
         .context("its client ends")?;
     Ok(())
 }
+
+/// Who may no longer ask Coffer has no business in an instance that it opened by Coffer.
+#[test]
+fn a_closed_user_is_sent_away() -> Result<()> {
+    let coffer = Coffer::start()?;
+    let db = coffer.create("db1")?;
+    let mut client = stay(&coffer, &db)?;
+    let set = |enabled: &str| {
+        coffer
+            .admin(&["user", "set", "demo", "--enabled", enabled])?
+            .ok()
+    };
+    set("false")?;
+    wait_until(GONE_MAX, || Ok((!client.is_running()?).then_some(())))
+        .context("its client ends")?;
+    await_gone(&db)?;
+    set("true")?;
+    coffer
+        .coffer(&["connect", "db1", "--", "-XAtq", "-c", "SELECT 1"])?
+        .ok()?;
+    wait_until(GONE_MAX, || {
+        let shown = audit_trail(&coffer)?;
+        let has = |action: &str| shown.contains(&format!("\"coffer:instance:{action}\""));
+        Ok((has("disconnect") && has("leave")).then_some(()))
+    })
+    .context("its end is in the audit trail")
+}

@@ -1,5 +1,7 @@
 //! Connecting to an instance by hand: what to know, a user for the occasion, the engine's bytes.
 
+use std::pin::Pin;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -19,6 +21,7 @@ use crate::api::extract::{Json, Segments};
 use crate::api::respond::ok;
 use crate::app::connect::Visitor;
 use crate::app::{AppState, RequestContext, connect, instance};
+use crate::auth::login;
 use crate::error::{Error, Kind, Result};
 
 pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
@@ -67,7 +70,9 @@ async fn open(
     door.start(async move {
         match upgrade.await {
             Ok(client) => {
-                if let Some(meter) = relay.pass(TokioIo::new(client), &*app.clock).await {
+                let end = login::taken_away(&app, &context.session);
+                let passed = relay.pass(TokioIo::new(client), &*app.clock, end);
+                if let Some(meter) = passed.await {
                     connect::lost(&app, &context, id, &meter).await;
                 }
             }
@@ -116,6 +121,7 @@ async fn visit(
         first: Some(Bytes::from(line)),
         visitor,
         token: connect::door(&app)?.token(),
+        taken_away: Box::pin(async move { login::taken_away(&app, &context.session).await }),
     };
     let mut response = Response::new(Body::from_stream(stream::unfold(stay, Stay::next)));
     let kind = HeaderValue::from_static("application/x-ndjson");
@@ -128,6 +134,7 @@ struct Stay {
     first: Option<Bytes>,
     visitor: Visitor,
     token: CancellationToken,
+    taken_away: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Stay {
@@ -138,6 +145,7 @@ impl Stay {
         }
         tokio::select! {
             () = self.token.cancelled() => None,
+            () = &mut self.taken_away => None,
             goes_on = self.visitor.relay.beat() => {
                 goes_on.then_some((Ok(Bytes::from_static(b"\n")), self))
             }

@@ -150,8 +150,8 @@ impl Config {
         let endpoint = self.api.public_endpoint.as_deref();
         claim(
             endpoint.is_none_or(is_base),
-            "api.public_endpoint has to be https://HOST or http://HOST, with a port and path if need \
-             be",
+            "api.public_endpoint has to be https://HOST or http://HOST, with a port and \
+             path if need be",
         );
         let store = self.state.store_url.as_ref().map(StoreUrl::expose);
         claim(

@@ -110,7 +110,7 @@ pub const EXPLAIN_DEPTH: usize = 8;
 pub const EXPLAIN_STEPS: u32 = 20;
 /// How long the API waits for the end of commands before it answers that they were accepted.
 pub const COMMANDS_ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// How long it waits for commands of which it must know the end: a password that is given out holds.
+/// How long it waits for commands of which it must know the end: a password given out has to hold.
 pub const COMMANDS_END_WAIT: Duration = Duration::from_secs(30);
 /// How often a process that plays a role renews it.
 pub const ROLE_RENEWAL: Duration = Duration::from_secs(5);

@@ -144,15 +144,15 @@ pub(crate) async fn workers(
     })
 }
 
-/// The binary that guests should run. One that cannot be read is the provider's to complain of, when
-/// it starts the next sandbox.
+/// The binary that guests should run. One that cannot be read is the provider's to complain of,
+/// when it starts the next sandbox.
 async fn carried_agent(path: PathBuf) -> Option<Arc<AgentBinary>> {
     let shown = path.display().to_string();
     let read = tokio::task::spawn_blocking(move || AgentBinary::open(&path)).await;
     match read.ok()? {
         Ok(agent) => Some(Arc::new(agent)),
         Err(error) => {
-            tracing::warn!(path = shown, %error, "agents are not replaced: their binary is not there");
+            tracing::warn!(path = shown, %error, "agents are not replaced: there is no binary");
             None
         }
     }

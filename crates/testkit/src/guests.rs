@@ -47,7 +47,8 @@ pub struct Kept {
     sequence: u64,
     /// Certificate of its link, PEM.
     pub link_cert: Option<String>,
-    /// Binary of its agent: its own, what another may replace it by, and until when that is on trial.
+    /// Binary of its agent: its own, what another may replace it by, and until when that is on
+    /// trial.
     pub agent: Agent,
 }
 

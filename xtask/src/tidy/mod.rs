@@ -76,7 +76,8 @@ fn read_sources(root: &Path) -> Result<Vec<Source>> {
 
 /// Shell is for the three entrances only: what has logic is Rust and tested.
 fn shell_files(root: &Path) -> Result<Vec<String>> {
-    const ENTRANCES: &[&str] = &["quickstart", "test", ".ci/run"];
+    // What the first two share runs before cargo is there.
+    const ENTRANCES: &[&str] = &["quickstart", "test", "xtask/rust.sh", ".ci/run"];
     let mut paths = Vec::new();
     let is_shell = |path: &Path| {
         let is_named = path.extension().is_some_and(|e| e == "sh" || e == "bash");

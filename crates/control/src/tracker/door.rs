@@ -265,7 +265,8 @@ fn too_many(message: String) -> Error {
 
 impl Relay {
     /// Passes bytes both ways until the tracker ends the relay, the client leaves, or the end is
-    /// told, which is as if it left. The tracker notes in the audit trail how it ended, unless it was lost: then the bytes are the answer.
+    /// told, which is as if it left. The tracker notes in the audit trail how it ended, unless it
+    /// was lost: then the bytes are the answer.
     pub async fn pass(
         self,
         client: impl AsyncRead + AsyncWrite + Send,

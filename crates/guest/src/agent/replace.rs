@@ -1,8 +1,8 @@
 //! Being replaced: takes another agent's binary, a piece at a time, and hands it to init.
 //!
-//! The bytes go into the inbox that init gave this agent, and nowhere on the volume: a full one does
-//! not matter, and a killed agent leaves nothing behind. Who lost an answer sends again; what was
-//! received before is skipped.
+//! The bytes go into the inbox that init gave this agent, and nowhere on the volume: a full one
+//! does not matter, and a killed agent leaves nothing behind. Who lost an answer sends again; what
+//! was received before is skipped.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -181,8 +181,8 @@ fn changed(coffer: &Coffer, ada: &Login, password: &str) -> Result<()> {
 #[test]
 fn flavors_volume_types_and_zones() -> Result<()> {
     let coffer = Coffer::start()?;
-    let create = "flavor create tiny --id 6.9 --ram 512 --vcpus 1 --disk 3";
-    let flavor = common(&coffer, "flavor", create, "tiny")?;
+    let create = "flavor create mini --id 6.9 --ram 512 --vcpus 1 --disk 3";
+    let flavor = common(&coffer, "flavor", create, "mini")?;
     ensure!(flavor["str_id"] == "6.9" && flavor["disk"] == 3, "{flavor}");
     let create = "volume-type create gold --description fast";
     let kind = common(&coffer, "volume-type", create, "gold")?;
@@ -194,7 +194,7 @@ fn flavors_volume_types_and_zones() -> Result<()> {
         USAGE,
     )?;
     ends(&coffer, "flavor create x --id y --ram 0 --vcpus 1", REFUSED)?;
-    ends(&coffer, "flavor set tiny", USAGE)?;
+    ends(&coffer, "flavor set mini", USAGE)?;
     let shown = json(&coffer, "flavor set 6.9 --ram 768")?;
     ensure!(shown["ram"] == 768, "{shown}");
     let shown = json(&coffer, "volume-type set gold --description slow")?;
@@ -209,14 +209,14 @@ fn flavors_volume_types_and_zones() -> Result<()> {
     let shown = coffer.show("i1")?.context("no instance")?;
     ensure!(shown["flavor"]["id"] == "6.9", "{shown}");
     for line in [
-        "flavor set tiny --ram 1024",
-        "flavor delete tiny",
+        "flavor set mini --ram 1024",
+        "flavor delete mini",
         "zone delete z9",
         "project delete demo",
     ] {
         ends(&coffer, line, REFUSED)?;
     }
-    json(&coffer, "flavor set tiny --name small9")?;
+    json(&coffer, "flavor set mini --name small9")?;
     let shown = json(&coffer, "zone set z9 --name z10")?;
     ensure!(shown["name"] == "z10", "{shown}");
     ends(&coffer, "zone delete z10", REFUSED)?;

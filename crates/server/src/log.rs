@@ -9,6 +9,9 @@ pub(crate) fn start(config: &Config) {
     let filter = EnvFilter::new(config.log.level.as_str());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A line that cannot be written, on a disk that is full, is lost: to complain of it there
+        // would end whoever had something to say.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first one's settings.
     let started = match config.log.format {

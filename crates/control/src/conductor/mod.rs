@@ -125,6 +125,7 @@ impl Conductor {
             }
             Err(error) => {
                 tracing::error!(%error, "take the conductor's role");
+                self.services.clock.sleep(limits::INGEST_RETRY).await;
                 false
             }
         }

@@ -12,6 +12,7 @@ use coffer_control::supervise::Supervisor;
 use coffer_control::taskmanager::Worker;
 use coffer_control::taskmanager::periodic::reconcile::Reconciler;
 use coffer_core::id::TaskId;
+use coffer_core::quota::Resource;
 use coffer_core::task::Task;
 use coffer_testkit::chaos::Faults;
 use coffer_testkit::world::World;
@@ -61,6 +62,13 @@ impl Chaos for Gauge {
 #[tokio::test]
 async fn recoveries_after_a_reboot_are_many_and_bounded() {
     let mut world = World::new(1, Faults::exact(Vec::new())).await;
+    for &resource in Resource::ALL {
+        let free = world
+            .services
+            .store
+            .set_quota(&world.tenant_id, resource, -1);
+        free.await.unwrap();
+    }
     for _ in 0..INSTANCES {
         world.ask_create().await.unwrap();
     }

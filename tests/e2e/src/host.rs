@@ -71,6 +71,10 @@ fn members(tag: &str, dir: &str) -> Result<BTreeSet<String>> {
     }
     let mut found = BTreeSet::new();
     for pid in processes()? {
+        // What has ended and waits to be reaped, by an init that takes its time, has nothing more.
+        if is_zombie(pid) {
+            continue;
+        }
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let mark = format!("coffer-{tag}/");
         if let Some((_, group)) = groups.split_once(&mark) {
@@ -193,6 +197,14 @@ fn processes() -> Result<Vec<u32>> {
     Ok(entries
         .filter_map(|e| e.file_name().to_string_lossy().parse().ok())
         .collect())
+}
+
+fn is_zombie(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    matches!(state, None | Some('Z' | 'X'))
 }
 
 fn parent(pid: u32) -> Option<u32> {

@@ -604,9 +604,10 @@ async fn replaced_agent(sandbox: &Sandbox, running: &Running, client: &Client) {
     untouched(&before, &client.until_healthy().await);
     let pid = running.children(uid)[0];
     let executable = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    let executable = executable.to_string_lossy();
     assert!(
         executable.starts_with("/memfd:coffer-guest"),
-        "{executable:?}"
+        "{executable}"
     );
     assert_eq!(status_field(pid, "Name"), "coffer-guest");
     rights(sandbox, running);

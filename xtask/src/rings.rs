@@ -20,6 +20,9 @@ use crate::{bench, built, generated, leftovers, quickstart, resource, setup, tid
 /// Root recipe that the tests run from.
 const RECIPE: &str = "postgresql-17";
 
+/// File in which the end-to-end tests collect WARN and ERROR lines.
+const UNEXPECTED_LINES: &str = "e2e-unexpected-lines.txt";
+
 /// How long what was ended may take to be gone from the host.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
 
@@ -67,7 +70,7 @@ const RINGS: &[Ring] = &[
     ("docs", docs_ring),
     ("roots", roots_ring),
     ("unit", |c| tests(c, |one| one.package != runners::E2E)),
-    ("e2e", |c| tests(c, |one| one.package == runners::E2E)),
+    ("e2e", e2e_ring),
     ("bench", bench_ring),
     ("quickstart", quickstart_ring),
 ];
@@ -158,6 +161,20 @@ fn roots_ring(context: &Run<'_>) -> Result<Count> {
     let coffer = built()?.join("coffer");
     Program::new(coffer, &["image", "build", RECIPE]).logged(&context.log)?;
     Ok(Count::default())
+}
+
+/// The end-to-end tests; a Coffer that logged what nobody expected fails them all.
+fn e2e_ring(context: &Run<'_>) -> Result<Count> {
+    let lines = built()?.join(UNEXPECTED_LINES);
+    // Of an earlier run.
+    fs::remove_file(&lines).ok();
+    let count = tests(context, |one| one.package == runners::E2E)?;
+    match fs::read_to_string(&lines) {
+        Ok(found) => {
+            bail!("lines in Coffer's log that no test expects (tests/e2e/src/lines.rs):\n{found}")
+        }
+        Err(_) => Ok(count),
+    }
 }
 
 fn bench_ring(context: &Run<'_>) -> Result<Count> {

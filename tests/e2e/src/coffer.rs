@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::host;
 use crate::run::{Background, Ended, Program, wait_until};
+use crate::{host, lines};
 
 /// Where the stock clients are installed.
 const VENV: &str = "/var/cache/coffer/venv/bin";
@@ -79,6 +79,7 @@ pub struct Coffer {
     child: Option<Child>,
     role: String,
     extra: Vec<String>,
+    expected: Vec<String>,
 }
 
 /// Path of an executable of this workspace.
@@ -142,7 +143,14 @@ impl Coffer {
             child: None,
             role: role.to_owned(),
             extra,
+            expected: Vec::new(),
         })
+    }
+
+    /// Expects WARN and ERROR lines that hold one of these: what the test does makes them.
+    pub fn expect_lines(&mut self, parts: &[&str]) {
+        self.expected
+            .extend(parts.iter().map(|&part| part.to_owned()));
     }
 
     /// Adds words to its command line from the next start on.
@@ -463,6 +471,9 @@ fn path(name: &str) -> Result<String> {
 
 impl Drop for Coffer {
     fn drop(&mut self) {
+        if let Err(error) = lines::collect(&self.log(), &self.expected) {
+            eprintln!("look at the log: {error:#}");
+        }
         if let Err(error) = crate::coffer::tear_down(self) {
             eprintln!("tear down: {error:#}");
         }

@@ -5,5 +5,6 @@
 
 pub mod coffer;
 pub mod host;
+pub mod lines;
 pub mod run;
 pub mod writer;

@@ -1,0 +1,68 @@
+//! What a Coffer under test logged that nobody expected: a WARN or ERROR line is a finding, unless
+//! the test or the list here says why it may be there.
+//!
+//! A test that has failed says so itself, so the lines are collected in a file beside the
+//! executables, and the ring that runs the tests fails when there are any.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::coffer::binary;
+
+/// Parts of lines that may be there in any test, each with its reason.
+const EXPECTED: &[(&str, &str)] = &[];
+
+/// Where the lines of all tests are collected; the ring looks for this name.
+fn file() -> Result<PathBuf> {
+    Ok(binary("coffer")?.with_file_name("e2e-unexpected-lines.txt"))
+}
+
+/// Adds what was not expected in a log to the file.
+pub fn collect(log: &str, expected: &[String]) -> Result<()> {
+    let found = unexpected(log, expected);
+    if found.is_empty() {
+        return Ok(());
+    }
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    let path = file()?;
+    let mut file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
+    let text: String = found
+        .iter()
+        .map(|line| format!("{name}: {line}\n"))
+        .collect();
+    file.write_all(text.as_bytes()).context("keep the lines")
+}
+
+fn unexpected<'a>(log: &'a str, expected: &[String]) -> Vec<&'a str> {
+    let is_known = |line: &str| {
+        let own = expected.iter().any(|part| line.contains(part.as_str()));
+        own || EXPECTED.iter().any(|(part, _)| line.contains(part))
+    };
+    let is_loud = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+    log.lines()
+        .filter(is_loud)
+        .filter(|line| !is_known(line))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loud_lines_are_found_unless_expected() {
+        let log = "t  INFO coffer: starts\nt  WARN coffer: one\nt ERROR coffer: two\n";
+        assert_eq!(unexpected(log, &[]).len(), 2);
+        assert_eq!(
+            unexpected(log, &["two".to_owned()]),
+            ["t  WARN coffer: one"]
+        );
+    }
+}

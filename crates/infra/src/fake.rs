@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
 use coffer_core::units::{Incarnation, Turn};
+use uuid::Uuid;
 
 use crate::error::{ProviderError, Result};
 use crate::link::GuestLink;
@@ -29,8 +30,8 @@ pub enum Fault {
     Fails,
     /// It is done, and the answer is lost.
     LostReply,
-    /// Nobody hears an answer in time; it is done after it was asked again, or beside the next
-    /// delete.
+    /// Nobody hears an answer in time; it is done before the next call for its object, or beside a
+    /// call of its kind or a delete of another.
     Late,
     /// It answers that it is being done.
     Pending,
@@ -84,6 +85,7 @@ struct State {
 /// Something that goes on although nobody waits for it any more.
 struct LateDeed {
     call: &'static str,
+    object: Uuid,
     deed: Box<dyn FnOnce(&mut State) + Send>,
 }
 
@@ -94,11 +96,9 @@ impl Debug for LateDeed {
 }
 
 impl State {
-    /// Does what is late and was waiting for this call.
-    fn catch_up(&mut self, call: &'static str) {
-        let (due, later) = std::mem::take(&mut self.late)
-            .into_iter()
-            .partition(|one| one.call == call || call.starts_with("delete_"));
+    /// Does what is late and for which this holds.
+    fn catch_up(&mut self, is_due: impl Fn(&LateDeed) -> bool) {
+        let (due, later) = std::mem::take(&mut self.late).into_iter().partition(is_due);
         self.late = later;
         let due: Vec<LateDeed> = due;
         for one in due {
@@ -180,6 +180,7 @@ impl FakeProvider {
     fn call<T>(
         &self,
         call: &'static str,
+        object: Uuid,
         deed: impl FnOnce(&mut State) -> Result<Progress<T>> + Send + 'static,
     ) -> Result<Progress<T>> {
         let lost = |why: &str| ProviderError::Transient {
@@ -190,8 +191,10 @@ impl FakeProvider {
         match fault {
             Fault::None | Fault::LostReply => {
                 let mut state = self.state();
+                // A provider works on one object in the order of the calls, as its trait demands.
+                state.catch_up(|late| late.object == object);
                 let answer = deed(&mut state);
-                state.catch_up(call);
+                state.catch_up(|late| late.call == call || call.starts_with("delete_"));
                 match fault {
                     Fault::LostReply => answer.and(Err(lost("the reply was lost"))),
                     _ => answer,
@@ -203,7 +206,7 @@ impl FakeProvider {
                     // Nobody hears what comes of it.
                     deed(state).ok();
                 });
-                self.state().late.push(LateDeed { call, deed });
+                self.state().late.push(LateDeed { call, object, deed });
                 Err(lost("nobody answered in time"))
             }
             Fault::Pending => Ok(Progress::Pending {
@@ -373,14 +376,14 @@ impl Provider for FakeProvider {
 
     async fn ensure_network(&self, spec: &NetworkSpec) -> Result<Progress<()>> {
         let spec = spec.clone();
-        self.call("ensure_network", move |state| {
+        self.call("ensure_network", spec.id.uuid(), move |state| {
             state.networks.insert(spec.id, spec);
             Ok(Progress::Ready(()))
         })
     }
 
     async fn delete_network(&self, id: NetworkId) -> Result<Progress<()>> {
-        self.call("delete_network", move |state| {
+        self.call("delete_network", id.uuid(), move |state| {
             let is_used = state.servers.values().any(|s| s.spec.network_id == id);
             if is_used {
                 let why = "it has members".to_owned();
@@ -396,7 +399,7 @@ impl Provider for FakeProvider {
 
     async fn ensure_volume(&self, spec: &VolumeSpec) -> Result<Progress<VolumeRef>> {
         let spec = spec.clone();
-        self.call("ensure_volume", move |state| {
+        self.call("ensure_volume", spec.id.uuid(), move |state| {
             if let Origin::Snapshot(source) = spec.origin
                 && !state.volumes.contains_key(&source)
             {
@@ -412,7 +415,7 @@ impl Provider for FakeProvider {
         snapshot: &VolumeSpec,
     ) -> Result<Progress<VolumeRef>> {
         let snapshot = snapshot.clone();
-        self.call("snapshot_volume", move |state| {
+        self.call("snapshot_volume", snapshot.id.uuid(), move |state| {
             if !state.volumes.contains_key(&source) {
                 return missing("volume");
             }
@@ -421,7 +424,7 @@ impl Provider for FakeProvider {
     }
 
     async fn delete_volume(&self, id: VolumeId, incarnation: Incarnation) -> Result<Progress<()>> {
-        self.call("delete_volume", move |state| {
+        self.call("delete_volume", id.uuid(), move |state| {
             if state
                 .servers
                 .values()
@@ -448,7 +451,9 @@ impl Provider for FakeProvider {
 
     async fn ensure_server(&self, spec: &ServerSpec) -> Result<Progress<ServerRef>> {
         let (spec, home) = (spec.clone(), self.home);
-        self.call("ensure_server", move |state| put_server(home, state, &spec))
+        self.call("ensure_server", spec.id.uuid(), move |state| {
+            put_server(home, state, &spec)
+        })
     }
 
     async fn stop_server(
@@ -457,7 +462,7 @@ impl Provider for FakeProvider {
         (incarnation, turn): (Incarnation, Turn),
         _grace_ms: u64,
     ) -> Result<Progress<()>> {
-        self.call("stop_server", move |state| {
+        self.call("stop_server", id.uuid(), move |state| {
             if let Some(server) = state.servers.get_mut(&id)
                 && server.spec.incarnation <= incarnation
             {
@@ -472,7 +477,7 @@ impl Provider for FakeProvider {
     }
 
     async fn delete_server(&self, id: ServerId, incarnation: Incarnation) -> Result<Progress<()>> {
-        self.call("delete_server", move |state| {
+        self.call("delete_server", id.uuid(), move |state| {
             if state
                 .servers
                 .get(&id)
@@ -511,11 +516,13 @@ impl Provider for FakeProvider {
 
     async fn ensure_endpoint(&self, spec: &EndpointSpec) -> Result<Progress<EndpointRef>> {
         let spec = spec.clone();
-        self.call("ensure_endpoint", move |state| put_endpoint(state, &spec))
+        self.call("ensure_endpoint", spec.id.uuid(), move |state| {
+            put_endpoint(state, &spec)
+        })
     }
 
     async fn delete_endpoint(&self, id: EndpointId) -> Result<Progress<()>> {
-        self.call("delete_endpoint", move |state| {
+        self.call("delete_endpoint", id.uuid(), move |state| {
             state.endpoints.remove(&id);
             state.deleted_endpoints.insert(id);
             Ok(Progress::Ready(()))

@@ -4,9 +4,11 @@
 //! missing and answers `Ready` when it is there; `delete_*` succeeds when it is absent. A call for
 //! an incarnation older than one that was deleted answers `Conflict`, and so does what is asked of
 //! a server or endpoint under an older turn than was asked before: its worker lost its task to
-//! another, and stopped servers stay stopped, closed endpoints closed. Nothing here blocks for
-//! long: work that takes time answers `Pending` and is asked again. Only the task manager (steps
-//! and reconciler) and the tracker call a provider; the API never does.
+//! another, and stopped servers stay stopped, closed endpoints closed. Calls for one object are
+//! done in the order in which they come: what a call that nobody waits for any more still does, it
+//! has done before the next one for that object begins. Nothing here blocks for long: work that
+//! takes time answers `Pending` and is asked again. Only the task manager (steps and reconciler) and
+//! the tracker call a provider; the API never does.
 
 use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};

@@ -171,7 +171,7 @@ impl Faults {
                 chances.insert(*kind, 1 + random.below(12));
             }
         }
-        if random.percent(25) {
+        if random.percent(35) {
             let stubborn = random.below(Kind::STUBBORN.len() as u64);
             let stubborn = usize::try_from(stubborn).unwrap_or(0);
             chances.insert(Kind::STUBBORN[stubborn], 97);

@@ -71,18 +71,19 @@ async fn play_in(world: &World, seed: u64) -> Result<(), String> {
     for _ in 0..=random.below(3) {
         ids.push(world.ask_create().await?);
     }
-    for _ in 0..random.below(5) {
+    for _ in 0..random.below(7) {
         if random.percent(70) {
             world.settle().await?;
         }
         let id = ids[usize::try_from(random.below(ids.len() as u64)).unwrap_or(0)];
         // What the present state does not allow is refused; that is an answer too.
-        let _refused = match random.below(9) {
+        // Stops often: a stop hardly ever fails for good, and that end wants to be seen too.
+        let _refused = match random.below(10) {
             0 => world.ask_delete(id).await,
             1 => world.ask_restart(id).await,
             2 => world.ask_access(id).await,
             3 => world.ask_root(id).await,
-            4 => world.ask_stop(id).await,
+            4 | 8 => world.ask_stop(id).await,
             5 => world.ask_start(id).await,
             6 => world.pass_months().await.map(drop),
             7 => world.ask_agent(id).await,

@@ -362,6 +362,7 @@ mod tests {
                 r#"{"step":"push_spec"}"#,
                 r#"{"step":"await_engine","version":1}"#,
                 r#"{"step":"finish"}"#,
+                r#"{"step":"restore_endpoint"}"#,
                 r#"{"step":"mark_failed"}"#,
             ],
         ),

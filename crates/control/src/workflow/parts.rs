@@ -292,15 +292,10 @@ pub(super) async fn ensure_endpoint(
     let row = endpoint(graph)?;
     let access = &graph.instance.spec.access;
     let spec = EndpointSpec {
-        id: row.id,
-        turn: graph.turn,
-        network_id: row.network_id,
-        network_address: row.network_address,
-        port: row.port,
         is_published: access.is_public,
-        published: row.published.map(|p| (p.address, p.port).into()),
         allowed_cidrs: access.allowed_cidrs.clone(),
         target: Some(server(graph)?.id),
+        ..as_written(graph, row)?
     };
     let provider = &context.services.provider;
     let progress = context
@@ -316,6 +311,37 @@ pub(super) async fn ensure_endpoint(
         row.target = Some(graph.instance.id);
         vec![Write::PutEndpoint(row)]
     }))
+}
+
+/// Leads the endpoint as it is written down: what a change that was given up has done of it beside
+/// the store is taken back, so that nothing stays open that nobody knows of.
+pub(super) async fn restore_endpoint(
+    context: &Context<'_>,
+    graph: &InstanceGraph,
+) -> Result<Part, StepError> {
+    let spec = as_written(graph, endpoint(graph)?)?;
+    let provider = &context.services.provider;
+    let call = provider.ensure_endpoint(&spec);
+    let progress = context.provider("take the change back", call).await?;
+    Ok(Part::of_provider(progress, |_| Vec::new()))
+}
+
+fn as_written(graph: &InstanceGraph, row: &Endpoint) -> Result<EndpointSpec, StepError> {
+    let target = match row.target {
+        Some(_) => Some(server(graph)?.id),
+        None => None,
+    };
+    Ok(EndpointSpec {
+        id: row.id,
+        turn: graph.turn,
+        network_id: row.network_id,
+        network_address: row.network_address,
+        port: row.port,
+        is_published: row.published.is_some(),
+        published: row.published.map(|p| (p.address, p.port).into()),
+        allowed_cidrs: row.allowed_cidrs.clone(),
+        target,
+    })
 }
 
 /// Signs the guest's link key and pins it, unless that was done.

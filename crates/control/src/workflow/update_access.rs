@@ -40,6 +40,8 @@ pub enum Step {
     },
     /// The instance is at rest.
     Finish,
+    /// The endpoint is again as it was.
+    RestoreEndpoint,
     /// The instance is at rest and says what is wrong.
     MarkFailed,
 }
@@ -59,6 +61,7 @@ impl Workflow for UpdateAccess {
         Step::PushSpec,
         Step::AwaitEngine { version: 1 },
         Step::Finish,
+        Step::RestoreEndpoint,
         Step::MarkFailed,
     ];
 
@@ -73,16 +76,16 @@ impl Workflow for UpdateAccess {
         match step {
             Step::EnsureEndpoint | Step::PushSpec => StepPolicy::within(60),
             Step::AwaitEngine { .. } => StepPolicy::within(180),
-            Step::Finish | Step::MarkFailed => StepPolicy::forever(),
+            Step::Finish | Step::RestoreEndpoint | Step::MarkFailed => StepPolicy::forever(),
         }
     }
 
     fn undo(&self, step: &Step) -> Option<Step> {
         match step {
             Step::EnsureEndpoint | Step::PushSpec | Step::AwaitEngine { .. } | Step::Finish => {
-                Some(Step::MarkFailed)
+                Some(Step::RestoreEndpoint)
             }
-            Step::MarkFailed => None,
+            Step::RestoreEndpoint | Step::MarkFailed => None,
         }
     }
 
@@ -108,6 +111,9 @@ impl Workflow for UpdateAccess {
                 let event = context.event("instance.access_updated", Severity::Info, "as asked");
                 Stepped::done(vec![set_active(input, None), event])
             }
+            Step::RestoreEndpoint => parts::restore_endpoint(context, &graph)
+                .await?
+                .then(Step::MarkFailed),
             Step::MarkFailed => {
                 let error = context.task.error.clone().unwrap_or_default();
                 let event = context.event("instance.access_failed", Severity::Error, error.clone());

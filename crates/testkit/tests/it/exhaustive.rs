@@ -193,4 +193,6 @@ exhaust! {
     failed_recovery_under_every_fault: RecoverRefused,
     renewal_under_every_fault: Renew,
     failed_renewal_under_every_fault: RenewRefused,
+    replacement_under_every_fault: Replace,
+    failed_replacement_under_every_fault: ReplaceRefused,
 }

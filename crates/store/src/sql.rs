@@ -28,7 +28,10 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection as _, Postgres, Row as _, SqlSafeStr, Sqlite,
+    Transaction,
+};
 
 use self::direct::{Direct, DirectTx, Rewrite};
 use self::inline::{InlineReader, Stepped};
@@ -341,7 +344,15 @@ impl Db {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let write = sqlite_pool(1).connect_with(options.clone()).await?;
+        let write = sqlite_pool(1).after_release(|connection, _| {
+            Box::pin(async move {
+                // A drop rolls back here. SQLite ends a transaction on its own when the disk is
+                // full; the driver would count it as open for ever, and refuse the next.
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        });
+        let write = write.connect_with(options.clone()).await?;
         let readers = options.create_if_missing(false).pragma("query_only", "ON");
         let read = sqlite_pool(tuning.readers).connect_lazy_with(readers);
         let inline = InlineReader::new(path);

@@ -47,11 +47,13 @@ fn agent(coffer: &Coffer, db: &Database) -> Result<(u32, String)> {
     Ok((pid, sha256(&exe)?))
 }
 
-/// Pid and start time of the postmaster, as the host and as the engine tell them.
-fn postmaster(coffer: &Coffer, db: &Database) -> Result<(Vec<u32>, String)> {
+/// Pid and start time of the postmaster, as the host and as the engine tell them. A child of its
+/// shows the same words until it has changed its title.
+fn postmaster(coffer: &Coffer, db: &Database) -> Result<(u32, String)> {
     let pids = kills::processes(coffer, &db.id, "bin/postgres -D")?;
+    let pid = pids.into_iter().min().context("no engine runs")?;
     let started = db.psql("SELECT pg_postmaster_start_time()")?.ok()?;
-    Ok((pids, started.trim().to_owned()))
+    Ok((pid, started.trim().to_owned()))
 }
 
 fn events(coffer: &Coffer, db: &Database) -> Result<String> {
@@ -69,11 +71,14 @@ fn replaced_over(link: &[&str]) -> Result<()> {
     ensure!(before.1 != wanted, "it is no other build");
     let backend = "SELECT pid, backend_start FROM pg_stat_activity WHERE query LIKE \
                    'INSERT INTO acknowledged%' OR query LIKE 'SELECT pg_sleep%'";
-    let client = || -> Result<String> { Ok(db.psql(backend)?.ok()?.trim().to_owned()) };
-    let connected = wait_until(REPLACED_MAX, || {
-        let now = client()?;
-        Ok((!now.is_empty()).then_some(now))
-    })?;
+    // Between two statements it shows neither.
+    let client = || {
+        wait_until(REPLACED_MAX, || {
+            let now = db.psql(backend)?.ok()?.trim().to_owned();
+            Ok((!now.is_empty()).then_some(now))
+        })
+    };
+    let connected = client()?;
 
     coffer.stop()?;
     let words = format!("local.guest_binary={}", next.display());

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::coffer::{Coffer, Database};
 use e2e::host;
 use e2e::run::{Background, Ended, Program, timed, wait_until};
@@ -14,6 +14,8 @@ use crate::kills;
 
 /// Longest time until a visitor is gone, the slowest case being an agent that starts again.
 pub(crate) const GONE_MAX: Duration = Duration::from_secs(30);
+/// LIMIT: pages of the audit trail that are read.
+const PAGES_MAX: usize = 50;
 /// Words for psql that leave nothing but the answer.
 pub(crate) const PLAIN: [&str; 3] = ["-XAtq", "-v", "ON_ERROR_STOP=1"];
 
@@ -76,13 +78,24 @@ pub(crate) fn audit_trail(coffer: &Coffer) -> Result<String> {
     let (token, project) = (token["id"].as_str(), token["project_id"].as_str());
     let token = format!("X-Auth-Token: {}", token.context("no token")?);
     let project = project.context("no project")?;
-    let url = format!(
+    let mut url = format!(
         "https://127.0.0.1:{}/v1.0/{project}/admin/audit",
         coffer.port()
     );
     let ca = coffer.dir().join("ca.pem").display().to_string();
-    let shown = Program::new("curl", ["-s", "--cacert", &ca, "-H", &token, &url]);
-    shown.run()?.ok()
+    let mut trail = String::new();
+    for _ in 0..PAGES_MAX {
+        let words = ["-s", "--cacert", &ca, "-H", &token, &url];
+        let page = Program::new("curl", words).run()?.json()?;
+        trail.push_str(&page["audit"].to_string());
+        let links = page["links"].as_array().into_iter().flatten();
+        let next = links.into_iter().find(|link| link["rel"] == "next");
+        match next.and_then(|link| link["href"].as_str()) {
+            Some(next) => url = next.to_owned(),
+            None => return Ok(trail),
+        }
+    }
+    bail!("the audit trail has more than {PAGES_MAX} pages")
 }
 
 /// Every connection is in the audit trail, with its bytes and how it ended.

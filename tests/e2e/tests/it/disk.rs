@@ -125,7 +125,12 @@ fn a_full_disk_stops_changes_and_touches_no_tenant() -> Result<()> {
         "--set",
         "local.cow_pool_gib=4",
     ];
-    let coffer = Coffer::start_in(&disk.path(), &words)?;
+    let mut coffer = Coffer::start_in(&disk.path(), &words)?;
+    coffer.expect_lines(&[
+        "the disk of the database is full",
+        "store-full",
+        "(code: 13)",
+    ]);
     let warm = coffer.create("warm")?;
     disk.fill_up()?;
     // Taken while there is some space left in the database's own files, or refused.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use coffer_testkit::counts::count;
 use e2e::coffer::Coffer;
 use e2e::host;
+use e2e::lines::LOST;
 use e2e::run::{Background, Program, random_pause, wait_until};
 use e2e::writer::Writer;
 
@@ -17,6 +18,13 @@ const WINDOW: Duration = Duration::from_millis(1_500);
 const LEAVE_MAX: Duration = Duration::from_secs(20);
 /// An engine that dies more often than twice in ten minutes is not started in place again.
 const ROUNDS_OF_ONE: u64 = 6;
+
+/// A Coffer that says what it loses.
+fn start() -> Result<Coffer> {
+    let mut coffer = Coffer::start()?;
+    coffer.expect_lines(LOST);
+    Ok(coffer)
+}
 
 /// Who dies, in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +95,7 @@ fn held(coffer: &Coffer) -> Result<String> {
 
 #[test]
 fn creates_and_deletes_outlive_kills() -> Result<()> {
-    let mut coffer = Coffer::start()?;
+    let mut coffer = start()?;
     // The first create makes the template; the kills are to meet every later step.
     let warm = coffer.create("warm")?;
     let writer = Writer::start(&warm, coffer.dir())?;
@@ -113,7 +121,7 @@ fn creates_and_deletes_outlive_kills() -> Result<()> {
 
 #[test]
 fn restarts_outlive_kills() -> Result<()> {
-    let mut coffer = Coffer::start()?;
+    let mut coffer = start()?;
     let rounds = count("kill_restart");
     let mut round = 0;
     while round < rounds {
@@ -144,7 +152,7 @@ fn restarts_outlive_kills() -> Result<()> {
 
 #[test]
 fn an_agent_that_dies_leaves_its_engine_alone() -> Result<()> {
-    let coffer = Coffer::start()?;
+    let coffer = start()?;
     let db = coffer.create("db1")?;
     let engine = || processes(&coffer, &db.id, "bin/postgres -D");
     let agent = || processes(&coffer, &db.id, "coffer-guest agent");
@@ -181,7 +189,7 @@ fn reuse(pid: u32) -> Result<Background> {
 
 #[test]
 fn an_engine_that_was_started_again_while_coffer_was_away_is_noticed() -> Result<()> {
-    let mut coffer = Coffer::start()?;
+    let mut coffer = start()?;
     let db = coffer.create("db1")?;
     let engines = processes(&coffer, &db.id, "bin/postgres -D")?;
     coffer.kill()?;
@@ -203,7 +211,7 @@ fn an_engine_that_was_started_again_while_coffer_was_away_is_noticed() -> Result
 
 #[test]
 fn a_sandbox_that_died_while_coffer_was_away_is_noticed() -> Result<()> {
-    let mut coffer = Coffer::start()?;
+    let mut coffer = start()?;
     let db = coffer.create("db1")?;
     db.psql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")?
         .ok()?;

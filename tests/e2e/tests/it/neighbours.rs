@@ -163,6 +163,10 @@ fn plant(coffer: &Coffer, id: &str) -> Result<BTreeSet<String>> {
 #[test]
 fn what_no_row_knows_is_removed_and_nothing_else() -> Result<()> {
     let (mut one, other) = (Coffer::start()?, Coffer::start()?);
+    one.expect_lines(&[
+        "remove what the store does not know",
+        "remove what a killed process",
+    ]);
     let db = one.create("db1")?;
     other.create("db1")?;
     let (own, others) = (one.traces()?, other.traces()?);

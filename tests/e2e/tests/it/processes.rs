@@ -280,7 +280,8 @@ fn is_visited(ended: &Ended) -> bool {
 #[test]
 fn an_api_alone_connects_through_a_tracker_and_the_tracker_is_killed() -> Result<()> {
     let store = Server::start()?;
-    let coffer = Coffer::start_role("api", &["--set", &store.url()])?;
+    let mut coffer = Coffer::start_role("api", &["--set", &store.url()])?;
+    coffer.expect_lines(&["no-tracker", "tracker-unreachable", "tracker-lost"]);
     let ports = [coffer.port(), free_port()?];
     let _other_api = other_api(ports[1], &coffer, &store)?;
     let _managers = [
@@ -326,7 +327,7 @@ fn an_api_alone_connects_through_a_tracker_and_the_tracker_is_killed() -> Result
         let shown = connect::audit_trail(&coffer)?;
         Ok(shown.contains("&ended=tracker-lost\"").then_some(()))
     })
-    .context("the audit trail says how it ended")?;
+    .with_context(|| format!("how it ended: {:?}", connect::audit_trail(&coffer)))?;
     for port in ports {
         let refused = visit(&coffer, port)?;
         ensure!(

@@ -2,10 +2,12 @@
 
 use anyhow::{Result, ensure};
 use e2e::coffer::{Coffer, wipe_host};
+use e2e::lines::LOST;
 
 #[test]
 fn everything_that_should_run_is_rebuilt_from_the_store() -> Result<()> {
     let mut coffer = Coffer::start()?;
+    coffer.expect_lines(LOST);
     let all = (0..3)
         .map(|n| coffer.create(&format!("db{n}")))
         .collect::<Result<Vec<_>>>()?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::coffer::{Coffer, Database, wipe_host};
+use e2e::lines::LOST;
 use e2e::run::wait_until;
 use serde_json::Value;
 
@@ -46,6 +47,7 @@ fn explained(coffer: &Coffer, id: &str) -> Result<String> {
 #[test]
 fn what_is_stopped_stays_so_over_kills_and_a_reboot() -> Result<()> {
     let mut coffer = Coffer::start()?;
+    coffer.expect_lines(LOST);
     let (db, other) = (coffer.create("db1")?, coffer.create("db2")?);
     db.psql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")?
         .ok()?;

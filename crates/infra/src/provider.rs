@@ -7,8 +7,8 @@
 //! another, and stopped servers stay stopped, closed endpoints closed. Calls for one object are
 //! done in the order in which they come: what a call that nobody waits for any more still does, it
 //! has done before the next one for that object begins. Nothing here blocks for long: work that
-//! takes time answers `Pending` and is asked again. Only the task manager (steps and reconciler) and
-//! the tracker call a provider; the API never does.
+//! takes time answers `Pending` and is asked again. Only the task manager (steps and reconciler)
+//! and the tracker call a provider; the API never does.
 
 use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};

@@ -73,6 +73,11 @@ impl Fixture {
         self.directory.is_none() && !matches!(self.url, StoreUrl::SqliteMemory)
     }
 
+    /// Whether anything can be done behind the store's back: one in memory is nobody else's.
+    pub(crate) const fn has_back_door(&self) -> bool {
+        !matches!(self.url, StoreUrl::SqliteMemory)
+    }
+
     /// Runs a statement behind the store's back.
     pub(crate) async fn raw(&self, sql: &'static str) {
         match &self.url {

@@ -483,10 +483,12 @@ impl Drop for Coffer {
 /// Stops everything that the test left, in a way that does not need Coffer to work.
 fn tear_down(coffer: &mut Coffer) -> Result<()> {
     coffer.kill()?;
-    if coffer.tag().is_err() {
+    let Ok(tag) = coffer.tag() else {
         return Ok(());
-    }
+    };
     wipe_host(coffer)?;
+    // It is there where ports of the host were published.
+    Program::new("nft", ["delete", "table", "ip", &format!("coffer_{tag}")]).run()?;
     // The guard of the pool of published addresses belongs to the Coffer, not to a server.
     let pool = coffer.dir.path().join("local/published-pool.json");
     let pool = fs::read_to_string(pool).unwrap_or_default();

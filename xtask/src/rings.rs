@@ -17,9 +17,6 @@ use crate::quickstart::Build;
 use crate::runners::{self, Runner};
 use crate::{bench, built, generated, leftovers, quickstart, resource, setup, tidy};
 
-/// Root recipe that the tests run from.
-const RECIPE: &str = "postgresql-17";
-
 /// File in which the end-to-end tests collect WARN and ERROR lines.
 const UNEXPECTED_LINES: &str = "e2e-unexpected-lines.txt";
 
@@ -159,7 +156,9 @@ fn docs_ring(context: &Run<'_>) -> Result<Count> {
 
 fn roots_ring(context: &Run<'_>) -> Result<Count> {
     let coffer = built()?.join("coffer");
-    Program::new(coffer, &["image", "build", RECIPE]).logged(&context.log)?;
+    for recipe in default_recipes(context.root)? {
+        Program::new(&coffer, &["image", "build", &recipe]).logged(&context.log)?;
+    }
     Ok(Count::default())
 }
 
@@ -175,6 +174,24 @@ fn e2e_ring(context: &Run<'_>) -> Result<Count> {
         }
         Err(_) => Ok(count),
     }
+}
+
+/// Names of the recipes that the tests run from: the default version of each engine.
+fn default_recipes(root: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root.join("images")).context("read images/")? {
+        let path = entry?.path();
+        let recipe: toml::Table = fs::read_to_string(&path)?
+            .parse()
+            .with_context(|| format!("read {}", path.display()))?;
+        let is_default = recipe.get("default").and_then(toml::Value::as_bool);
+        if is_default == Some(true) {
+            let name = recipe.get("name").and_then(toml::Value::as_str);
+            names.push(name.context("a recipe has no name")?.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn bench_ring(context: &Run<'_>) -> Result<Count> {

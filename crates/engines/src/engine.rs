@@ -142,4 +142,8 @@ pub trait Engine: Send + Sync + Debug {
 
     /// The configuration for these sizes.
     fn render(&self, context: &RenderContext) -> Vec<ConfigFile>;
+
+    /// Its working half, which only the guest has.
+    #[cfg(feature = "guest")]
+    fn runtime(&self) -> &'static dyn crate::runtime::EngineRuntime;
 }

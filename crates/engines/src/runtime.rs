@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::io;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -175,6 +176,12 @@ pub trait EngineRuntime: Send + Sync + Debug {
         None
     }
 
+    /// One operation on the engine's files, called in the executable's subcommand `engine-tool`
+    /// under the engine's user ([`crate::tool`]); `None` for words that it does not know.
+    fn tool(&self, _words: &[&str]) -> Option<io::Result<String>> {
+        None
+    }
+
     /// The program that is the engine.
     fn launch(&self, host: &dyn EngineHost) -> Program;
 
@@ -261,13 +268,5 @@ pub trait EngineRuntime: Send + Sync + Debug {
             operation: "quiesce",
             reason: "its data files are consistent at any instant or cannot be held",
         })
-    }
-}
-
-/// The runtime of an engine by name.
-pub fn runtime(engine: &str) -> Option<&'static dyn EngineRuntime> {
-    match engine {
-        "postgresql" => Some(&crate::postgresql::Postgresql),
-        _ => None,
     }
 }

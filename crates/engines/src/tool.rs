@@ -8,29 +8,26 @@ use std::time::SystemTime;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use crate::postgresql::{identity, read_ahead};
+use crate::registry;
 
-/// Runs one operation; the answer is one word for the caller.
+/// Runs one operation; the answer is one word for the caller. An engine's operations begin with its
+/// name.
 pub fn run(args: &[String]) -> io::Result<String> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["postgresql", "identity", pgdata, id] => {
-            identity::write(Path::new(pgdata), id).map(|found| found.as_str().to_owned())
-        }
-        ["postgresql", "read-ahead", pgdata] => {
-            let dirs = read_ahead::dirs(Path::new(pgdata))?;
-            read_files(&dirs).map(|count| count.to_string())
-        }
+    let done = match words.as_slice() {
         ["trim-logs", dir, bytes_max] => {
             let bytes_max = bytes_max.parse().map_err(io::Error::other)?;
-            trim_logs(Path::new(dir), bytes_max).map(|count| count.to_string())
+            Some(trim_logs(Path::new(dir), bytes_max).map(|count| count.to_string()))
         }
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "usage: engine-tool postgresql identity PGDATA UUID, postgresql read-ahead PGDATA, \
-             or trim-logs DIR BYTES",
-        )),
-    }
+        [name, operation @ ..] => {
+            registry::engine(name).and_then(|engine| engine.runtime().tool(operation))
+        }
+        [] => None,
+    };
+    done.unwrap_or_else(|| {
+        let usage = "usage: engine-tool ENGINE OPERATION..., or trim-logs DIR BYTES";
+        Err(io::Error::new(io::ErrorKind::InvalidInput, usage))
+    })
 }
 
 /// Files larger than this are not read ahead: they are data, not catalogs. Unit: bytes.
@@ -39,7 +36,7 @@ const READ_FILE_MAX: u64 = 1 << 20;
 const READ_BYTES_MAX: u64 = 32 << 20;
 /// Has the kernel read the small files of directories into its cache, without waiting for it.
 /// Returns how many there were.
-fn read_files(dirs: &[PathBuf]) -> io::Result<usize> {
+pub(crate) fn read_files(dirs: &[PathBuf]) -> io::Result<usize> {
     let mut count = 0;
     let mut total = 0;
     for dir in dirs {

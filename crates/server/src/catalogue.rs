@@ -23,8 +23,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Registers at once what is there.
 pub(crate) async fn register(base: &Base, roots_dir: &Path) -> anyhow::Result<()> {
-    for name in recipe::names() {
-        let recipe = Recipe::find(name).with_context(|| format!("read recipe {name}"))?;
+    for recipe in recipe::all().context("read the recipes")? {
         let version = ensure_version(base, &recipe).await?;
         let (dir, known) = (roots_dir.to_owned(), version.root.clone());
         let find =

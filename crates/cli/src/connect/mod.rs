@@ -89,7 +89,7 @@ pub async fn run(wanted: Connect, options: &Options) -> Result<ExitCode> {
     let login = client::Login {
         at,
         user,
-        database: database.unwrap_or_else(|| "postgres".to_owned()),
+        database,
         secret,
     };
     let relay = relay(api, format!("{path}/connect"), listener);

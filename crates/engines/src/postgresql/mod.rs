@@ -26,7 +26,7 @@ mod probe;
 #[cfg(feature = "guest")]
 mod quiesce;
 #[cfg(feature = "guest")]
-pub(crate) mod read_ahead;
+mod read_ahead;
 #[cfg(feature = "guest")]
 mod runtime;
 #[cfg(feature = "guest")]
@@ -99,5 +99,10 @@ impl Engine for Postgresql {
 
     fn render(&self, context: &RenderContext) -> Vec<ConfigFile> {
         render::files(context)
+    }
+
+    #[cfg(feature = "guest")]
+    fn runtime(&self) -> &'static dyn crate::runtime::EngineRuntime {
+        &Self
     }
 }

@@ -1,16 +1,21 @@
 //! PostgreSQL, working half: what the agent calls, one line each into the modules beside this.
 
+use std::io;
+use std::path::Path;
+
 use async_trait::async_trait;
 use coffer_core::secret::Secret;
 
 use crate::error::Result;
 use crate::postgresql::{
-    PORT, Postgresql, accounts, bootstrap, databases, inventory, probe, quiesce, session,
+    PORT, Postgresql, accounts, bootstrap, databases, identity, inventory, probe, quiesce,
+    read_ahead, session,
 };
 use crate::runtime::{
     ClientAddress, DatabaseInfo, EngineHost, EngineRuntime, Hold, Inventory, NewUser, ProbeReport,
     Program, StopPlan, TLS_CERT, TLS_KEY, UserChange,
 };
+use crate::tool;
 
 /// SIGINT: PostgreSQL's fast shutdown. The number is the same on every architecture.
 const SIGINT: i32 = 2;
@@ -32,6 +37,21 @@ impl EngineRuntime for Postgresql {
             host,
             &["read-ahead", &bootstrap::pgdata(host)],
         ))
+    }
+
+    fn tool(&self, words: &[&str]) -> Option<io::Result<String>> {
+        match words {
+            ["identity", pgdata, id] => {
+                let written = identity::write(Path::new(pgdata), id);
+                Some(written.map(|found| found.as_str().to_owned()))
+            }
+            ["read-ahead", pgdata] => {
+                let dirs = read_ahead::dirs(Path::new(pgdata));
+                let read = dirs.and_then(|dirs| tool::read_files(&dirs));
+                Some(read.map(|count| count.to_string()))
+            }
+            _ => None,
+        }
     }
 
     fn launch(&self, host: &dyn EngineHost) -> Program {

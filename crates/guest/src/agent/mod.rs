@@ -27,7 +27,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coffer_engines::runtime::{self, EngineHost, EngineRuntime};
+use coffer_engines::runtime::{EngineHost, EngineRuntime};
 use coffer_wire::guest::v1::Boot;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
@@ -262,8 +262,8 @@ fn known_runtime(boot: &Boot) -> Result<Runtime> {
             boot.engine
         ),
     };
-    runtime::runtime(&boot.engine)
-        .map(Runtime::Known)
+    coffer_engines::engine(&boot.engine)
+        .map(|engine| Runtime::Known(engine.runtime()))
         .ok_or_else(unknown)
 }
 

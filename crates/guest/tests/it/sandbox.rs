@@ -48,7 +48,7 @@ struct Running {
 
 impl Sandbox {
     fn new(base: &Path, name: &str, link_ca_pem: &str, uids: (u32, u32)) -> Self {
-        let version = if process::engine_root().is_some() {
+        let version = if process::engine_root("postgresql-17").is_some() {
             "17"
         } else {
             "15"
@@ -134,7 +134,7 @@ impl Sandbox {
     }
 
     fn script(&self, mode: &str) -> String {
-        let root = process::engine_root().unwrap_or_else(|| Path::new("/"));
+        let root = process::engine_root("postgresql-17").unwrap_or_else(|| PathBuf::from("/"));
         format!(
             "set -e; b={base}; r=$b/root; mkdir -p $r $b/layer $b/work; \
              mount -t tmpfs tmpfs $b/layer; mkdir $b/layer/up $b/layer/work; \

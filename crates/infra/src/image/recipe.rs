@@ -15,21 +15,8 @@ use super::{ImageError, Result, tree};
 /// Changes when the builder makes another tree from the same recipe, so that caches notice.
 const BUILDER_FORMAT: &str = "coffer-root-1";
 
-/// The recipes under `images/`, by name.
-const EMBEDDED: &[(&str, &str)] = &[
-    (
-        "postgresql-17",
-        include_str!("../../../../images/postgresql-17.toml"),
-    ),
-    (
-        "postgresql-18",
-        include_str!("../../../../images/postgresql-18.toml"),
-    ),
-    (
-        "postgresql-15",
-        include_str!("../../../../images/postgresql-15.toml"),
-    ),
-];
+/// The recipes under `images/`: name and text, in order of name. `build.rs` finds them.
+const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/recipes.rs"));
 
 /// What an engine root is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +44,10 @@ pub struct Recipe {
     /// Files that stand before any package is installed: path and content.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+    /// Whether it is the version that its datastore offers first. It decides nothing about the
+    /// tree, so neither the checksum nor a manifest has it.
+    #[serde(default, skip_serializing)]
+    pub default: bool,
 }
 
 impl Recipe {
@@ -124,9 +115,19 @@ impl Recipe {
     }
 }
 
-/// Names of the project's own recipes; the first is the one that a new installation builds.
+/// Names of the project's own recipes, in their order.
 pub fn names() -> Vec<&'static str> {
     EMBEDDED.iter().map(|(name, _)| *name).collect()
+}
+
+/// The project's own recipes, those first that their datastores offer first.
+pub fn all() -> Result<Vec<Recipe>> {
+    let all: Result<Vec<Recipe>> = EMBEDDED
+        .iter()
+        .map(|(name, text)| Recipe::parse(text, name))
+        .collect();
+    let (first, rest): (Vec<_>, Vec<_>) = all?.into_iter().partition(|recipe| recipe.default);
+    Ok(first.into_iter().chain(rest).collect())
 }
 
 fn is_plain_word(word: &str) -> bool {
@@ -148,23 +149,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_under_images_is_compiled_in_and_valid() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images");
-        let mut found: Vec<String> = fs::read_dir(dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|e| e == "toml"))
-            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
-            .collect();
-        found.sort();
-        let mut known = names();
-        known.sort_unstable();
-        assert_eq!(found, known);
-        for name in known {
-            let recipe = Recipe::find(name).unwrap();
-            assert_eq!(recipe.name, name);
-            assert_eq!(format!("{}-{}", recipe.engine, recipe.version), name);
+    fn every_recipe_is_valid_and_every_engine_has_one_default() {
+        let all = all().unwrap();
+        assert_eq!(all.len(), names().len());
+        let mut defaults = BTreeMap::new();
+        for recipe in &all {
+            let named = format!("{}-{}", recipe.engine, recipe.version);
+            assert_eq!(recipe.name, named);
+            assert!(names().contains(&named.as_str()), "{named}");
+            *defaults.entry(&recipe.engine).or_insert(0) += usize::from(recipe.default);
         }
+        assert!(defaults.values().all(|count| *count == 1), "{defaults:?}");
+        assert!(all[..defaults.len()].iter().all(|recipe| recipe.default));
     }
 
     #[test]
@@ -198,6 +194,8 @@ mod tests {
     fn the_checksum_follows_every_field() {
         let recipe = Recipe::find("postgresql-17").unwrap();
         let mut other = recipe.clone();
+        other.default = !recipe.default;
+        assert_eq!(recipe.checksum(), other.checksum());
         other.files.clear();
         assert_ne!(recipe.checksum(), other.checksum());
         assert_eq!(

@@ -1,9 +1,8 @@
 //! The tests' processes and tasks; nothing else in them spawns.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 /// A command that dies with the test.
@@ -79,15 +78,13 @@ pub(crate) fn require_root() {
     );
 }
 
-/// The engine root of version 17, if this machine has it.
-pub(crate) fn engine_root() -> Option<&'static Path> {
-    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let find = || {
-        let roots = std::fs::read_dir("/var/cache/coffer/roots").ok()?;
-        let trees = roots.flatten().map(|entry| entry.path().join("tree"));
-        let mut trees =
-            trees.filter(|tree| tree.join("usr/lib/postgresql/17/bin/postgres").exists());
-        trees.next()
+/// The tree of the engine root of a recipe, if this machine has it.
+pub(crate) fn engine_root(recipe: &str) -> Option<PathBuf> {
+    let name = format!("\"name\": \"{recipe}\"");
+    let roots = std::fs::read_dir("/var/cache/coffer/roots").ok()?;
+    let is_it = |dir: &PathBuf| {
+        std::fs::read_to_string(dir.join("manifest.json")).is_ok_and(|text| text.contains(&name))
     };
-    FOUND.get_or_init(find).as_deref()
+    let found = roots.flatten().map(|entry| entry.path()).find(is_it);
+    found.map(|dir| dir.join("tree"))
 }

@@ -1,6 +1,9 @@
-//! The client programs of engines: found, told where to connect, run to their end.
+//! The client programs of engines: found, told where to connect, run to their end. What is of one
+//! program only stands in a file beside this.
 //!
-//! The one module that starts processes.
+//! The one module that starts processes. Which program is run is never the API's to say.
+
+mod psql;
 
 use std::env;
 use std::ffi::OsString;
@@ -18,10 +21,39 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Connect;
-use crate::failure::{Failure, Kind, Result};
+use crate::failure::{self, Failure, Result};
 
-/// The client program of PostgreSQL.
-const PSQL: &str = "psql";
+/// The clients that are known, by the engine they are for.
+const KINDS: &[Kind] = &[psql::KIND];
+
+/// What is of one client program only.
+struct Kind {
+    /// Engine whose client it is.
+    engine: &'static str,
+    /// Name of the program; the first that is found is taken.
+    programs: &'static [&'static str],
+    /// Debian's package that has it.
+    package: &'static str,
+    /// Where it is in the engine's root, for a version.
+    in_root: fn(&str) -> String,
+    /// Variables that would tell it something else.
+    env_remove: &'static [&'static str],
+    /// Content of the file that it reads its password from.
+    secret_file: fn(&Login) -> String,
+    /// What it is told on its command line; no secret is among it.
+    words: fn(&Told<'_>) -> Vec<OsString>,
+}
+
+/// What goes into a command line.
+struct Told<'a> {
+    host_name: &'a str,
+    login: &'a Login,
+    /// Path of the file with the secret.
+    secret: &'a str,
+    /// Path of the file with the CA's certificate.
+    ca: &'a str,
+}
+
 /// Loader of programs in an engine root.
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 /// Where an engine root keeps its libraries.
@@ -35,7 +67,7 @@ const LIBRARIES: [&str; 3] = [
 pub(super) struct Login {
     pub(super) at: SocketAddr,
     pub(super) user: String,
-    pub(super) database: String,
+    pub(super) database: Option<String>,
     pub(super) secret: String,
 }
 
@@ -46,15 +78,19 @@ pub(super) struct Program {
     words: Vec<OsString>,
 }
 
+fn kind_of(engine: &str) -> Result<&'static Kind> {
+    KINDS
+        .iter()
+        .find(|kind| kind.engine == engine)
+        .ok_or_else(|| {
+            let message = format!("coffer connect knows no client of the engine '{engine}'");
+            Failure::new(failure::Kind::Refused, message)
+        })
+}
+
 /// The client: as given, in PATH, or in an engine root of this host.
 pub(super) fn find(known: &Connection, wanted: &Connect) -> Result<Program> {
-    if known.engine != "postgresql" {
-        let message = format!(
-            "coffer connect knows no client of the engine '{}'",
-            known.engine
-        );
-        return Err(Failure::new(Kind::Refused, message));
-    }
+    let kind = kind_of(&known.engine)?;
     let plain = |path: PathBuf| Program {
         path,
         words: Vec::new(),
@@ -63,32 +99,29 @@ pub(super) fn find(known: &Connection, wanted: &Connect) -> Result<Program> {
         return Ok(plain(path.clone()));
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path)
-        .map(|dir| dir.join(PSQL))
+    let found = kind
+        .programs
+        .iter()
+        .flat_map(|name| env::split_paths(&path).map(move |dir| dir.join(name)))
         .find(|path| path.is_file());
-    let found = found
-        .map(plain)
-        .or_else(|| in_root(&wanted.roots_dir, &known.version));
-    found.ok_or_else(|| {
+    let in_root = || in_root(&wanted.roots_dir, &(kind.in_root)(&known.version));
+    found.map(plain).or_else(in_root).ok_or_else(|| {
         Failure::usage(format!(
-            "there is no {PSQL} in PATH and no engine root in {}: install postgresql-client, or \
-             give --client",
-            wanted.roots_dir.display()
+            "there is no {} in PATH and no engine root in {}: install {}, or give --client",
+            kind.programs.join(" and no "),
+            wanted.roots_dir.display(),
+            kind.package
         ))
     })
 }
 
 /// The client in an engine root, run by the root's own loader with the root's own libraries.
-fn in_root(roots_dir: &Path, version: &str) -> Option<Program> {
+fn in_root(roots_dir: &Path, client: &str) -> Option<Program> {
     let trees = std::fs::read_dir(roots_dir).ok()?.flatten();
     trees
         .map(|entry| entry.path().join("tree"))
         .find_map(|tree| {
-            let program = tree
-                .join("usr/lib/postgresql")
-                .join(version)
-                .join("bin")
-                .join(PSQL);
+            let program = tree.join(client);
             let path = tree.join(LOADER);
             let libraries = LIBRARIES.map(|dir| tree.join(dir));
             (program.is_file() && path.is_file()).then(|| Program {
@@ -113,22 +146,29 @@ pub(super) async fn run(
     login: &Login,
     words: &[String],
 ) -> Result<ExitCode> {
-    let secret = login.secret.replace('\\', "\\\\").replace(':', "\\:");
-    let secret = in_memory("password", &format!("*:*:*:*:{secret}\n"))?;
+    let kind = kind_of(&known.engine)?;
+    let secret = in_memory("password", &(kind.secret_file)(login))?;
     let ca = in_memory("ca", &known.ca_pem)?;
-    let line = conninfo(known, login, &secret.path, &ca.path);
+    let told = Told {
+        host_name: &known.host_name,
+        login,
+        secret: &secret.path,
+        ca: &ca.path,
+    };
     // What the terminal sends is the client's to act on; a request to end ends both.
     let stop = |e: std::io::Error| Failure::failed(format!("watch for signals: {e}"));
     let _interrupt = signal(SignalKind::interrupt()).map_err(stop)?;
     let _quit = signal(SignalKind::quit()).map_err(stop)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(stop)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(stop)?;
-    let mut child = Command::new(&program.path)
+    let mut command = Command::new(&program.path);
+    for name in kind.env_remove {
+        command.env_remove(name);
+    }
+    let mut child = command
         .args(&program.words)
-        .args(["-d", &line])
+        .args((kind.words)(&told))
         .args(words)
-        .env_remove("PGPASSWORD")
-        .env_remove("PGSERVICE")
         .kill_on_drop(true)
         .spawn()
         .map_err(|e| Failure::usage(format!("run {}: {e}", program.path.display())))?;
@@ -144,23 +184,6 @@ pub(super) async fn run(
     Ok(ExitCode::from(code.unwrap_or(1)))
 }
 
-/// How to connect, in libpq's words; no secret is among them.
-fn conninfo(known: &Connection, login: &Login, secret: &str, ca: &str) -> String {
-    let pairs = [
-        ("host", known.host_name.as_str()),
-        ("hostaddr", &login.at.ip().to_string()),
-        ("port", &login.at.port().to_string()),
-        ("user", &login.user),
-        ("dbname", &login.database),
-        ("sslmode", "verify-full"),
-        ("sslrootcert", ca),
-        ("passfile", secret),
-    ];
-    let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
-    let pairs = pairs.map(|(name, value)| format!("{name}='{}'", quoted(value)));
-    pairs.join(" ")
-}
-
 /// A file that is nowhere but in this process; its path works for the same user while we live.
 struct InMemory {
     _file: std::fs::File,
@@ -170,7 +193,7 @@ struct InMemory {
 fn in_memory(name: &str, text: &str) -> Result<InMemory> {
     let failed = |e: &dyn std::fmt::Display| Failure::failed(format!("keep the {name}: {e}"));
     let made = memfd_create(name, MFdFlags::MFD_CLOEXEC).map_err(|e| failed(&e))?;
-    // libpq reads no passwords that others may read.
+    // Clients read no passwords that others may read.
     fchmod(&made, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| failed(&e))?;
     let mut file = std::fs::File::from(made);
     file.write_all(text.as_bytes()).map_err(|e| failed(&e))?;
@@ -184,29 +207,36 @@ mod tests {
 
     #[test]
     fn a_secret_is_read_by_its_path_and_stands_nowhere_else() {
-        let known = Connection {
-            engine: "postgresql".to_owned(),
-            version: "17".to_owned(),
-            host_name: "i.coffer".to_owned(),
-            ca_pem: String::new(),
-            databases: Vec::new(),
-        };
-        let login = Login {
-            at: "127.0.0.1:5".parse().unwrap(),
-            user: "o'neil\\".to_owned(),
-            database: "app".to_owned(),
-            secret: "s3cret".to_owned(),
-        };
-        let kept = in_memory("password", &login.secret).unwrap();
+        let kept = in_memory("password", "s3cret").unwrap();
         assert_eq!(std::fs::read_to_string(&kept.path).unwrap(), "s3cret");
-        let line = conninfo(&known, &login, &kept.path, "/ca");
-        assert!(
-            line.contains(r"user='o\'neil\\'") && line.contains("verify-full"),
-            "{line}"
-        );
-        assert!(!line.contains("s3cret"), "{line}");
         let path = kept.path.clone();
         drop(kept);
         assert!(std::fs::read_to_string(path).is_err());
+    }
+
+    #[test]
+    fn no_client_is_told_a_secret_in_words() {
+        let login = Login {
+            at: "127.0.0.1:5".parse().unwrap(),
+            user: "o'neil\\".to_owned(),
+            database: Some("app".to_owned()),
+            secret: "s3cret".to_owned(),
+        };
+        let told = Told {
+            host_name: "i.coffer",
+            login: &login,
+            secret: "/secret",
+            ca: "/ca",
+        };
+        for kind in KINDS {
+            let line = format!("{:?}", (kind.words)(&told));
+            assert!(!line.contains("s3cret"), "{line}");
+            assert!(line.contains("/secret") && line.contains("/ca"), "{line}");
+            assert!(
+                (kind.secret_file)(&login).contains("s3cret"),
+                "{}",
+                kind.engine
+            );
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! The engines' conformance suite with a real PostgreSQL, run directly: version 17 from its root
-//! if that is there, the host's version 15 otherwise and beside it.
+//! An engine's real server, run directly: without a sandbox, under a user of its own, with its
+//! programs from the host or from an engine root.
 
-use std::net::SocketAddr;
+use std::fmt::Debug;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,32 +11,49 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use coffer_core::units::VolumeSize;
-use coffer_engines::conformance::{self, Access, Fixture, World};
+use coffer_engines::conformance::{Access, Fixture, World};
 use coffer_engines::engine::RenderContext;
-use coffer_engines::postgresql::{PORT, Postgresql, identity};
 use coffer_engines::runtime::{
-    EngineHost, EngineRuntime, Layout, Program, ProgramOutput, TLS_CERT, TLS_KEY,
+    EngineHost, EngineRuntime, Layout, Program, ProgramOutput, TLS_CA, TLS_CERT, TLS_KEY,
 };
 use coffer_engines::{Engine, EngineError};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
-use tokio_postgres::NoTls;
 
 use crate::support::process;
 
+/// What the suite needs to know of one engine: how a client of it works.
+#[async_trait]
+pub(super) trait Client: Send + Sync + Debug {
+    /// The engine.
+    fn engine(&self) -> &'static dyn Engine;
+    /// A configuration file as the test wants it.
+    fn adapt(&self, name: &str, content: String) -> String;
+    /// What tells the data directory from every other.
+    async fn fingerprint(&self, at: &Direct) -> String;
+    /// See [`Fixture::login`].
+    async fn login(&self, at: &Direct, access: &Access) -> Result<(), String>;
+    /// See [`Fixture::make`].
+    async fn make(&self, at: &Direct, access: &Access, name: &str) -> Result<(), String>;
+    /// See [`Fixture::write`].
+    async fn write(&self, at: &Direct, access: &Access, name: &str, count: u64) -> u64;
+    /// See [`Fixture::count`].
+    async fn count(&self, at: &Direct, access: &Access, name: &str) -> Result<u64, String>;
+}
+
 /// Where the programs of a version come from, and who runs them.
 #[derive(Debug, Clone)]
-struct Programs {
-    version: &'static str,
+pub(super) struct Programs {
+    pub(super) version: &'static str,
     /// Words before the program's path: they enter its root under the user.
-    prefix: Vec<String>,
-    uid: u32,
-    tool: PathBuf,
+    pub(super) prefix: Vec<String>,
+    pub(super) uid: u32,
+    pub(super) tool: PathBuf,
 }
 
 impl Programs {
-    fn command(&self, program: &Program) -> Command {
+    pub(super) fn command(&self, program: &Program) -> Command {
         let mut command = match self.prefix.split_first() {
             Some((first, rest)) => {
                 let mut command = process::command(first);
@@ -58,7 +76,7 @@ impl Programs {
 }
 
 #[derive(Debug)]
-struct DirectHost {
+pub(super) struct DirectHost {
     layout: Layout,
     programs: Programs,
 }
@@ -102,42 +120,34 @@ impl EngineHost for DirectHost {
     }
 }
 
+/// One data directory with its process.
 #[derive(Debug)]
-struct Direct {
+pub(super) struct Direct {
     host: DirectHost,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
+    client: &'static dyn Client,
     child: Mutex<Option<Child>>,
 }
 
 impl Direct {
-    fn pgdata(&self) -> PathBuf {
-        self.host.layout.data_dir.join("engine/pgdata")
+    pub(super) fn layout(&self) -> &Layout {
+        &self.host.layout
     }
 
-    async fn client(&self, access: &Access) -> Result<Client, String> {
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host(self.address.ip().to_string())
-            .port(PORT)
-            .user(&access.user)
-            .password(&access.password)
-            .dbname(&access.database)
-            .connect_timeout(Duration::from_secs(5));
-        let (client, connection) = config.connect(NoTls).await.map_err(|e| format!("{e:?}"))?;
-        let driver = process::start(async move {
-            connection.await.ok();
-        });
-        Ok(Client { client, driver })
+    fn runtime(&self) -> &'static dyn EngineRuntime {
+        self.client.engine().runtime()
     }
 
-    /// What the postmaster leaves when it is killed, as init's sweep over the user would find it.
+    /// What an engine's first process leaves when it is killed, as init's sweep over the user would
+    /// find it.
     fn leftovers(&self) -> Vec<i32> {
-        let pgdata = self.pgdata();
+        let data = self.host.layout.data_dir.join("engine");
+        let inside = data.strip_prefix("/").unwrap().display().to_string();
         let entries = std::fs::read_dir("/proc").unwrap().flatten();
         entries
             .filter(|entry| {
                 std::fs::read_link(entry.path().join("cwd"))
-                    .is_ok_and(|cwd| cwd.ends_with(pgdata.strip_prefix("/").unwrap()))
+                    .is_ok_and(|cwd| cwd.display().to_string().contains(&inside))
             })
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .collect()
@@ -153,22 +163,6 @@ impl Drop for Direct {
     }
 }
 
-/// A client that closes when dropped.
-struct Client {
-    client: tokio_postgres::Client,
-    driver: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 #[async_trait]
 impl Fixture for Direct {
     fn host(&self) -> &dyn EngineHost {
@@ -176,7 +170,10 @@ impl Fixture for Direct {
     }
 
     async fn start(&self) {
-        let mut command = self.host.programs.command(&Postgresql.launch(&self.host));
+        let mut command = self
+            .host
+            .programs
+            .command(&self.runtime().launch(&self.host));
         let log = std::fs::File::create(self.host.layout.data_dir.join("start.log")).unwrap();
         command
             .stdin(Stdio::null())
@@ -187,7 +184,7 @@ impl Fixture for Direct {
 
     async fn stop(&self) -> bool {
         let mut child = self.child.lock().await.take().expect("it runs");
-        let plan = Postgresql.stop_plan();
+        let plan = self.runtime().stop_plan();
         let pid = nix::unistd::Pid::from_raw(child.id().expect("it runs").try_into().unwrap());
         let signal = nix::sys::signal::Signal::try_from(plan.signal).unwrap();
         nix::sys::signal::kill(pid, signal).unwrap();
@@ -211,56 +208,30 @@ impl Fixture for Direct {
     }
 
     async fn fingerprint(&self) -> String {
-        identity::read(&self.pgdata())
-            .expect("read the identifier")
-            .to_string()
+        self.client.fingerprint(self).await
     }
 
     async fn login(&self, access: &Access) -> Result<(), String> {
-        let client = self.client(access).await?;
-        client
-            .client
-            .simple_query("SELECT 1")
-            .await
-            .map(|_| ())
-            .map_err(|e| e.to_string())
+        self.client.login(self, access).await
     }
 
     async fn make(&self, access: &Access, name: &str) -> Result<(), String> {
-        let client = self.client(access).await?;
-        let sql = format!("CREATE TABLE {} (n bigint)", quote(name));
-        client
-            .client
-            .batch_execute(&sql)
-            .await
-            .map_err(|e| format!("{e:?}"))
+        self.client.make(self, access, name).await
     }
 
     async fn write(&self, access: &Access, name: &str, count: u64) -> u64 {
-        let client = self.client(access).await.expect("log in to write");
-        let sql = format!("INSERT INTO {} VALUES (1)", quote(name));
-        let mut acknowledged = 0;
-        while acknowledged < count && client.client.batch_execute(&sql).await.is_ok() {
-            acknowledged += 1;
-        }
-        acknowledged
+        self.client.write(self, access, name, count).await
     }
 
     async fn count(&self, access: &Access, name: &str) -> Result<u64, String> {
-        let client = self.client(access).await?;
-        let sql = format!("SELECT count(*) FROM {}", quote(name));
-        let row = client
-            .client
-            .query_one(&sql, &[])
-            .await
-            .map_err(|e| format!("{e:?}"))?;
-        Ok(row.get::<_, i64>(0).try_into().unwrap())
+        self.client.count(self, access, name).await
     }
 }
 
 #[derive(Debug)]
-struct DirectWorld {
+pub(super) struct DirectWorld {
     base: PathBuf,
+    client: &'static dyn Client,
     programs: Programs,
     template: Mutex<Option<PathBuf>>,
 }
@@ -269,9 +240,10 @@ struct DirectWorld {
 static NEXT_ADDRESS: AtomicU8 = AtomicU8::new(1);
 
 impl DirectWorld {
-    fn new(base: &Path, programs: Programs) -> Self {
+    pub(super) fn new(base: &Path, client: &'static dyn Client, programs: Programs) -> Self {
         Self {
             base: base.to_owned(),
+            client,
             programs,
             template: Mutex::new(None),
         }
@@ -306,32 +278,24 @@ impl DirectWorld {
         chown(dir, Some(self.programs.uid), Some(self.programs.uid)).unwrap();
     }
 
-    fn configure(&self, host: &DirectHost, address: SocketAddr) {
+    fn configure(&self, host: &DirectHost, address: IpAddr) {
         let context = RenderContext {
             version: self.programs.version.to_owned(),
             memory_mib: 512,
             vcpus: 1,
             volume: VolumeSize::gib(1).unwrap(),
-            listen: vec![address.ip()],
+            listen: vec![address],
             data_dir: host.layout.data_dir.display().to_string(),
         };
-        for file in Postgresql.render(&context) {
-            let mut content = file.content.replace("'127.0.0.1,", "'");
-            match file.name {
-                // A killed process loses nothing that it wrote: only a lost machine would.
-                "postgresql.conf" => content.push_str("fsync = off\n"),
-                // The suite's client speaks no TLS; that is tested in the sandbox.
-                "pg_hba.conf" => content.push_str("host all all 127.0.0.0/8 scram-sha-256\n"),
-                // The test runs as root where an agent would.
-                "pg_ident.conf" => content.push_str("coffer root coffer\n"),
-                _ => {}
-            }
+        for file in self.client.engine().render(&context) {
+            let content = self.client.adapt(file.name, file.content);
             std::fs::write(host.layout.config_dir.join(file.name), content).unwrap();
         }
         let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         for (name, text) in [
             (TLS_KEY, key.signing_key.serialize_pem()),
             (TLS_CERT, key.cert.pem()),
+            (TLS_CA, key.cert.pem()),
         ] {
             let path = host.layout.tls_dir.join(name);
             std::fs::write(&path, text).unwrap();
@@ -344,7 +308,8 @@ impl DirectWorld {
         let mut template = self.template.lock().await;
         if template.is_none() {
             let host = self.host("template");
-            Postgresql.bootstrap(&host).await.expect("bootstrap");
+            let runtime = self.runtime();
+            runtime.bootstrap(&host).await.expect("bootstrap");
             *template = Some(host.layout.data_dir.join("engine"));
         }
         template.clone().expect("made above")
@@ -354,11 +319,11 @@ impl DirectWorld {
 #[async_trait]
 impl World for DirectWorld {
     fn engine(&self) -> &'static dyn Engine {
-        &Postgresql
+        self.client.engine()
     }
 
     fn runtime(&self) -> &'static dyn EngineRuntime {
-        &Postgresql
+        self.client.engine().runtime()
     }
 
     async fn clone_template(&self, name: &str) -> Box<dyn Fixture> {
@@ -369,83 +334,20 @@ impl World for DirectWorld {
         process::succeed(&["cp", "-a", &from, &to.display().to_string()]).await;
         let number = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id().to_le_bytes();
-        let address = SocketAddr::from(([127, process[0], process[1].max(1), number], PORT));
-        self.configure(&host, address);
+        let address = [127, process[0], process[1].max(1), number];
+        let address = SocketAddr::from((address, self.client.engine().port()));
+        self.configure(&host, address.ip());
         Box::new(Direct {
             host,
             address,
+            client: self.client,
             child: Mutex::new(None),
         })
     }
 }
 
-fn base_dir() -> tempfile::TempDir {
-    let base = tempfile::Builder::new()
-        .prefix("coffer-it-")
-        .tempdir()
-        .unwrap();
-    std::fs::set_permissions(base.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    base
-}
-
-/// The tool where other users can execute it.
-fn copy_tool(base: &Path) -> PathBuf {
-    let tool = base.join("coffer-guest");
-    std::fs::copy(env!("CARGO_BIN_EXE_coffer-guest"), &tool).unwrap();
-    tool
-}
-
-#[tokio::test]
-async fn postgresql_of_the_host_conforms() {
-    process::require_root();
-    let postgres = Path::new("/usr/lib/postgresql/15/bin/postgres");
-    if !postgres.exists() && process::engine_root().is_some() {
-        eprintln!(
-            "this machine has no PostgreSQL 15 of its own; version 17 is tested from its root"
-        );
-        return;
-    }
-    let user = nix::unistd::User::from_name("postgres").unwrap();
-    let user = user.expect("this test needs PostgreSQL: apt-get install postgresql-15");
-    let base = base_dir();
-    let programs = Programs {
-        version: "15",
-        prefix: Vec::new(),
-        uid: user.uid.as_raw(),
-        tool: copy_tool(base.path()),
-    };
-    conformance::all(&DirectWorld::new(base.path(), programs)).await;
-}
-
-#[tokio::test]
-async fn postgresql_of_the_root_conforms() {
-    process::require_root();
-    let Some(root) = process::engine_root() else {
-        let is_tested = Path::new("/usr/lib/postgresql/15/bin/postgres").exists();
-        assert!(
-            is_tested,
-            "this test needs an engine root with PostgreSQL 17"
-        );
-        eprintln!("there is no engine root with PostgreSQL 17; version 15 is tested from the host");
-        return;
-    };
-    let base = base_dir();
-    let tool = copy_tool(base.path());
-    let uid = 61_817;
-    let (holder, mut prefix) = hold_root(root, base.path(), uid).await;
-    prefix.push(base.path().join("root").display().to_string());
-    let programs = Programs {
-        version: "17",
-        prefix,
-        uid,
-        tool,
-    };
-    conformance::all(&DirectWorld::new(base.path(), programs)).await;
-    drop(holder);
-}
-
 /// A mount namespace in which the root, read-only, has the test's directory at its own path.
-async fn hold_root(root: &Path, base: &Path, uid: u32) -> (Child, Vec<String>) {
+pub(super) async fn hold_root(root: &Path, base: &Path, uid: u32) -> (Child, Vec<String>) {
     let passwd = format!("root:x:0:0::/:/bin/sh\nengine:x:{uid}:{uid}::/:/bin/sh\n");
     std::fs::write(base.join("passwd"), passwd).unwrap();
     std::fs::create_dir_all(base.join("root")).unwrap();

@@ -408,6 +408,8 @@ config! {
         public_endpoint: Option<String> = "";
         /// Region in the catalog.
         region: String = "RegionOne";
+        /// Datastore of a new instance whose request names none; with none, it has to name one.
+        default_datastore: Option<String> = "postgresql";
         /// Requests a minute for each project and verb; 0 for no limit.
         rate_limit_per_minute: u32 = "200";
         /// Largest request body.

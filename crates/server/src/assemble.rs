@@ -185,6 +185,7 @@ pub(crate) fn app(base: &Base, config: &Config, supervisor: &Supervisor) -> AppS
         public_endpoint: config.api.public_endpoint.clone(),
         is_tls: !config.api.insecure_http,
         region: config.api.region.clone(),
+        default_datastore: config.api.default_datastore.clone(),
         volume_gib_max: config.limits.max_volume_gib,
         token_lifetime_seconds: u32::try_from(config.api.token_lifetime.as_secs())
             .unwrap_or(u32::MAX),

@@ -112,10 +112,9 @@ fn no_datastore(text: &str) -> Error {
 
 /// The version that a new instance gets: as named, else the default.
 pub async fn choose(app: &AppState, wanted: &Wanted) -> Result<(Datastore, DatastoreVersion)> {
-    let datastore = match (&wanted.datastore, &app.config.default_datastore) {
-        (Some(text), _) => find(app, text).await?.ok_or_else(|| no_datastore(text))?,
-        (None, Some(name)) => find(app, name).await?.ok_or_else(|| no_datastore(name))?,
-        (None, None) => only_datastore(app, wanted).await?,
+    let datastore = match &wanted.datastore {
+        Some(text) => find(app, text).await?.ok_or_else(|| no_datastore(text))?,
+        None => unnamed_datastore(app, wanted).await?,
     };
     let version = match (&wanted.version, datastore.default_version_id) {
         (Some(text), _) => find_version(app, &datastore, text).await?,
@@ -138,13 +137,17 @@ pub async fn choose(app: &AppState, wanted: &Wanted) -> Result<(Datastore, Datas
     Ok((datastore, version))
 }
 
-/// Without a name: the datastore of the version named by id, else the only one there is.
-async fn only_datastore(app: &AppState, wanted: &Wanted) -> Result<Datastore> {
+/// Without a name: the datastore of the version named by id, else the default, else the only one
+/// there is.
+async fn unnamed_datastore(app: &AppState, wanted: &Wanted) -> Result<Datastore> {
     if let Some(id) = wanted.version.as_deref().and_then(|text| text.parse().ok())
         && let Some(version) = app.store.find_datastore_version(id).await?
         && let Some(datastore) = app.store.find_datastore(version.datastore_id).await?
     {
         return Ok(datastore);
+    }
+    if let Some(name) = &app.config.default_datastore {
+        return find(app, name).await?.ok_or_else(|| no_datastore(name));
     }
     let mut all = app.store.list_datastores().await?;
     match (all.pop(), all.is_empty()) {

@@ -5,6 +5,9 @@
 pub mod conformance;
 pub mod engine;
 pub mod error;
+pub mod mariadb;
+pub mod mysql;
+mod mysql_family;
 pub mod postgresql;
 pub mod registry;
 #[cfg(feature = "guest")]

@@ -4,7 +4,11 @@ use crate::engine::Engine;
 
 /// Every engine this build knows, in the order they are shown.
 pub fn registry() -> &'static [&'static dyn Engine] {
-    &[&crate::postgresql::Postgresql]
+    &[
+        &crate::postgresql::Postgresql,
+        &crate::mysql::Mysql,
+        &crate::mariadb::Mariadb,
+    ]
 }
 
 /// The engine of this name.

@@ -7,4 +7,5 @@ pub mod coffer;
 pub mod host;
 pub mod lines;
 pub mod run;
+pub mod sql;
 pub mod writer;

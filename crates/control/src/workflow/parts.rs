@@ -488,12 +488,17 @@ async fn spec(
     })
 }
 
-/// Addresses at which the engine is reached: its certificate names them.
+/// Addresses at which the engine is reached: its certificate names them. Loopback is where the
+/// clients of `coffer connect` dial, some of which look for nothing but the address they dialled.
 fn reached_at(endpoint: &Endpoint) -> Vec<std::net::IpAddr> {
     let published = endpoint.published.map(|p| p.address);
-    std::iter::once(endpoint.network_address)
-        .chain(published)
-        .collect()
+    [
+        endpoint.network_address,
+        std::net::Ipv4Addr::LOCALHOST.into(),
+    ]
+    .into_iter()
+    .chain(published)
+    .collect()
 }
 
 /// Waits until the guest has applied `version` and its engine answers.

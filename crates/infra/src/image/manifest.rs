@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_manifest_survives_the_file_and_a_newer_format_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let recipe = Recipe::find("postgresql-17").unwrap();
+        let recipe = Recipe::find("postgresql-18").unwrap();
         let sums = (
             "ab".to_owned(),
             tree::Extent {

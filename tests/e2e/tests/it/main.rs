@@ -23,4 +23,5 @@ mod processes;
 mod published;
 mod reboot;
 mod spine;
+mod sql_engines;
 mod stop;

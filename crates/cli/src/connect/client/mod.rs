@@ -3,6 +3,7 @@
 //!
 //! The one module that starts processes. Which program is run is never the API's to say.
 
+mod mysql;
 mod psql;
 
 use std::env;
@@ -24,7 +25,7 @@ use super::Connect;
 use crate::failure::{self, Failure, Result};
 
 /// The clients that are known, by the engine they are for.
-const KINDS: &[Kind] = &[psql::KIND];
+const KINDS: &[Kind] = &[psql::KIND, mysql::MYSQL, mysql::MARIADB];
 
 /// What is of one client program only.
 struct Kind {

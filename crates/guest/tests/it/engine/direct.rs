@@ -134,6 +134,11 @@ impl Direct {
         &self.host.layout
     }
 
+    /// A program of the version, as the engine's user.
+    pub(super) fn command(&self, program: &Program) -> Command {
+        self.host.programs.command(program)
+    }
+
     fn runtime(&self) -> &'static dyn EngineRuntime {
         self.client.engine().runtime()
     }
@@ -348,7 +353,9 @@ impl World for DirectWorld {
 
 /// A mount namespace in which the root, read-only, has the test's directory at its own path.
 pub(super) async fn hold_root(root: &Path, base: &Path, uid: u32) -> (Child, Vec<String>) {
-    let passwd = format!("root:x:0:0::/:/bin/sh\nengine:x:{uid}:{uid}::/:/bin/sh\n");
+    let passwd = format!(
+        "coffer-agent:x:0:0::/:/bin/sh\nroot:x:0:0::/:/bin/sh\nengine:x:{uid}:{uid}::/:/bin/sh\n"
+    );
     std::fs::write(base.join("passwd"), passwd).unwrap();
     std::fs::create_dir_all(base.join("root")).unwrap();
     let script = format!(

@@ -2,6 +2,7 @@
 //! version from its root; PostgreSQL from the host as well, if it has version 15.
 
 mod direct;
+mod mysql_family;
 mod postgresql;
 
 use std::os::unix::fs::PermissionsExt;
@@ -63,6 +64,20 @@ async fn postgresql_of_the_root_conforms() {
         return;
     }
     conforms(&postgresql::Psql, "17").await;
+}
+
+#[tokio::test]
+async fn mysql_conforms() {
+    conforms(&mysql_family::MYSQL, "9.7").await;
+}
+
+#[tokio::test]
+async fn mariadb_conforms() {
+    conforms(&mysql_family::MARIADB, "11.8").await;
+    // The older version once its root is there: the rings build the default one only.
+    if process::engine_root("mariadb-10.11").is_some() {
+        conforms(&mysql_family::MARIADB, "10.11").await;
+    }
 }
 
 /// Runs the suite with the programs of a version's root.

@@ -1,0 +1,196 @@
+//! MySQL 9.7: what it has of its own beside [`crate::mysql_family`].
+
+#[cfg(feature = "guest")]
+mod bootstrap;
+
+use crate::engine::{ConfigFile, Engine, Operation, RenderContext, Support};
+use crate::error::Result;
+use crate::mysql_family::parameters::Sizes;
+use crate::mysql_family::{Dialect, PORT, names, render};
+
+/// The server's program in the engine root.
+#[cfg(feature = "guest")]
+const SERVER: &str = "/usr/sbin/mysqld";
+
+/// Nothing that a tenant's root persists outlives a restart, and no key pair is made that every
+/// clone of a template would share.
+#[cfg(feature = "guest")]
+const WORDS: &[&str] = &[
+    "--secure-file-priv=NULL",
+    "--persisted-globals-load=OFF",
+    "--plugin-load-add=auth_socket.so",
+    "--auto-generate-certs=OFF",
+    "--sha256-password-auto-generate-rsa-keys=OFF",
+    "--caching-sha2-password-auto-generate-rsa-keys=OFF",
+];
+
+const OWN_ACCOUNT: &str = "\
+SET SESSION sql_log_bin = 0;
+CREATE USER IF NOT EXISTS `coffer-agent`@`localhost` IDENTIFIED WITH auth_socket;
+ALTER USER `coffer-agent`@`localhost` IDENTIFIED WITH auth_socket ACCOUNT UNLOCK;
+GRANT ALL PRIVILEGES ON *.* TO `coffer-agent`@`localhost` WITH GRANT OPTION;
+CREATE DATABASE IF NOT EXISTS coffer;
+CREATE TABLE IF NOT EXISTS coffer.probe \
+(id INT PRIMARY KEY, beats BIGINT NOT NULL, at TIMESTAMP(6) NOT NULL);
+INSERT IGNORE INTO coffer.probe VALUES (1, 0, NOW(6));
+";
+
+/// The engine of the datastore `mysql`.
+#[derive(Debug, Clone, Copy)]
+pub struct Mysql;
+
+impl Engine for Mysql {
+    fn name(&self) -> &'static str {
+        "mysql"
+    }
+
+    fn versions(&self) -> &'static [&'static str] {
+        &["9.7"]
+    }
+
+    fn port(&self) -> u16 {
+        PORT
+    }
+
+    fn root_user(&self) -> &'static str {
+        names::ROOT
+    }
+
+    fn has_user_hosts(&self) -> bool {
+        true
+    }
+
+    fn support(&self, operation: Operation) -> Support {
+        match operation {
+            Operation::Provision | Operation::Schema | Operation::User => Support::Yes,
+            Operation::Resize => Support::NotYet("instances of mysql cannot be resized yet"),
+            Operation::Backup => Support::NotYet("backups of mysql are not there yet"),
+            Operation::Configuration => {
+                Support::NotYet("configuration groups of mysql are not there yet")
+            }
+            Operation::Cluster => Support::NotYet("clusters of mysql are not there yet"),
+        }
+    }
+
+    fn check_database(
+        &self,
+        name: &str,
+        character_set: Option<&str>,
+        collate: Option<&str>,
+    ) -> Result<()> {
+        names::check_database(name)?;
+        names::check_locale(character_set, collate)
+    }
+
+    fn check_user(&self, name: &str, host: Option<&str>) -> Result<()> {
+        names::check_user(self, name, host)
+    }
+
+    fn is_reserved_database(&self, name: &str) -> bool {
+        names::is_reserved_database(name)
+    }
+
+    fn is_reserved_user(&self, name: &str) -> bool {
+        names::is_reserved_user(name)
+    }
+
+    fn render(&self, context: &RenderContext) -> Vec<ConfigFile> {
+        render::files(self, context)
+    }
+
+    #[cfg(feature = "guest")]
+    fn runtime(&self) -> &'static dyn crate::runtime::EngineRuntime {
+        &crate::mysql_family::Family(&Self)
+    }
+}
+
+#[cfg_attr(feature = "guest", async_trait::async_trait)]
+impl Dialect for Mysql {
+    fn name(&self) -> &'static str {
+        Engine::name(self)
+    }
+
+    fn user_chars_max(&self) -> usize {
+        32
+    }
+
+    fn overhead_mib(&self) -> u32 {
+        192
+    }
+
+    fn settings(&self, context: &RenderContext, sizes: &Sizes) -> String {
+        let redo = sizes.redo_log_mib;
+        let files = if context.memory_mib < 1024 { 4 } else { 16 };
+        format!(
+            "gtid_mode = ON\nenforce_gtid_consistency = ON\nmysqlx = OFF\n\
+             log_error_verbosity = 2\nhost_cache_size = 0\ninnodb_redo_log_capacity = {redo}M\n\
+             innodb_adaptive_hash_index = OFF\ninnodb_read_io_threads = {files}\n\
+             innodb_write_io_threads = {files}\n"
+        )
+    }
+
+    fn own_account_sql(&self) -> &'static str {
+        OWN_ACCOUNT
+    }
+
+    #[cfg(feature = "guest")]
+    fn server(&self) -> &'static str {
+        SERVER
+    }
+
+    #[cfg(feature = "guest")]
+    fn launch_words(&self) -> &'static [&'static str] {
+        WORDS
+    }
+
+    #[cfg(feature = "guest")]
+    async fn bootstrap(&self, host: &dyn crate::runtime::EngineHost) -> Result<()> {
+        bootstrap::bootstrap(self, host).await
+    }
+
+    #[cfg(feature = "guest")]
+    fn identity_files(&self, uuid: &str) -> Vec<(&'static str, String)> {
+        vec![("auto.cnf", format!("[auto]\nserver-uuid={uuid}\n"))]
+    }
+
+    #[cfg(feature = "guest")]
+    fn identified(&self, password: &coffer_core::secret::Secret) -> Result<String> {
+        use std::fmt::Write;
+        let verifier = crate::mysql_family::verifier::caching_sha2(password.expose())?;
+        let mut sql = "IDENTIFIED WITH caching_sha2_password AS 0x".to_owned();
+        for byte in verifier.bytes() {
+            let _ = write!(sql, "{byte:02x}");
+        }
+        Ok(sql)
+    }
+
+    #[cfg(feature = "guest")]
+    fn restrict_root_sql(&self) -> &'static [&'static str] {
+        &["REVOKE SYSTEM_USER ON *.* FROM `root`@`%`"]
+    }
+
+    #[cfg(feature = "guest")]
+    fn root_sql(&self) -> &'static str {
+        "SELECT account_locked = 'N' FROM mysql.user WHERE User = 'root' AND Host = '%'"
+    }
+
+    #[cfg(feature = "guest")]
+    fn users_sql(&self) -> &'static str {
+        "SELECT User, Host FROM mysql.user"
+    }
+
+    #[cfg(feature = "guest")]
+    fn position_sql(&self) -> &'static str {
+        "REPLACE(@@GLOBAL.gtid_executed, '\\n', '')"
+    }
+
+    #[cfg(feature = "guest")]
+    fn reload_sql(&self) -> &'static str {
+        "ALTER INSTANCE RELOAD TLS"
+    }
+
+    #[cfg(feature = "guest")]
+    fn log_position_sql(&self) -> &'static str {
+        "SHOW BINARY LOG STATUS"
+    }
+}

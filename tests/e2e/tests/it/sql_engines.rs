@@ -1,0 +1,231 @@
+//! MySQL and MariaDB the whole way through: the stock API makes them, their own clients use them
+//! over verified TLS, and what a hostile root tries is refused.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::coffer::{Coffer, binary};
+use e2e::run::{Program, wait_until};
+use e2e::sql::{Login, Stream, tree_of};
+
+use crate::kills::{kill, processes};
+
+/// Longest time until an engine that died is at work again.
+const BACK_MAX: Duration = Duration::from_secs(60);
+
+/// What a tenant's root may not do, each with the words that refuse it.
+const HOSTILE: &[(&str, &[&str])] = &[
+    (
+        "SELECT LOAD_FILE('/etc/passwd') IS NULL AND LOAD_FILE('/data/tls/engine.key') IS NULL",
+        &["1"],
+    ),
+    ("SELECT 1 INTO OUTFILE '/tmp/out'", &["secure"]),
+    ("SELECT 1 INTO DUMPFILE '/data/config/my.cnf'", &["secure"]),
+    (
+        "CREATE TABLE app.l (a TEXT); LOAD DATA INFILE '/etc/passwd' INTO TABLE app.l",
+        &["secure"],
+    ),
+    (
+        "CREATE FUNCTION f RETURNS INTEGER SONAME 'evil.so'",
+        &["an't open"],
+    ),
+    (
+        "CREATE FUNCTION f RETURNS INTEGER SONAME '../../../../data/engine/evil.so'",
+        &["path"],
+    ),
+    ("INSTALL PLUGIN evil SONAME 'evil.so'", &["an't open"]),
+    (
+        "SET GLOBAL require_secure_transport = OFF; SET GLOBAL init_file = '/tmp/x'",
+        &["read only"],
+    ),
+    ("SET GLOBAL secure_file_priv = ''", &["read only"]),
+    (
+        "SET GLOBAL general_log_file = '/usr/x.log'; SET GLOBAL general_log = ON",
+        &["x.log", "rror"],
+    ),
+];
+
+struct Version {
+    engine: &'static str,
+    version: &'static str,
+    server: &'static str,
+    client: &'static str,
+}
+
+const MYSQL: Version = Version {
+    engine: "mysql",
+    version: "9.7",
+    server: "sbin/mysqld ",
+    client: "mysql",
+};
+
+const MARIADB: Version = Version {
+    engine: "mariadb",
+    version: "11.8",
+    server: "sbin/mariadbd ",
+    client: "mariadb",
+};
+
+fn build(version: &Version) -> Result<()> {
+    let coffer = binary("coffer")?.display().to_string();
+    let recipe = format!("{}-{}", version.engine, version.version);
+    let built = Program::new(&coffer, ["image", "build", &recipe]);
+    built.limit_seconds(600).run()?.ok().map(drop)
+}
+
+/// Creates a published instance and logs in as its user.
+fn create(coffer: &Coffer, version: &Version, name: &str) -> Result<(String, Login)> {
+    let words = [
+        "--datastore",
+        version.engine,
+        "--datastore-version",
+        version.version,
+    ];
+    let db = coffer.create_published(name, &words)?;
+    let login = Login {
+        tree: tree_of(&format!("{}-{}", version.engine, version.version))?,
+        program: version.client,
+        address: db.address.clone(),
+        ca: coffer.project_ca("demo")?,
+        user: "joe".to_owned(),
+        password: db.password.clone(),
+        database: "app".to_owned(),
+    };
+    Ok((db.id, login))
+}
+
+/// The first answer over verified TLS, and none without.
+fn is_encrypted(version: &Version, joe: &Login) -> Result<()> {
+    let show = joe
+        .run("SELECT VERSION(); SHOW STATUS LIKE 'Ssl_version'")?
+        .ok()?;
+    ensure!(show.starts_with(version.version), "{show}");
+    ensure!(show.contains("TLSv1."), "{show}");
+    let plain = match version.client {
+        "mysql" => "ssl-mode=DISABLED\n",
+        _ => "skip-ssl\n",
+    };
+    let refused = joe.run_with(plain, "SELECT 1")?;
+    ensure!(refused.code != 0, "let in without TLS");
+    let settings = "SELECT @@log_bin, @@sync_binlog, @@innodb_flush_log_at_trx_commit, \
+                    @@binlog_checksum, @@binlog_format, @@server_id > 1";
+    let settings = joe.run(settings)?.ok()?;
+    ensure!(settings.trim() == "1\t1\t1\tCRC32\tROW\t1", "{settings}");
+    Ok(())
+}
+
+/// Users, databases and grants.
+fn users_and_databases(coffer: &Coffer, name: &str, joe: &Login) -> Result<()> {
+    let words = ["database", "create", name, "second-`db`_%"];
+    coffer.coffer(&words)?.ok()?;
+    let words = [
+        "--json",
+        "database-user",
+        "create",
+        name,
+        "ann",
+        "--database",
+        "second-`db`_%",
+    ];
+    let made = coffer.coffer(&words)?.json()?;
+    let password = made.pointer("/password").and_then(|p| p.as_str());
+    let ann = joe.as_user("ann", password.context("no password")?, "second-`db`_%");
+    ann.run("CREATE TABLE mine (a INT)")?.ok()?;
+    let foreign = ann.as_user("ann", &ann.password, "app").run("SELECT 1")?;
+    ensure!(
+        foreign.code != 0,
+        "let into a database that was not granted"
+    );
+    coffer
+        .coffer(&["database-user", "delete", name, "ann"])?
+        .ok()?;
+    ensure!(ann.run("SELECT 1")?.code != 0, "a deleted user is out");
+    Ok(())
+}
+
+/// Root is let in when it is enabled, gets nowhere, and is out when it is disabled.
+fn root(coffer: &Coffer, name: &str, joe: &Login) -> Result<()> {
+    ensure!(
+        joe.as_user("root", "", "app").run("SELECT 1")?.code != 0,
+        "root from the start"
+    );
+    let enabled = coffer.coffer(&["--json", "root", "enable", name])?.json()?;
+    let password = enabled.pointer("/password").and_then(|p| p.as_str());
+    let root = joe.as_user("root", password.context("no password")?, "app");
+    ensure!(root.run("SELECT CURRENT_USER()")?.ok()?.trim() == "root@%");
+    for (sql, refusal) in HOSTILE {
+        let ended = root.run(sql)?;
+        let said = format!("{}{}", ended.out, ended.err);
+        let is_refused = refusal.iter().any(|word| said.contains(word));
+        ensure!(is_refused, "{sql}: {said}");
+    }
+    coffer.coffer(&["root", "disable", name])?.ok()?;
+    ensure!(
+        root.run("SELECT 1")?.code != 0,
+        "root was disabled, and let in"
+    );
+    Ok(())
+}
+
+/// The engine's own client through Coffer's relay, as a user made for the occasion.
+fn connects(coffer: &Coffer, name: &str) -> Result<()> {
+    let sql = "SELECT DATABASE(), CURRENT_USER()";
+    let words = ["connect", name, "--database", "app", "--", "-N", "-e", sql];
+    let told = coffer.coffer(&words)?.ok()?;
+    ensure!(
+        told.contains("app") && told.contains("coffer_visitor_"),
+        "{told}"
+    );
+    Ok(())
+}
+
+fn lives(version: &Version) -> Result<()> {
+    build(version)?;
+    let coffer = Coffer::start()?;
+    let before = coffer.traces()?;
+    let name = "db1";
+    let (id, joe) = create(&coffer, version, name)?;
+    is_encrypted(version, &joe)?;
+    joe.run("CREATE TABLE t (a INT); INSERT INTO t VALUES (7)")?
+        .ok()?;
+    users_and_databases(&coffer, name, &joe)?;
+    connects(&coffer, name)?;
+    root(&coffer, name, &joe)?;
+
+    coffer
+        .coffer(&["instance", "restart", name, "--wait"])?
+        .ok()?;
+    coffer.await_active(&id)?;
+    ensure!(
+        joe.run("SELECT a FROM t")?.ok()?.trim() == "7",
+        "data outlive a restart"
+    );
+
+    let stream = Stream::start(&joe)?;
+    wait_until(BACK_MAX, || Ok((stream.count() > 200).then_some(())))?;
+    let engines = processes(&coffer, &id, version.server)?;
+    ensure!(engines.len() == 1, "{engines:?}");
+    kill(&engines)?;
+    wait_until(BACK_MAX, || {
+        Ok((joe.run("SELECT 1")?.code == 0).then_some(()))
+    })
+    .context("the engine is started again")?;
+    stream.verify(&joe)?;
+
+    coffer
+        .coffer(&["instance", "delete", name, "--wait"])?
+        .ok()?;
+    let left = coffer.traces()?;
+    ensure!(left == before, "left on the host: {left:#?}");
+    Ok(())
+}
+
+#[test]
+fn mysql_lives_through_the_api() -> Result<()> {
+    lives(&MYSQL)
+}
+
+#[test]
+fn mariadb_lives_through_the_api() -> Result<()> {
+    lives(&MARIADB)
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use coffer_core::secret::Secret;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Operation, Support};
 use crate::error::EngineError;
 use crate::runtime::{EngineHost, EngineRuntime, NewUser, UserChange};
 
@@ -93,15 +93,17 @@ pub const HOSTILE: &[&str] = &[
 /// Fewest of them that an engine has to take; what it does not take its checks refuse.
 const HOSTILE_MIN: usize = 12;
 
-/// Whether the engine takes it as the name of a database and of a user.
-fn is_name(engine: &dyn Engine, name: &str) -> bool {
-    engine.check_database(name, None, None).is_ok() && engine.check_user(name, None).is_ok()
+/// Whether the engine takes it as the name of a user, and of a database where these have names.
+fn is_name(world: &dyn World, name: &str) -> bool {
+    let engine = world.engine();
+    let is_database = !has_databases(world) || engine.check_database(name, None, None).is_ok();
+    is_database && engine.check_user(name, None).is_ok()
 }
 
 /// The longest plain name that the engine takes for both.
-fn longest_name(engine: &dyn Engine) -> String {
+fn longest_name(world: &dyn World) -> String {
     let names = (1..=300).rev().map(|length| "x".repeat(length));
-    let mut taken = names.filter(|name| is_name(engine, name));
+    let mut taken = names.filter(|name| is_name(world, name));
     taken.next().expect("an engine takes the name x")
 }
 
@@ -141,6 +143,16 @@ pub async fn all(world: &dyn World) {
         fixture.stop().await,
         "the clean stop after a kill took too long or failed"
     );
+}
+
+/// Whether users have databases by name; an engine without them refuses each call on one.
+fn has_databases(world: &dyn World) -> bool {
+    world.engine().support(Operation::Schema) == Support::Yes
+}
+
+/// The databases that a user is granted, where there are any.
+fn granted<'a>(world: &dyn World, databases: &'a [&'a str]) -> &'a [&'a str] {
+    if has_databases(world) { databases } else { &[] }
 }
 
 async fn personalise(world: &dyn World, fixture: &dyn Fixture, identity: &str) {
@@ -223,29 +235,55 @@ async fn probe_tells(world: &dyn World, fixture: &dyn Fixture) {
         first.inventory_mark, second.inventory_mark,
         "the mark moves by itself"
     );
+    let mut mark = second.inventory_mark;
+    let mut is_moved = async |what: &str| {
+        let found = runtime.probe(host).await.expect("probe").inventory_mark;
+        assert_ne!(mark, found, "the mark missed {what}");
+        mark = found;
+    };
+    let marked = [user("mark", "first", &[])];
+    runtime.create_users(host, &marked).await.expect("a user");
+    is_moved("a user").await;
+    let dropped = runtime.drop_user(host, "mark", None).await;
+    dropped.expect("drop a user");
+    is_moved("a user's removal").await;
+    if !has_databases(world) {
+        return;
+    }
     let database = ("mark".to_owned(), None, None);
     runtime
         .create_databases(host, &[database])
         .await
         .expect("create a database");
-    let third = runtime.probe(host).await.expect("probe");
-    assert_ne!(
-        second.inventory_mark, third.inventory_mark,
-        "the mark missed a database"
-    );
-    runtime
-        .drop_database(host, "mark")
-        .await
-        .expect("drop a database");
-    runtime
-        .drop_database(host, "mark")
-        .await
-        .expect("drop a database again");
-    let fourth = runtime.probe(host).await.expect("probe");
-    assert_ne!(
-        third.inventory_mark, fourth.inventory_mark,
-        "the mark missed a removal"
-    );
+    is_moved("a database").await;
+    for _ in 0..2 {
+        let dropped = runtime.drop_database(host, "mark").await;
+        dropped.expect("drop a database, twice");
+    }
+    is_moved("a removal").await;
+}
+
+/// Calls on databases are refused as what the engine does not have.
+async fn no_databases(world: &dyn World, fixture: &dyn Fixture) {
+    let (runtime, host) = (world.runtime(), fixture.host());
+    let database = ("a".to_owned(), None, None);
+    let names = ["a".to_owned()];
+    let users = [user("u9", "p9", &["a"])];
+    let refusals = [
+        world.engine().check_database("a", None, None),
+        runtime.create_databases(host, &[database]).await,
+        runtime.drop_database(host, "a").await,
+        runtime.create_users(host, &users).await,
+        runtime.grant(host, "u3", None, &names).await,
+        runtime.revoke(host, "u3", None, "a").await,
+    ];
+    for refusal in refusals {
+        let error = refusal.expect_err("there are no databases");
+        assert_eq!(error.reason(), "unsupported", "{error}");
+    }
+    let found = runtime.inventory(host).await.expect("inventory");
+    assert!(found.databases.is_empty(), "{found:?}");
+    assert!(found.users.iter().all(|(name, ..)| name != "u9"));
 }
 
 fn user(name: &str, password: &str, databases: &[&str]) -> NewUser {
@@ -267,17 +305,23 @@ fn access(user: &str, password: &str, database: &str) -> Access {
 
 async fn hostile_names(world: &dyn World, fixture: &dyn Fixture) {
     let (runtime, host) = (world.runtime(), fixture.host());
-    let longest = longest_name(world.engine());
+    let longest = longest_name(world);
     let names: Vec<&str> = HOSTILE.iter().copied().chain([longest.as_str()]).collect();
     let names: Vec<&str> = names
         .into_iter()
-        .filter(|name| is_name(world.engine(), name))
+        .filter(|name| is_name(world, name))
         .collect();
     assert!(
         names.len() >= HOSTILE_MIN,
         "the engine takes only {names:?}"
     );
-    for name in &names {
+    for name in names.iter().filter(|_| !has_databases(world)) {
+        let created = runtime.create_users(host, &[user(name, name, &[])]).await;
+        created.expect("create a hostile user");
+        let login = fixture.login(&access(name, name, name)).await;
+        login.expect("log in by a hostile name");
+    }
+    for name in names.iter().filter(|_| has_databases(world)) {
         let database = ((*name).to_owned(), None, None);
         for _ in 0..2 {
             runtime
@@ -298,10 +342,12 @@ async fn hostile_names(world: &dyn World, fixture: &dyn Fixture) {
     let expected: BTreeSet<&str> = names.iter().copied().collect();
     let databases: BTreeSet<&str> = found.databases.iter().map(|(n, _, _)| n.as_str()).collect();
     let users: BTreeSet<&str> = found.users.iter().map(|(n, _, _)| n.as_str()).collect();
-    assert_eq!(
-        databases, expected,
-        "databases do not come back as they were named"
-    );
+    if has_databases(world) {
+        assert_eq!(
+            databases, expected,
+            "databases do not come back as they were named"
+        );
+    }
     assert_eq!(users, expected, "users do not come back as they were named");
     for name in &names {
         runtime
@@ -312,10 +358,10 @@ async fn hostile_names(world: &dyn World, fixture: &dyn Fixture) {
             .drop_user(host, name, None)
             .await
             .expect("drop a hostile user again");
-        runtime
-            .drop_database(host, name)
-            .await
-            .expect("drop a hostile database");
+        if has_databases(world) {
+            let dropped = runtime.drop_database(host, name).await;
+            dropped.expect("drop a hostile database");
+        }
     }
     let left = runtime.inventory(host).await.expect("inventory");
     assert!(
@@ -324,7 +370,26 @@ async fn hostile_names(world: &dyn World, fixture: &dyn Fixture) {
     );
 }
 
+/// Users of an engine without databases: what one makes, the others use.
+async fn users_alone(world: &dyn World, fixture: &dyn Fixture) {
+    let users = [user("u1", "p1", &[]), user("u2", "p2", &[])];
+    let created = world.runtime().create_users(fixture.host(), &users).await;
+    created.expect("create users");
+    let (one, two) = (access("u1", "p1", ""), access("u2", "p2", ""));
+    fixture.login(&one).await.expect("a user is let in");
+    let wrong = fixture.login(&access("u1", "p2", "")).await;
+    assert!(wrong.is_err(), "a wrong password lets in");
+    fixture.make(&one, "shared").await.expect("use it fully");
+    let written = fixture.write(&two, "shared", 3).await;
+    assert_eq!(written, 3, "a second user cannot use what the first made");
+    changed_user(world, fixture).await;
+    no_databases(world, fixture).await;
+}
+
 async fn users_and_grants(world: &dyn World, fixture: &dyn Fixture) {
+    if !has_databases(world) {
+        return users_alone(world, fixture).await;
+    }
     let (runtime, host) = (world.runtime(), fixture.host());
     let databases = ["a", "b"].map(|name| (name.to_owned(), None, None));
     runtime
@@ -427,7 +492,7 @@ async fn grants_of(world: &dyn World, fixture: &dyn Fixture, name: &str) -> Vec<
 async fn dropped_user(world: &dyn World, fixture: &dyn Fixture) {
     let (runtime, host) = (world.runtime(), fixture.host());
     runtime
-        .create_users(host, &[user("u4", "p4", &["a", "b"])])
+        .create_users(host, &[user("u4", "p4", granted(world, &["a", "b"]))])
         .await
         .expect("create a user");
     let (there, other) = (access("u4", "p4", "a"), access("u3", "p3", "a"));
@@ -454,7 +519,7 @@ async fn visitors(world: &dyn World, fixture: &dyn Fixture) {
     let (runtime, host) = (world.runtime(), fixture.host());
     let (first, second) = ("coffer_visitor_1", "coffer_visitor_2");
     let admitted = runtime
-        .admit_visitor(host, &user(first, "v1", &["a"]))
+        .admit_visitor(host, &user(first, "v1", granted(world, &["a"])))
         .await;
     if matches!(admitted, Err(EngineError::Unsupported { .. })) {
         return;

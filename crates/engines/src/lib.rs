@@ -5,15 +5,18 @@
 pub mod conformance;
 pub mod engine;
 pub mod error;
+pub mod keyvalue;
 pub mod mariadb;
 pub mod mysql;
 mod mysql_family;
 pub mod postgresql;
+pub mod redis;
 pub mod registry;
 #[cfg(feature = "guest")]
 pub mod runtime;
 #[cfg(feature = "guest")]
 pub mod tool;
+pub mod valkey;
 
 pub use engine::Engine;
 pub use error::{EngineError, Result};

@@ -8,6 +8,8 @@ pub fn registry() -> &'static [&'static dyn Engine] {
         &crate::postgresql::Postgresql,
         &crate::mysql::Mysql,
         &crate::mariadb::Mariadb,
+        &crate::redis::REDIS,
+        &crate::valkey::VALKEY,
     ]
 }
 

@@ -188,6 +188,12 @@ pub trait EngineRuntime: Send + Sync + Debug {
     /// How it is stopped cleanly.
     fn stop_plan(&self) -> StopPlan;
 
+    /// Whether the engine opens its log anew for each line, so that whoever keeps the logs within
+    /// their bound may rename it; an engine that does not has to begin new files itself.
+    fn reopens_logs(&self) -> bool {
+        false
+    }
+
     /// A real commit, answered; bounded by the caller.
     async fn probe(&self, host: &dyn EngineHost) -> Result<ProbeReport>;
 

@@ -15,8 +15,11 @@ use crate::registry;
 pub fn run(args: &[String]) -> io::Result<String> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        ["trim-logs", dir, bytes_max] => {
+        ["trim-logs", dir, bytes_max, rest @ ..] => {
             let bytes_max = bytes_max.parse().map_err(io::Error::other)?;
+            if *rest == ["renaming"] {
+                rename_log(Path::new(dir), bytes_max)?;
+            }
             Some(trim_logs(Path::new(dir), bytes_max).map(|count| count.to_string()))
         }
         [name, operation @ ..] => {
@@ -25,7 +28,7 @@ pub fn run(args: &[String]) -> io::Result<String> {
         [] => None,
     };
     done.unwrap_or_else(|| {
-        let usage = "usage: engine-tool ENGINE OPERATION..., or trim-logs DIR BYTES";
+        let usage = "usage: engine-tool ENGINE OPERATION..., or trim-logs DIR BYTES [renaming]";
         Err(io::Error::new(io::ErrorKind::InvalidInput, usage))
     })
 }
@@ -59,6 +62,28 @@ pub(crate) fn read_files(dirs: &[PathBuf]) -> io::Result<usize> {
         }
     }
     Ok(count)
+}
+
+/// Gives the newest file of a directory another name when it is a large part of the bound: its
+/// engine begins a new one with its next line, and the old one can be removed some day.
+fn rename_log(dir: &Path, bytes_max: u64) -> io::Result<()> {
+    let mut newest: Option<(SystemTime, u64, PathBuf)> = None;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let meta = path.symlink_metadata()?;
+        if meta.is_file() {
+            newest = newest.max(Some((meta.modified()?, meta.len(), path)));
+        }
+    }
+    let Some((modified, size, path)) = newest.filter(|(_, size, _)| *size > bytes_max / 4) else {
+        return Ok(());
+    };
+    let seconds = modified
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(size, |since| since.as_secs());
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{seconds}"));
+    fs::rename(&path, name)
 }
 
 /// Removes the oldest files of a directory until the rest is within the bound; the newest stays,
@@ -102,6 +127,25 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(read_files(std::slice::from_ref(&dir)).unwrap(), 2);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn renames_a_log_that_only_grows() {
+        let dir = std::env::temp_dir().join(format!("coffer-rename-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let log = dir.join("a.log");
+        let words = ["trim-logs", dir.to_str().unwrap(), "100", "renaming"].map(str::to_owned);
+        fs::write(&log, [b'x'; 25]).unwrap();
+        run(&words).unwrap();
+        assert!(log.exists(), "it is small");
+        fs::write(&log, [b'x'; 126]).unwrap();
+        run(&words).unwrap();
+        assert!(!log.exists(), "it was renamed, and stays as the newest");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::write(&log, "a line after").unwrap();
+        assert_eq!(run(&words).unwrap(), "1");
+        assert!(log.exists(), "what the engine writes to stays");
         fs::remove_dir_all(&dir).unwrap();
     }
 

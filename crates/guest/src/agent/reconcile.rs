@@ -426,9 +426,11 @@ impl Loop {
             host.layout().log_dir.display().to_string(),
             limits::LOG_BYTES_MAX.to_string(),
         ];
+        let renaming = self.shared.runtime.reopens_logs();
+        let renaming = renaming.then(|| "renaming".to_owned());
         let program = coffer_engines::runtime::Program {
             path: host.tool(),
-            args: args.chain(values).collect(),
+            args: args.chain(values).chain(renaming).collect(),
             env: Vec::new(),
             stdin: Vec::new(),
         };

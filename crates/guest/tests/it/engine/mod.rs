@@ -2,13 +2,17 @@
 //! version from its root; PostgreSQL from the host as well, if it has version 15.
 
 mod direct;
+mod keyvalue;
 mod mysql_family;
 mod postgresql;
+mod refusals;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use coffer_engines::conformance;
+use coffer_engines::redis::REDIS;
+use coffer_engines::valkey::VALKEY;
 
 use crate::support::process;
 use direct::{Client, DirectWorld, Programs, hold_root};
@@ -80,8 +84,46 @@ async fn mariadb_conforms() {
     }
 }
 
+#[tokio::test]
+async fn redis_conforms() {
+    conforms(&keyvalue::Cli(&REDIS), "8.0").await;
+}
+
+#[tokio::test]
+async fn valkey_conforms() {
+    conforms(&keyvalue::Cli(&VALKEY), "8.1").await;
+}
+
+#[tokio::test]
+async fn redis_refuses_what_reaches_the_process() {
+    in_root(&keyvalue::Cli(&REDIS), "8.0", async |world| {
+        refusals::all(&world, &REDIS).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn valkey_refuses_what_reaches_the_process() {
+    in_root(&keyvalue::Cli(&VALKEY), "8.1", async |world| {
+        refusals::all(&world, &VALKEY).await;
+    })
+    .await;
+}
+
 /// Runs the suite with the programs of a version's root.
 async fn conforms(client: &'static dyn Client, version: &'static str) {
+    in_root(client, version, async |world| {
+        conformance::all(&world).await;
+    })
+    .await;
+}
+
+/// Does something with the programs of a version's root.
+async fn in_root(
+    client: &'static dyn Client,
+    version: &'static str,
+    work: impl AsyncFnOnce(DirectWorld),
+) {
     process::require_root();
     let recipe = format!("{}-{version}", client.engine().name());
     let root = process::engine_root(&recipe)
@@ -97,6 +139,6 @@ async fn conforms(client: &'static dyn Client, version: &'static str) {
         uid,
         tool,
     };
-    conformance::all(&DirectWorld::new(base.path(), client, programs)).await;
+    work(DirectWorld::new(base.path(), client, programs)).await;
     drop(holder);
 }

@@ -1,0 +1,101 @@
+//! Redis and Valkey: the suite's client of them, on the socket inside; TLS is tested in the sandbox.
+
+use async_trait::async_trait;
+use coffer_engines::Engine;
+use coffer_engines::conformance::Access;
+use coffer_engines::keyvalue::resp::{self, Value};
+use coffer_engines::keyvalue::{KeyValue, identity};
+use coffer_engines::runtime::Layout;
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use super::direct::{Client, Direct};
+
+/// The suite's client of one of them.
+#[derive(Debug)]
+pub(super) struct Cli(pub(super) &'static KeyValue);
+
+/// A connection that is logged in.
+#[derive(Debug)]
+pub(super) struct Connection(BufReader<UnixStream>);
+
+impl Connection {
+    /// Connects and logs in.
+    pub(super) async fn login(layout: &Layout, user: &str, password: &str) -> Result<Self, String> {
+        let path = layout.run_dir.join("engine.sock");
+        let stream = UnixStream::connect(path).await.map_err(|e| e.to_string())?;
+        let mut connection = Self(BufReader::new(stream));
+        connection.told(&["AUTH", user, password]).await?;
+        Ok(connection)
+    }
+
+    /// Sends a request and reads its answer.
+    pub(super) async fn ask(&mut self, request: &[&str]) -> std::io::Result<Value> {
+        let mut out = Vec::new();
+        resp::write(request, &mut out);
+        self.0.get_mut().write_all(&out).await?;
+        resp::read(&mut self.0).await
+    }
+
+    /// The answer; a refusal is an error.
+    async fn told(&mut self, request: &[&str]) -> Result<Value, String> {
+        match self.ask(request).await {
+            Ok(Value::Error(why)) => Err(why),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+async fn connect(at: &Direct, access: &Access) -> Result<Connection, String> {
+    Connection::login(at.layout(), &access.user, &access.password).await
+}
+
+#[async_trait]
+impl Client for Cli {
+    fn engine(&self) -> &'static dyn Engine {
+        self.0
+    }
+
+    fn adapt(&self, _name: &str, content: String) -> String {
+        // The address of the test's own, and what is demanded where nothing may be lost.
+        content
+            .replace("bind 127.0.0.1 ", "bind ")
+            .replace("appendfsync everysec", "appendfsync always")
+    }
+
+    async fn fingerprint(&self, at: &Direct) -> String {
+        let dir = at.layout().data_dir.join("engine");
+        identity::read(&dir).unwrap_or_else(|_| "a template".to_owned())
+    }
+
+    async fn login(&self, at: &Direct, access: &Access) -> Result<(), String> {
+        let mut connection = connect(at, access).await?;
+        connection.told(&["PING"]).await.map(|_| ())
+    }
+
+    async fn make(&self, at: &Direct, access: &Access, name: &str) -> Result<(), String> {
+        let mut connection = connect(at, access).await?;
+        connection.told(&["DEL", name]).await.map(|_| ())
+    }
+
+    async fn write(&self, at: &Direct, access: &Access, name: &str, count: u64) -> u64 {
+        let mut connection = connect(at, access).await.expect("log in to write");
+        // Two writes at once: the engine's file has them as a transaction, which is read again under
+        // rules of its own.
+        let both = "redis.call('INCR', 'writes') return redis.call('RPUSH', KEYS[1], '1')";
+        let mut acknowledged = 0;
+        while acknowledged < count && connection.told(&["EVAL", both, "1", name]).await.is_ok() {
+            acknowledged += 1;
+        }
+        acknowledged
+    }
+
+    async fn count(&self, at: &Direct, access: &Access, name: &str) -> Result<u64, String> {
+        let mut connection = connect(at, access).await?;
+        match connection.told(&["LLEN", name]).await? {
+            Value::Number(count) => Ok(count.try_into().unwrap()),
+            other => Err(format!("{other:?}")),
+        }
+    }
+}

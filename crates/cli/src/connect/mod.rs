@@ -3,7 +3,8 @@
 //! The client speaks TLS to the engine itself and checks its certificate; what is between them
 //! passes bytes on. It reaches the relay at a port of loopback that is open while it runs. Its
 //! password lies in memory of this process, where the client reads it by a path; it is in no
-//! argument, no environment and on no disk. Without `--user` a user is made for the occasion: it
+//! argument, no environment and on no disk (but for clients that read no file, whose own
+//! environment has it). Without `--user` a user is made for the occasion: it
 //! goes when this process does, however that ends.
 
 mod client;

@@ -3,6 +3,7 @@
 //!
 //! The one module that starts processes. Which program is run is never the API's to say.
 
+mod keyvalue;
 mod mysql;
 mod psql;
 
@@ -25,7 +26,13 @@ use super::Connect;
 use crate::failure::{self, Failure, Result};
 
 /// The clients that are known, by the engine they are for.
-const KINDS: &[Kind] = &[psql::KIND, mysql::MYSQL, mysql::MARIADB];
+const KINDS: &[Kind] = &[
+    psql::KIND,
+    mysql::MYSQL,
+    mysql::MARIADB,
+    keyvalue::REDIS,
+    keyvalue::VALKEY,
+];
 
 /// What is of one client program only.
 struct Kind {
@@ -39,10 +46,19 @@ struct Kind {
     in_root: fn(&str) -> String,
     /// Variables that would tell it something else.
     env_remove: &'static [&'static str],
-    /// Content of the file that it reads its password from.
-    secret_file: fn(&Login) -> String,
+    /// How it gets its password.
+    secret: Secret,
     /// What it is told on its command line; no secret is among it.
     words: fn(&Told<'_>) -> Vec<OsString>,
+}
+
+/// Ways in which clients read passwords, the better one first.
+enum Secret {
+    /// From a file with this content.
+    File(fn(&Login) -> String),
+    /// From this variable of its environment, because it reads no file. As the file, only the same
+    /// user can look at it, and it is gone with the client.
+    Variable(&'static str),
 }
 
 /// What goes into a command line.
@@ -148,7 +164,11 @@ pub(super) async fn run(
     words: &[String],
 ) -> Result<ExitCode> {
     let kind = kind_of(&known.engine)?;
-    let secret = in_memory("password", &(kind.secret_file)(login))?;
+    let (content, variable) = match kind.secret {
+        Secret::File(content) => (content(login), None),
+        Secret::Variable(name) => (String::new(), Some((name, &login.secret))),
+    };
+    let secret = in_memory("password", &content)?;
     let ca = in_memory("ca", &known.ca_pem)?;
     let told = Told {
         host_name: &known.host_name,
@@ -167,6 +187,7 @@ pub(super) async fn run(
         command.env_remove(name);
     }
     let mut child = command
+        .envs(variable)
         .args(&program.words)
         .args((kind.words)(&told))
         .args(words)
@@ -232,12 +253,11 @@ mod tests {
         for kind in KINDS {
             let line = format!("{:?}", (kind.words)(&told));
             assert!(!line.contains("s3cret"), "{line}");
-            assert!(line.contains("/secret") && line.contains("/ca"), "{line}");
-            assert!(
-                (kind.secret_file)(&login).contains("s3cret"),
-                "{}",
-                kind.engine
-            );
+            assert!(line.contains("/ca"), "{line}");
+            if let Secret::File(content) = kind.secret {
+                assert!(line.contains("/secret"), "{line}");
+                assert!(content(&login).contains("s3cret"), "{}", kind.engine);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::{Kind, Login, Told};
+use super::{Kind, Login, Secret, Told};
 
 /// `mysql`, or the client of MariaDB, which speaks to MySQL as well.
 pub(super) const MYSQL: Kind = Kind {
@@ -11,7 +11,7 @@ pub(super) const MYSQL: Kind = Kind {
     package: "mariadb-client",
     in_root: |_| "usr/bin/mysql".to_owned(),
     env_remove: ENVIRONMENT,
-    secret_file,
+    secret: Secret::File(secret_file),
     words,
 };
 
@@ -22,7 +22,7 @@ pub(super) const MARIADB: Kind = Kind {
     package: "mariadb-client",
     in_root: |_| "usr/bin/mariadb".to_owned(),
     env_remove: ENVIRONMENT,
-    secret_file,
+    secret: Secret::File(secret_file),
     words,
 };
 

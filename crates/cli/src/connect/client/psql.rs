@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::{Kind, Login, Told};
+use super::{Kind, Login, Secret, Told};
 
 /// `psql`, which reads its password from a file of libpq's format.
 pub(super) const KIND: Kind = Kind {
@@ -11,7 +11,7 @@ pub(super) const KIND: Kind = Kind {
     package: "postgresql-client",
     in_root: |version| format!("usr/lib/postgresql/{version}/bin/psql"),
     env_remove: &["PGPASSWORD", "PGSERVICE"],
-    secret_file,
+    secret: Secret::File(secret_file),
     words: |told| vec!["-d".into(), OsString::from(conninfo(told))],
 };
 

@@ -59,6 +59,7 @@ pub fn operations(engine: &'static dyn Engine, content: &Content) -> Result<Vec<
         commands.push(create_databases(engine, &content.databases)?);
     }
     if !content.users.is_empty() {
+        let command = create_users(engine, &content.users)?;
         let known: BTreeSet<_> = content
             .databases
             .iter()
@@ -73,7 +74,7 @@ pub fn operations(engine: &'static dyn Engine, content: &Content) -> Result<Vec<
                 return Err(not_in_the_list(&user.name, database));
             }
         }
-        commands.push(create_users(engine, &content.users)?);
+        commands.push(command);
     }
     Ok(commands)
 }
@@ -362,6 +363,24 @@ mod tests {
             content(&[""], vec![]),
         ] {
             assert!(operations(engine(), &bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_engine_without_databases_says_so() {
+        let redis = coffer_engines::engine("redis").unwrap();
+        let content = |databases: &[&str], users: Vec<WantedUser>| Content {
+            databases: databases.iter().map(|name| database(name)).collect(),
+            users,
+        };
+        let good = content(&[], vec![user("u", &[])]);
+        assert_eq!(operations(redis, &good).unwrap().len(), 1);
+        for bad in [
+            content(&["a"], vec![]),
+            content(&[], vec![user("u", &["a"])]),
+        ] {
+            let error = operations(redis, &bad).unwrap_err();
+            assert_eq!(error.kind, Kind::NotImplemented, "{error:?}");
         }
     }
 }

@@ -350,7 +350,7 @@ pub async fn grant(
     user: &UserName,
     databases: Vec<String>,
 ) -> Result<()> {
-    let engine = ready(view, Ability::User)?;
+    let engine = ready(view, Ability::Schema)?;
     check_user(engine, &user.name, user.host.as_deref())?;
     get_user(app, view, user).await?;
     if databases.len() > crate::limits::CONTENT_ITEMS_MAX {
@@ -385,7 +385,7 @@ pub async fn revoke(
     user: &UserName,
     database: &str,
 ) -> Result<()> {
-    let engine = ready(view, Ability::User)?;
+    let engine = ready(view, Ability::Schema)?;
     check_user(engine, &user.name, user.host.as_deref())?;
     let has = get_user(app, view, user).await?;
     if !has.databases.iter().any(|name| name == database) {

@@ -69,6 +69,10 @@ const SOAKS: &[Soak] = &[
         "kills::creates_and_deletes_outlive_kills",
     ),
     kill("kill_restart", "kills::restarts_outlive_kills"),
+    kill(
+        "keyvalue_versions",
+        "keyvalue::redis_and_valkey_live_through_the_api",
+    ),
 ];
 
 /// Names of the repeated tests.

@@ -5,6 +5,7 @@
 
 pub mod coffer;
 pub mod host;
+pub mod keyvalue;
 pub mod lines;
 pub mod run;
 pub mod sql;

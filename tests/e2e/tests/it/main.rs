@@ -15,6 +15,7 @@ mod fuzz;
 mod hostile;
 mod images;
 mod inside;
+mod keyvalue;
 mod kills;
 mod legacy;
 mod neighbours;

@@ -30,10 +30,7 @@ pub(crate) async fn image(
         ImageCommand::Build { name, again } => {
             let recipe = Recipe::find(name)?;
             let mut progress = |line: &str| complain(&format!("{name}: {line}"));
-            let manifest = match again {
-                true => roots.build(&recipe, true, &mut progress)?,
-                false => roots.ensure(&recipe, &mut progress)?,
-            };
+            let manifest = roots.build(&recipe, *again, &mut progress)?;
             emit(&format!("{}\n", manifest.checksum))?;
         }
         ImageCommand::List => list(&roots, options)?,
@@ -112,7 +109,12 @@ fn list(roots: &Roots, options: &Options) -> anyhow::Result<()> {
             .iter()
             .map(|root| match &root.manifest {
                 Ok(m) => serde_json::json!({
-                    "checksum": root.checksum, "image": m.recipe.name, "size_bytes": m.size_bytes,
+                    "checksum": root.checksum,
+                    "image": m.recipe.name,
+                    "size_bytes": m.size_bytes,
+                    "base": m.base,
+                    "shared_bytes": m.shared_bytes,
+                    "is_latest": roots.is_latest(root),
                 }),
                 Err(e) => serde_json::json!({
                     "checksum": root.checksum, "problem": e.to_string(),
@@ -124,8 +126,19 @@ fn list(roots: &Roots, options: &Options) -> anyhow::Result<()> {
     }
     for root in listed {
         let short = root.checksum.get(..12).unwrap_or(&root.checksum);
-        let line = match root.manifest {
-            Ok(m) => format!("{:20} {:>5} MB", m.recipe.name, m.size_bytes / 1_000_000),
+        let line = match &root.manifest {
+            Ok(m) => {
+                let own = (m.size_bytes - m.shared_bytes) / 1_000_000;
+                let (all, suite) = (m.size_bytes / 1_000_000, &m.recipe.suite);
+                let age = match roots.is_latest(&root) {
+                    true => "",
+                    false => "  replaced by a newer build",
+                };
+                format!(
+                    "{:20} {own:>5} MB over {suite}, {all} MB in all{age}",
+                    m.recipe.name
+                )
+            }
             Err(e) => e.to_string(),
         };
         emit(&format!("{short}  {line}\n"))?;

@@ -1,10 +1,13 @@
-//! Builds one engine root from its recipe: `mmdebstrap` into a working directory, then cleaning,
-//! mount points, checksum and manifest.
+//! Builds one engine root from its recipe, or the base that the roots of a suite stand on: packages
+//! into a working directory, then cleaning, mount points, checksum and manifest.
+//!
+//! A base is bootstrapped by `mmdebstrap`. A root begins as a copy of its base, gets its recipe's
+//! packages, and at the end what it left of the base as it was is linked to the base (`share.rs`).
 //!
 //! The working directory belongs to the recipe and is guarded by a lock whose open file the
 //! bootstrap inherits as its standard input: a build that outlives its parent still holds it. A
-//! build that was cut short begins again, but what was bootstrapped completely is not fetched
-//! twice. Putting the result in place is `mod.rs`.
+//! build that was cut short begins again, but what was bootstrapped completely is not done twice,
+//! and what was fetched is not fetched twice. Putting the result in place is `mod.rs`.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, Permissions};
@@ -16,7 +19,9 @@ use std::process::{Child, Command, Stdio};
 use nix::mount::{MntFlags, umount2};
 
 use super::manifest::{self, Manifest};
+use super::packages::Packages;
 use super::recipe::Recipe;
+use super::share;
 use super::tree::{self, Depth, io};
 use super::{ImageError, Result};
 
@@ -42,10 +47,44 @@ const BOUND_FILES: &[(&str, &str)] = &[
     ("/etc/resolv.conf", ""),
 ];
 
+/// What a base must not have either: traces of the host, lists that age, and devices. Other things
+/// that roots lose below are what installing packages over it needs.
+const BASE_TRACES: &[&str] = &[
+    "/etc/.pwd.lock",
+    "/etc/apt/apt.conf.d/99mmdebstrap",
+    "/etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/var/cache/apt",
+    "/var/cache/ldconfig",
+    "/var/lib/apt/lists",
+    "/var/lib/dpkg/lock",
+    "/var/lib/dpkg/lock-frontend",
+    "/var/lib/dpkg/status-old",
+];
+
+/// Directories of a base that stand, but have nothing in them.
+const BASE_EMPTY: &[&str] = &[
+    "/dev",
+    "/run",
+    "/tmp",
+    "/usr/share/info",
+    "/usr/share/lintian",
+    "/usr/share/locale",
+    "/usr/share/man",
+    "/var/log",
+];
+
+/// Where packages have their documents; what is kept of them in a base is [`KEPT_DOCUMENT`].
+const DOCUMENTS: &str = "/usr/share/doc";
+/// The one that has to go with the package.
+const KEPT_DOCUMENT: &str = "copyright";
+
 /// What holds traces of the host or of the moment, or would be the same secret in every instance.
 const TRACES: &[&str] = &[
     "/etc/.pwd.lock",
     "/etc/apt/apt.conf.d/99mmdebstrap",
+    "/etc/dpkg/dpkg.cfg.d/99mmdebstrap",
     "/etc/group-",
     "/etc/gshadow-",
     "/etc/passwd-",
@@ -65,11 +104,40 @@ const TRACES: &[&str] = &[
     "/var/log",
 ];
 
+/// Installs packages into the tree `$1` with the package manager of the host, whose configuration
+/// for that tree is the bootstrap's. What is fetched and what is unpacked are told apart. An
+/// unpacked file need not reach the disk before the next one: a build that a power cut struck
+/// begins again.
+const INSTALL: &str = "\
+export APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\"
+set -e -- \"$1\" PACKAGES
+tree=\"$1\"
+shift
+echo 'I: fetching packages' >&2
+apt-get --yes --download-only install \"$@\" >&2
+echo 'I: installing packages' >&2
+apt-get --yes -oDir::Bin::dpkg=env -oDPkg::Options::=--unset=TMPDIR \\
+  -oDPkg::Options::=--unset=APT_CONFIG -oDPkg::Options::=dpkg \\
+  -oDPkg::Chroot-Directory=\"$tree\" install \"$@\" >&2";
+
+/// A whole base, held so that it stays.
+#[derive(Debug)]
+pub(super) struct Base {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// What it is.
+    pub manifest: Manifest,
+}
+
 /// A build in its working directory.
 #[derive(Debug)]
 pub(super) struct Build<'a> {
     /// What is built.
     pub recipe: &'a Recipe,
+    /// What it is built over; `None` builds a base.
+    pub base: Option<&'a Base>,
+    /// Package files of the suite that are on this host.
+    pub packages: &'a Packages,
     /// Working directory, on the file system of the finished root.
     pub work: PathBuf,
     /// The lock of this recipe, held.
@@ -81,26 +149,47 @@ impl Build<'_> {
     pub(super) fn run(&self, progress: &mut dyn FnMut(&str)) -> Result<Manifest> {
         let marker = self.work.join("bootstrapped");
         let root = self.work.join("tree");
-        if !marker.exists() {
+        // What was bootstrapped over another base could not be told from what the recipe made.
+        let over = self.base.map_or("", |base| &base.manifest.checksum);
+        if fs::read_to_string(&marker).ok().as_deref() != Some(over) {
+            self.packages.keep(&root)?;
             remove(&self.work)?;
             self.bootstrap(&root, progress)?;
+            self.packages.keep(&root)?;
+            // Before it is written to disk, what is only the base's once more need not be written
+            // at all.
+            self.share(&root)?;
             // After a power cut the mark must not stand before files that never reached the disk.
             self.flush()?;
-            fs::write(&marker, "").map_err(io("mark the bootstrap as done", &marker))?;
+            fs::write(&marker, over).map_err(io("mark the bootstrap as done", &marker))?;
         }
         progress("removing what belongs to no instance");
-        clean(&root, &self.recipe.remove)?;
+        match self.base {
+            Some(_) => clean(&root, &self.recipe.remove)?,
+            None => clean_base(&root)?,
+        }
         progress("checksumming");
         let packages = manifest::packages(&root)?;
         let (lines, extent) = tree::list(&root, Depth::Full)?;
-        let manifest = Manifest::new(self.recipe, packages, (tree::checksum(&lines), extent));
+        let mut manifest = Manifest::new(self.recipe, packages, (tree::checksum(&lines), extent));
+        manifest.shared_bytes = self.share(&root)?;
+        manifest.base = self.base.map(|base| base.manifest.checksum.clone());
         let files = self.work.join("files");
         fs::write(&files, lines.join("\n") + "\n").map_err(io("write file list", &files))?;
         manifest.write(&self.work)?;
-        remove(&self.work.join("seed"))?;
         remove(&marker)?;
         self.flush()?;
         Ok(manifest)
+    }
+
+    /// Links what is still as in the base; returns how many bytes that is.
+    fn share(&self, root: &Path) -> Result<u64> {
+        let Some(base) = self.base else {
+            return Ok(0);
+        };
+        let known = tree::read_lines(&base.dir.join("files"))?;
+        let of_base = base.dir.join("tree");
+        share::link(root, (&of_base, &known), &self.work.join("spare"))
     }
 
     /// Waits until everything on the working directory's file system is on disk.
@@ -110,15 +199,63 @@ impl Build<'_> {
     }
 
     fn bootstrap(&self, root: &Path, progress: &mut dyn FnMut(&str)) -> Result<()> {
-        let seed = self.work.join("seed");
-        fs::create_dir_all(&seed).map_err(io("make directory", &seed))?;
+        fs::create_dir_all(&self.work).map_err(io("make directory", &self.work))?;
+        if let Some(base) = self.base {
+            progress("copying the base");
+            self.copy(&base.dir.join("tree"), root)?;
+            self.put_files(root)?;
+        }
+        self.packages.lend(root)?;
+        let result = self.fill(root, progress);
+        if result.is_err() {
+            // It may be one of the files that were lent which cannot be used.
+            self.packages.forget()?;
+        }
+        result
+    }
+
+    /// Copies the base, sharing blocks where the file system can: what packages do to their tree
+    /// must not reach it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "with `spawn`, the image builder's one place that spawns"
+    )]
+    fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+        let status = Command::new("cp")
+            .args(["--archive", "--reflink=auto", "--"])
+            .args([from, to])
+            .stdin(self.inherited_lock()?)
+            .status()
+            .map_err(io("copy", from))?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(ImageError::Bootstrap {
+                name: self.recipe.name.clone(),
+                tail: format!("cp of {} ended with {status}", from.display()),
+            }),
+        }
+    }
+
+    /// The lock as a child's standard input: it is held until the child has ended too.
+    fn inherited_lock(&self) -> Result<Stdio> {
+        let lock = self.lock.try_clone();
+        Ok(lock.map_err(io("share the build lock", &self.work))?.into())
+    }
+
+    /// Writes the recipe's own files.
+    fn put_files(&self, root: &Path) -> Result<()> {
         for (path, content) in &self.recipe.files {
-            let path = tree::inside(&seed, path);
-            let parent = path.parent().expect("a path inside the seed has a parent");
+            let path = tree::inside(root, path);
+            let parent = path.parent().expect("a path inside the tree has a parent");
             fs::create_dir_all(parent).map_err(io("make directory", parent))?;
             fs::write(&path, content).map_err(io("write", &path))?;
         }
-        let mut child = self.spawn(&self.arguments(root, &seed))?;
+        Ok(())
+    }
+
+    /// Runs the bootstrap on the tree and passes on what it says.
+    fn fill(&self, root: &Path, progress: &mut dyn FnMut(&str)) -> Result<()> {
+        let mut child = self.spawn(&self.arguments(root))?;
         let output = child
             .stderr
             .take()
@@ -147,17 +284,29 @@ impl Build<'_> {
         })
     }
 
-    fn arguments(&self, root: &Path, seed: &Path) -> Vec<String> {
+    fn arguments(&self, root: &Path) -> Vec<String> {
         let recipe = self.recipe;
-        let mut arguments = vec![
-            "--variant=minbase".to_owned(),
+        let mut arguments: Vec<String> = [
+            // The tree has package files in it, and a root's has its base.
+            "--skip=check/empty,essential/unlink,cleanup/apt/cache",
             // A mirror may be a frozen copy, whose release file is past its date.
-            "--aptopt=Acquire::Check-Valid-Until \"false\"".to_owned(),
-            "--aptopt=Acquire::Retries \"3\"".to_owned(),
-            "--aptopt=APT::Install-Recommends \"false\"".to_owned(),
-            format!("--include={}", recipe.packages.join(",")),
-            format!("--setup-hook=sync-in {} /", seed.display()),
-        ];
+            "--aptopt=Acquire::Check-Valid-Until \"false\"",
+            "--aptopt=Acquire::Retries \"3\"",
+            "--aptopt=APT::Install-Recommends \"false\"",
+            "--dpkgopt=force-unsafe-io",
+        ]
+        .map(str::to_owned)
+        .into();
+        arguments.extend(match self.base {
+            None => vec!["--variant=minbase".to_owned()],
+            Some(_) => {
+                let install = INSTALL.replace("PACKAGES", &recipe.packages.join(" "));
+                vec![
+                    "--variant=custom".to_owned(),
+                    format!("--customize-hook={install}"),
+                ]
+            }
+        });
         arguments.extend(
             recipe
                 .excludes
@@ -179,10 +328,6 @@ impl Build<'_> {
         reason = "the image builder's one place that spawns"
     )]
     fn spawn(&self, arguments: &[String]) -> Result<Child> {
-        let lock = self
-            .lock
-            .try_clone()
-            .map_err(io("share the build lock", &self.work))?;
         // A mount namespace of its own: what a killed build had mounted goes with its last process.
         Command::new("unshare")
             .args(["--mount", "--", "mmdebstrap"])
@@ -191,7 +336,7 @@ impl Build<'_> {
             .env("SOURCE_DATE_EPOCH", "1700000000")
             .env("LC_ALL", "C.UTF-8")
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .stdin(Stdio::from(lock))
+            .stdin(self.inherited_lock()?)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -233,6 +378,37 @@ fn unmount_below(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Takes away from a base what its roots do not need or cannot share. May be repeated. (Leaving
+/// documents out while the bootstrap unpacks would cost it more time than all of them.)
+fn clean_base(root: &Path) -> Result<()> {
+    for path in BASE_TRACES {
+        remove(&tree::inside(root, path))?;
+    }
+    for path in BASE_EMPTY {
+        let path = tree::inside(root, path);
+        remove(&path)?;
+        make_directory(&path, if path.ends_with("tmp") { 0o1777 } else { 0o755 })?;
+    }
+    for package in entries(&tree::inside(root, DOCUMENTS))? {
+        // A package may have a link to another's documents.
+        if !package.is_symlink() {
+            for document in entries(&package)? {
+                if !document.ends_with(KEPT_DOCUMENT) {
+                    remove(&document)?;
+                }
+            }
+        }
+    }
+    drop_privileged_bits(root)
+}
+
+/// Paths of what is in a directory.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let found = fs::read_dir(dir).map_err(io("read directory", dir))?;
+    let paths: std::io::Result<_> = found.map(|entry| entry.map(|e| e.path())).collect();
+    paths.map_err(io("read directory", dir))
+}
+
 /// Takes away what the recipe and [`TRACES`] name, and makes what the sandbox mounts over. May be
 /// repeated.
 fn clean(root: &Path, unwanted: &[String]) -> Result<()> {
@@ -271,8 +447,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
 
 /// No file in a root may raise privileges, even if it is ever mounted without `nosuid`.
 fn drop_privileged_bits(dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir).map_err(io("read directory", dir))? {
-        let path = entry.map_err(io("read directory", dir))?.path();
+    for path in entries(dir)? {
         let meta = fs::symlink_metadata(&path).map_err(io("look at", &path))?;
         let mode = meta.permissions().mode() & 0o7777;
         if meta.is_dir() {
@@ -287,6 +462,37 @@ fn drop_privileged_bits(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_base_keeps_of_documents_what_it_has_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for path in [
+            "usr/share/doc/a/more",
+            "usr/share/man/man1",
+            "dev",
+            "var/log",
+        ] {
+            fs::create_dir_all(root.join(path)).unwrap();
+        }
+        for path in ["a/copyright", "a/changelog.gz", "a/more/examples"] {
+            fs::write(root.join("usr/share/doc").join(path), "x").unwrap();
+        }
+        std::os::unix::fs::symlink("a", root.join("usr/share/doc/b")).unwrap();
+        fs::write(root.join("usr/share/man/man1/a.1.gz"), "x").unwrap();
+        fs::write(root.join("dev/null"), "x").unwrap();
+        for _ in 0..2 {
+            clean_base(root).unwrap();
+            let left = fs::read_dir(root.join("usr/share/doc/a")).unwrap();
+            let left: Vec<_> = left.map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(left, ["copyright"]);
+        }
+        assert!(root.join("usr/share/doc/b").is_symlink());
+        for empty in ["usr/share/man", "dev", "run", "tmp"] {
+            let mut left = fs::read_dir(root.join(empty)).unwrap();
+            assert!(left.next().is_none(), "{empty}");
+        }
+    }
 
     #[test]
     fn cleaning_leaves_no_trace_and_may_be_repeated() {

@@ -15,7 +15,7 @@ use super::recipe::Recipe;
 use super::{ImageError, Result, tree};
 
 /// Format of the manifest file; a reader refuses a newer one.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What an engine root is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,10 +29,17 @@ pub struct Manifest {
     pub recipe_checksum: String,
     /// What it was made from.
     pub recipe: Recipe,
+    /// Checksum of the base that it was made over; none for a base, and for what older programs
+    /// built.
+    #[serde(default)]
+    pub base: Option<String>,
     /// Packages in it, by name.
     pub packages: Vec<Package>,
     /// Sum of the files' sizes; unit: bytes.
     pub size_bytes: u64,
+    /// How much of that lies in files of its base; unit: bytes.
+    #[serde(default)]
+    pub shared_bytes: u64,
     /// Files, directories and links in it.
     pub entries: u64,
     /// What the engine says of itself, by topic (parameters, extensions).
@@ -61,8 +68,10 @@ impl Manifest {
             checksum,
             recipe_checksum: recipe.checksum(),
             recipe: recipe.clone(),
+            base: None,
             packages,
             size_bytes: extent.bytes,
+            shared_bytes: 0,
             entries: extent.entries,
             facts: BTreeMap::new(),
         }

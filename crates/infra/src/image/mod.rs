@@ -3,14 +3,19 @@
 //! A root lies in `ROOTS/<checksum>/` as `tree/`, `files` (a line for each entry of the tree) and
 //! `manifest.json`, and is never changed once it is there. `ROOTS/.recipes/<recipe checksum>` leads
 //! to what a recipe made, so that a recipe is built once on a host however many Coffers share the
-//! directory. Whether a root is in use is asked of the caller, who knows the store; mounts of
-//! running sandboxes are looked for here as well.
+//! directory. `ROOTS/.bases` holds the bases of suites in the same form; what a root has in common
+//! with its base are links to the base's files (`share.rs`, ADR 0004). Whether a root is in use is
+//! asked of the caller, who knows the store; mounts of running sandboxes are looked for here as
+//! well.
 //!
 //! Everything here blocks; asynchronous callers use `spawn_blocking`.
 
+mod base;
 pub mod build;
 pub mod manifest;
+mod packages;
 pub mod recipe;
+mod share;
 pub mod tree;
 
 use std::fs::{self, File, TryLockError};
@@ -22,6 +27,7 @@ use thiserror::Error;
 
 use build::Build;
 use manifest::Manifest;
+use packages::Packages;
 use recipe::Recipe;
 use tree::Depth;
 
@@ -179,7 +185,12 @@ impl Roots {
 
     /// The root that this recipe made last, if it is there and looks whole.
     pub fn built(&self, recipe: &Recipe) -> Option<Manifest> {
-        self.verify(&self.last_made(recipe)?, Depth::Quick).ok()
+        self.built_at(recipe, Depth::Quick)
+    }
+
+    /// The same, looked at as closely as this.
+    fn built_at(&self, recipe: &Recipe, depth: Depth) -> Option<Manifest> {
+        self.verify(&self.last_made(recipe)?, depth).ok()
     }
 
     /// The root of the recipe; built if it is not there or does not look whole.
@@ -190,29 +201,42 @@ impl Roots {
         }
     }
 
-    /// Builds the root of the recipe; with `again` even when there is one, to take newer packages.
+    /// Builds the root of the recipe, unless a whole one is there, compared in full; with `again`
+    /// even then, to take newer packages.
     pub fn build(
         &self,
         recipe: &Recipe,
         again: bool,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Manifest> {
+        let whole = || self.built_at(recipe, Depth::Full).filter(|_| !again);
+        if let Some(manifest) = whole() {
+            return Ok(manifest);
+        }
         if !nix::unistd::geteuid().is_root() {
             return Err(ImageError::NotRoot);
         }
         let lock = self.lock(recipe, progress)?;
-        if let Some(manifest) = self.built(recipe).filter(|_| !again) {
+        // Whoever held the lock may have built it.
+        if let Some(manifest) = whole() {
             return Ok(manifest);
         }
-        let work = self.dir.join(format!(".build-{}", recipe.checksum()));
-        let manifest = Build {
+        let base = self.hold_base(&recipe.suite, again, progress)?;
+        let build = Build {
             recipe,
-            work: work.clone(),
+            base: Some(&base.base),
+            packages: &Packages::of(&self.dir, &recipe.suite),
+            work: self.dir.join(format!(".build-{}", recipe.checksum())),
             lock: &lock,
-        }
-        .run(progress)?;
-        self.install(&work, &manifest)?;
-        self.point(recipe, &manifest.checksum)?;
+        };
+        self.finish(&build, progress)
+    }
+
+    /// Builds in the working directory, and puts the result in place under its checksum.
+    fn finish(&self, build: &Build<'_>, progress: &mut dyn FnMut(&str)) -> Result<Manifest> {
+        let manifest = build.run(progress)?;
+        self.install(&build.work, &manifest)?;
+        self.point(build.recipe, &manifest.checksum)?;
         Ok(manifest)
     }
 
@@ -249,6 +273,11 @@ impl Roots {
             (name.len() >= 6 && root.checksum.starts_with(name)) || recipe == Some(name)
         };
         let mut fitting: Vec<_> = self.list()?.into_iter().filter(has_name).collect();
+        // What a recipe made before is still there for those who run from it; its name means the
+        // last.
+        if fitting.len() > 1 && fitting.iter().any(|root| self.is_latest(root)) {
+            fitting.retain(|root| self.is_latest(root));
+        }
         match (fitting.len(), fitting.pop()) {
             (1, Some(root)) => Ok(root.checksum),
             (0, _) | (_, None) => Err(ImageError::NotFound {
@@ -259,6 +288,13 @@ impl Roots {
                 count,
             }),
         }
+    }
+
+    /// Whether a root is what its recipe made last.
+    pub fn is_latest(&self, root: &Listed) -> bool {
+        let recipe = root.manifest.as_ref().ok().map(|m| &m.recipe);
+        let link = recipe.and_then(|r| fs::read_link(self.recipe_link(r)).ok());
+        link.is_some_and(|to| to.ends_with(&root.checksum))
     }
 
     /// Compares a root with what was built; what differs is named in the error.
@@ -275,17 +311,14 @@ impl Roots {
             name: manifest.recipe.name.clone(),
             what,
         };
-        let files = dir.join("files");
-        let text = fs::read_to_string(&files)
-            .map_err(|e| damaged(format!("read {}: {e}", files.display())))?;
-        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let lines = tree::read_lines(&dir.join("files")).map_err(|e| damaged(told(&e)))?;
         if tree::checksum(&lines) != checksum || manifest.checksum != checksum {
             return Err(damaged(
                 "its list of files does not fit its name".to_owned(),
             ));
         }
-        let differences = tree::differences(&dir.join("tree"), &lines, depth)
-            .map_err(|e| damaged(e.to_string()))?;
+        let differences =
+            tree::differences(&dir.join("tree"), &lines, depth).map_err(|e| damaged(told(&e)))?;
         match differences.is_empty() {
             true => Ok(manifest),
             false => Err(damaged(differences.join(", "))),
@@ -306,7 +339,8 @@ impl Roots {
                 by,
             });
         }
-        self.discard(&dir, checksum)
+        self.discard(&dir, checksum)?;
+        self.sweep_bases()
     }
 
     /// Records what the engine of a root says of itself; replaces what was said on this topic.
@@ -332,7 +366,7 @@ impl Roots {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                progress("waiting for another build of this root");
+                progress(&format!("waiting for another build of {}", recipe.name));
                 file.lock().map_err(tree::io("lock", &path))?;
             }
             Err(TryLockError::Error(e)) => return Err(tree::io("lock", &path)(e)),
@@ -378,6 +412,14 @@ impl Roots {
         build::remove(&next)?;
         symlink(Path::new("..").join(checksum), &next).map_err(tree::io("make link", &next))?;
         fs::rename(&next, &link).map_err(tree::io("replace link", &link))
+    }
+}
+
+/// An error with its cause, on one line.
+fn told(error: &ImageError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 

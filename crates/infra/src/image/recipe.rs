@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{ImageError, Result, tree};
 
 /// Changes when the builder makes another tree from the same recipe, so that caches notice.
-const BUILDER_FORMAT: &str = "coffer-root-1";
+const BUILDER_FORMAT: &str = "coffer-root-2";
 
 /// The recipes under `images/`: name and text, in order of name. `build.rs` finds them.
 const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/recipes.rs"));
@@ -30,9 +30,9 @@ pub struct Recipe {
     pub version: String,
     /// Suite of the distribution that the packages come from.
     pub suite: String,
-    /// Packages installed beside the minimal base system.
+    /// Packages installed over the suite's base.
     pub packages: Vec<String>,
-    /// Paths that packages may not unpack; shell patterns.
+    /// Paths that these packages may not unpack; shell patterns.
     #[serde(default)]
     pub excludes: Vec<String>,
     /// Exceptions from `excludes`.
@@ -41,7 +41,7 @@ pub struct Recipe {
     /// Paths removed from the finished tree; no patterns.
     #[serde(default)]
     pub remove: Vec<String>,
-    /// Files that stand before any package is installed: path and content.
+    /// Files that stand before any of these packages is installed: path and content.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
     /// Whether it is the version that its datastore offers first. It decides nothing about the
@@ -63,6 +63,21 @@ impl Recipe {
                 origin: origin.to_owned(),
                 why,
             }),
+        }
+    }
+
+    /// The recipe of a suite's base: the minimal system that every root of the suite stands on.
+    pub(super) fn base(suite: &str) -> Self {
+        Self {
+            name: format!("base-{suite}"),
+            engine: "none".to_owned(),
+            version: "0".to_owned(),
+            suite: suite.to_owned(),
+            packages: Vec::new(),
+            excludes: Vec::new(),
+            includes: Vec::new(),
+            remove: Vec::new(),
+            files: BTreeMap::new(),
         }
     }
 

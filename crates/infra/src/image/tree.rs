@@ -49,6 +49,18 @@ pub fn list(root: &Path, depth: Depth) -> Result<(Vec<String>, Extent)> {
     Ok((walk.lines, walk.extent))
 }
 
+/// The full line of one entry, whose path is below `root`.
+pub fn line(root: &Path, path: &Path) -> Result<String> {
+    let mut walk = Walk {
+        root,
+        depth: Depth::Full,
+        lines: Vec::new(),
+        extent: Extent::default(),
+    };
+    let meta = fs::symlink_metadata(path).map_err(io("look at", path))?;
+    walk.line(path, &meta)
+}
+
 /// Checksum of a list of lines: the name of the root.
 pub fn checksum(lines: &[String]) -> String {
     let mut context = Context::new(&SHA256);
@@ -78,6 +90,18 @@ pub fn differences(root: &Path, expected: &[String], depth: Depth) -> Result<Vec
         all.push(format!("and {more} more"));
     }
     Ok(all)
+}
+
+/// Reads a list of lines that was kept.
+pub fn read_lines(file: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(file).map_err(io("read file list", file))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The path that a line names, if it is a file's and stands there as it is on disk.
+pub fn plain_file(line: &str) -> Option<&str> {
+    let path = line.strip_prefix("f ")?.splitn(6, ' ').last()?;
+    (path.starts_with('/') && !path.contains('\\')).then_some(path)
 }
 
 /// Sha256 of some bytes; lower-case hex.
@@ -274,6 +298,15 @@ mod tests {
                 "/more was added"
             ]
         );
+    }
+
+    #[test]
+    fn a_line_gives_the_path_of_its_file() {
+        let dir = sample();
+        fs::write(dir.path().join("ü"), "").unwrap();
+        let (lines, _) = list(dir.path(), Depth::Full).unwrap();
+        let paths: Vec<_> = lines.iter().filter_map(|l| plain_file(l)).collect();
+        assert_eq!(paths, ["/bin/tool", "/name with space"]);
     }
 
     #[test]

@@ -98,14 +98,17 @@ fn a_damaged_root_is_named_and_mended() -> Result<()> {
         .ok()?;
     let set = format!("local.roots_dir={target}");
     let coffer = Coffer::start_with(&["--set", &set])?;
-    let postgres = Program::new("find", [&target, "-path", "*17/bin/postgres"])
-        .run()?
-        .ok()?;
-    let file = postgres
-        .lines()
-        .next()
-        .context("no postgres in the root")?
-        .to_owned();
+    let listed = coffer.coffer(&["--json", "image", "list", "--set", &set])?;
+    let listed = listed.json()?;
+    let is_meant = |root: &&serde_json::Value| {
+        root["image"] == "postgresql-17" && root["is_latest"] == serde_json::json!(true)
+    };
+    let mut roots = listed.as_array().into_iter().flatten();
+    let checksum = roots
+        .find(is_meant)
+        .and_then(|root| root["checksum"].as_str());
+    let checksum = checksum.context("no root of PostgreSQL 17")?;
+    let file = format!("{target}/{checksum}/tree/usr/lib/postgresql/17/bin/postgres");
     std::fs::rename(&file, format!("{file}.away"))?;
     let words = ["instance", "create", "db1", "--flavor", "small", "--wait"];
     let failed = coffer.coffer(&words)?;

@@ -9,6 +9,7 @@ pub mod process;
 pub mod quickstart;
 pub mod resource;
 pub mod rings;
+pub mod roots;
 pub mod runners;
 pub mod setup;
 pub mod soak;

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{self, Program, Stopwatch};
 use crate::quickstart::Build;
+use crate::roots::Roots;
 use crate::runners::{self, Runner};
 use crate::{bench, built, generated, leftovers, quickstart, resource, setup, tidy};
 
@@ -34,6 +35,8 @@ struct Count {
 struct Run<'a> {
     root: &'a Path,
     log: PathBuf,
+    /// Engine roots under way.
+    roots: &'a Roots,
 }
 
 /// A ring: its name, what it is for, and what it does.
@@ -60,10 +63,7 @@ const RINGS: &[Ring] = &[
         )
     }),
     ("skeleton", skeleton_ring),
-    ("build", |c| {
-        runners::build(c.root, &c.log)?;
-        Ok(Count::default())
-    }),
+    ("build", build_ring),
     ("docs", docs_ring),
     ("roots", roots_ring),
     ("unit", |c| tests(c, |one| one.package != runners::E2E)),
@@ -86,11 +86,16 @@ pub fn run(root: &Path, wanted: &[&str]) -> Result<ExitCode> {
         );
     }
     let whole = Stopwatch::start();
+    let roots = Roots::default();
     let mut total = Count::default();
     let is_wanted = |name: &&str| wanted.is_empty() || wanted.contains(name);
     for (name, ring) in RINGS.iter().filter(|(name, _)| is_wanted(name)) {
         let log = built()?.join("rings").join(format!("{name}.log"));
-        let context = Run { root, log };
+        let context = Run {
+            root,
+            log,
+            roots: &roots,
+        };
         let watch = Stopwatch::start();
         let result = ring(&context);
         let minutes = watch.elapsed().as_secs_f64() / 60.0;
@@ -107,6 +112,11 @@ pub fn run(root: &Path, wanted: &[&str]) -> Result<ExitCode> {
         if total.failed > 0 {
             break;
         }
+    }
+    // When a ring failed before, the builds that were begun end before we do.
+    if let Err(error) = roots.end() {
+        println!("{error:#}");
+        total.failed += 1;
     }
     println!(
         "{:<11} {:6.2} min",
@@ -154,11 +164,18 @@ fn docs_ring(context: &Run<'_>) -> Result<Count> {
     Ok(Count::default())
 }
 
+/// Builds Coffer, and then the tests while Coffer builds the engine roots: these wait for the
+/// network and the disk, the compiler does not.
+fn build_ring(context: &Run<'_>) -> Result<Count> {
+    runners::build_coffer(context.root, &context.log.with_extension("coffer.log"))?;
+    context.roots.begin(context.root, &built()?)?;
+    runners::build(context.root, &context.log)?;
+    Ok(Count::default())
+}
+
 fn roots_ring(context: &Run<'_>) -> Result<Count> {
-    let coffer = built()?.join("coffer");
-    for recipe in default_recipes(context.root)? {
-        Program::new(&coffer, &["image", "build", &recipe]).logged(&context.log)?;
-    }
+    context.roots.begin(context.root, &built()?)?;
+    context.roots.end()?;
     Ok(Count::default())
 }
 

@@ -41,6 +41,13 @@ pub struct Ran {
     pub problem: Option<anyhow::Error>,
 }
 
+/// Builds Coffer itself with the features that the tests' build gives it, so that building the
+/// tests compiles none of it again.
+pub fn build_coffer(root: &Path, log: &Path) -> Result<()> {
+    let words = ["build", "--workspace", "--bin", "coffer", "--examples"];
+    Program::new("cargo", &words).in_dir(root).logged(log)
+}
+
 /// Builds everything and answers the programs of tests.
 pub fn build(root: &Path, log: &Path) -> Result<Vec<Runner>> {
     let words = [

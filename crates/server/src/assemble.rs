@@ -65,6 +65,7 @@ pub(crate) fn local_config(config: &Config, state: &StateDir) -> anyhow::Result<
             VolumeMode::Xfs => coffer_infra::local::VolumeMode::Xfs,
             VolumeMode::Cow => coffer_infra::local::VolumeMode::Cow,
             VolumeMode::Fast => coffer_infra::local::VolumeMode::Fast,
+            VolumeMode::Directory => coffer_infra::local::VolumeMode::Directory,
         },
         cow_pool_gib: config.local.cow_pool_gib,
         roots_dir: roots_dir(config),

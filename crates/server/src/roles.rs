@@ -21,6 +21,7 @@ use coffer_control::tracker::listener::{Listener, Settings};
 use coffer_control::tracker::relay::{Doors, Relays};
 use coffer_control::{api, authority};
 use coffer_core::id::TrackerId;
+use coffer_infra::Provider as _;
 use coffer_infra::local::LocalProvider;
 use hyper::Uri;
 use tokio::signal::unix::{SignalKind, signal};
@@ -103,7 +104,8 @@ pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode>
         false => None,
     };
     if roles.api {
-        start_api(&base, &config, &state, &supervisor).await?;
+        let not_enforced = provider.as_ref().map(|p| p.abilities().not_enforced);
+        start_api(&base, &config, &state, &supervisor, not_enforced).await?;
     }
     wait_for_end(&supervisor).await?;
     tracing::info!("stopping; instances go on serving");
@@ -147,6 +149,9 @@ async fn start_workers(
         provider,
         doors,
     } = assemble::workers(base, config, state, supervisor).await?;
+    for what in provider.abilities().not_enforced {
+        tracing::warn!("not enforced on this host: {what}");
+    }
     let is_alone = roles.is_exclusive && config.state.store_url.is_none();
     if roles.tracker {
         start_tracker(base, config, doors, is_alone, supervisor).await?;
@@ -221,6 +226,7 @@ async fn start_api(
     config: &Config,
     state: &StateDir,
     supervisor: &Supervisor,
+    not_enforced: Option<Vec<String>>,
 ) -> anyhow::Result<()> {
     let now = base.clock.now();
     let ca = authority::ensure(&base.store, &base.secrets, authority::API, now).await?;
@@ -247,6 +253,9 @@ async fn start_api(
     };
     let app = assemble::app(base, config, supervisor);
     app.door.set(assemble::door(base, supervisor).await?).ok();
+    if let Some(not_enforced) = not_enforced {
+        app.not_enforced.set(not_enforced).ok();
+    }
     first_start::ensure(base, &app, state, &door).await?;
     supervisor.start("api", server.run(api::router(app), supervisor.clone()));
     tracing::info!(%url, state_dir = %config.state.dir.display(), "coffer serves");

@@ -80,7 +80,33 @@ pub struct Coffer {
     role: String,
     extra: Vec<String>,
     expected: Vec<String>,
+    is_bare: bool,
 }
+
+/// Takes loop devices and control groups away from what is run in the rest of the words, which
+/// begins in a mount namespace of its own. Network namespaces show in both, as they do to a Coffer
+/// that is started again.
+const STRIP: &str = "mount --make-rprivate /sys
+mount --make-rprivate /dev
+umount --recursive /sys/fs/cgroup
+mount -t tmpfs none /dev
+mkdir /dev/shm
+mknod -m 666 /dev/null c 1 3
+mknod -m 666 /dev/zero c 1 5
+mknod -m 666 /dev/random c 1 8
+mknod -m 666 /dev/urandom c 1 9
+exec \"$@\"";
+/// What is run before it.
+const BARE: [&str; 8] = [
+    "unshare",
+    "--mount",
+    "--propagation",
+    "unchanged",
+    "sh",
+    "-ec",
+    STRIP,
+    "strip",
+];
 
 /// Path of an executable of this workspace.
 pub fn binary(name: &str) -> Result<PathBuf> {
@@ -118,11 +144,34 @@ impl Coffer {
         Ok(coffer)
     }
 
+    /// Starts one on a host that has neither loop devices nor control groups.
+    pub fn start_on_bare_host() -> Result<Self> {
+        // This makes a shared mount of the place of namespaces, if nothing has done it before.
+        for verb in ["add", "delete"] {
+            Program::new("ip", ["netns", verb, "e2e-bare"])
+                .run()?
+                .ok()?;
+        }
+        let mut coffer = Self::prepare("up", &[])?;
+        coffer.is_bare = true;
+        coffer.up()?;
+        Ok(coffer)
+    }
+
     /// Starts one whose state directory lies in this one.
     pub fn start_in(place: &Path, extra: &[&str]) -> Result<Self> {
         let mut coffer = Self::prepare_in(place, "up", extra)?;
         coffer.up()?;
         Ok(coffer)
+    }
+
+    /// Runs `coffer doctor` where this one runs.
+    pub fn doctor(&self) -> Result<Ended> {
+        let own = path("coffer")?;
+        let dir = self.dir.path().display().to_string();
+        let bare: &[&str] = if self.is_bare { &BARE } else { &["env"] };
+        let words = [&bare[1..], &[&own, "doctor", "--state-dir", &dir]].concat();
+        Program::new(bare[0], words).run()
     }
 
     /// One that was not started yet.
@@ -144,6 +193,7 @@ impl Coffer {
             role: role.to_owned(),
             extra,
             expected: Vec::new(),
+            is_bare: false,
         })
     }
 
@@ -186,6 +236,7 @@ impl Coffer {
         // As in many containers: root, but nobody may raise limits.
         let child = Command::new("setpriv")
             .arg("--bounding-set=-sys_resource")
+            .args(BARE.iter().filter(|_| self.is_bare))
             .arg(path("coffer")?)
             .args([self.role.as_str(), "--state-dir"])
             .arg(self.dir.path())

@@ -24,6 +24,8 @@ pub struct Explanation {
     pub blocked_by: Vec<Task>,
     /// The last steps of the task, oldest first.
     pub history: Vec<TaskStepRecord>,
+    /// What its host cannot enforce, as far as this process knows.
+    pub not_enforced: Vec<String>,
     /// Now, to tell how long something lasts.
     pub now: Timestamp,
 }
@@ -49,6 +51,7 @@ pub async fn explain(app: &AppState, view: InstanceView) -> Result<Explanation> 
         stopped_by,
         blocked_by,
         history,
+        not_enforced: app.not_enforced.get().cloned().unwrap_or_default(),
         now: app.clock.now(),
     })
 }

@@ -121,6 +121,8 @@ pub struct Shared {
     pub writes: Arc<Semaphore>,
     /// The way to trackers, and through them into instances.
     pub door: OnceLock<Door>,
+    /// What the provider of this process cannot enforce, where this process has one.
+    pub not_enforced: OnceLock<Vec<String>>,
 }
 
 impl Deref for AppState {
@@ -154,6 +156,7 @@ impl AppState {
             supervisor,
             writes: Arc::new(Semaphore::new(limits::WRITES_AT_ONCE)),
             door: OnceLock::new(),
+            not_enforced: OnceLock::new(),
         }))
     }
 

@@ -46,7 +46,8 @@ impl fmt::Debug for StoreUrl {
 /// How volumes are kept in the pool directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VolumeMode {
-    /// `xfs` where the pool directory can clone files, else `cow`.
+    /// `xfs` where the pool directory can clone files, else `cow`; without loop devices
+    /// `directory`.
     Auto,
     /// A loop file for each volume on XFS with reflink.
     Xfs,
@@ -54,6 +55,8 @@ pub enum VolumeMode {
     Cow,
     /// Loop files on the host's file system: full speed, no snapshots.
     Fast,
+    /// Directories on the host's file system: nothing enforces their size.
+    Directory,
 }
 
 /// From where guests are dialled.
@@ -316,8 +319,9 @@ macro_rules! words {
 }
 
 words! {
-    VolumeMode, "auto, xfs, cow or fast":
-        "auto" => Self::Auto, "xfs" => Self::Xfs, "cow" => Self::Cow, "fast" => Self::Fast;
+    VolumeMode, "auto, xfs, cow, fast or directory":
+        "auto" => Self::Auto, "xfs" => Self::Xfs, "cow" => Self::Cow, "fast" => Self::Fast,
+        "directory" => Self::Directory;
     TrackerLink, "instance or network":
         "instance" => Self::Instance, "network" => Self::Network;
     LogFormat, "text or json":

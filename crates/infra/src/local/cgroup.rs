@@ -23,7 +23,7 @@ use crate::provider::Limits;
 /// Controllers that are used.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 /// LIMIT: processes and threads of one sandbox.
-const TASKS_MAX: u32 = 4096;
+pub(super) const TASKS_MAX: u32 = 4096;
 /// Period over which CPU time is shared out; unit: microseconds.
 const PERIOD_US: u64 = 100_000;
 /// How long processes may take to die of SIGKILL, and their group to be removable.

@@ -9,9 +9,9 @@ use std::path::Path;
 use nix::sys::statvfs::statvfs;
 
 use super::cgroup::{Groups, Version, remove};
-use super::pool::{VolumeMode, can_reflink, unreserved};
-use super::record::read_json;
-use super::{LocalConfig, process, sys};
+use super::pool::{self, VolumeMode, can_reflink, unreserved};
+use super::record::{Records, VolumeRecord, read_json};
+use super::{LocalConfig, loops, process, sys};
 use crate::provider::Limits;
 
 /// How much a finding matters.
@@ -132,14 +132,21 @@ fn problem(what: impl Into<String>, means: &str, todo: impl Into<String>) -> Fin
     }
 }
 
-fn pool(config: &LocalConfig) -> Finding {
-    let kept: Option<VolumeMode> = read_json(&config.state_dir.join("pool-mode.json"))
+/// The mode that this state directory's volumes were made in.
+fn kept_mode(config: &LocalConfig) -> Option<VolumeMode> {
+    read_json(&config.state_dir.join("pool-mode.json"))
         .ok()
-        .flatten();
+        .flatten()
+}
+
+fn pool(config: &LocalConfig) -> Finding {
+    let kept = kept_mode(config);
     let has_reflink = can_reflink(nearest(&config.pool_dir));
     let asked = kept.unwrap_or(config.volume_mode);
     let name = config.pool_dir.display();
     match asked {
+        VolumeMode::Directory => directories(config),
+        VolumeMode::Auto if !loops::are_there() => directories(config),
         VolumeMode::Auto | VolumeMode::Xfs if has_reflink => {
             good(format!("volumes: mode xfs in {name}"), costs("xfs"))
         }
@@ -159,6 +166,35 @@ fn pool(config: &LocalConfig) -> Finding {
             "put local.pool_dir on an XFS made with reflink=1 to have both",
         ),
     }
+}
+
+/// What it means that volumes are directories; the ones that hold more than they should are named.
+fn directories(config: &LocalConfig) -> Finding {
+    let what = format!("volumes: mode directory in {}", config.pool_dir.display());
+    // Opening makes directories, and looking must not.
+    let records: Vec<VolumeRecord> = kept_mode(config)
+        .and_then(|_| Records::open(&config.state_dir).ok()?.list().ok())
+        .unwrap_or_default();
+    let volumes = config.pool_dir.join("volumes");
+    let over: Vec<String> = records
+        .iter()
+        .map(|r| (r, pool::allocated(&volumes.join(format!("{}.dir", r.id)))))
+        .filter(|(r, used)| *used > r.size_bytes)
+        .map(|(r, used)| format!("{} has {} of {} GiB", r.id, used >> 30, r.size_bytes >> 30))
+        .collect();
+    if !over.is_empty() {
+        return problem(
+            format!("{what}: over their size: {}", over.join(", ")),
+            "volume sizes are not enforced: they take the space of the others",
+            "delete data there or enlarge the volumes, and give this host loop devices",
+        );
+    }
+    advice(
+        what,
+        "volume sizes are not enforced: one instance can fill the disk for all; no snapshots, no \
+         branches, and a new instance copies its template",
+        "modprobe loop, or give the container its loop devices, and use a new state directory",
+    )
 }
 
 /// The size of the pool file, as it is or as it is asked for, in words that end in a space.
@@ -241,7 +277,7 @@ fn limited(version: Version, missing: &[String], refused: &[String]) -> Finding 
 }
 
 fn unlimited(what: &str, todo: &str) -> Finding {
-    problem(
+    advice(
         format!("limits: {what}"),
         "a flavor's memory and CPU are not enforced: one instance can starve the others",
         todo,
@@ -330,9 +366,11 @@ fn capabilities() -> Vec<Finding> {
 
 fn files(config: &LocalConfig) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if !Path::new("/dev/loop-control").exists() {
+    let is_bound_to_loops = kept_mode(config).is_some_and(|mode| mode != VolumeMode::Directory)
+        || !matches!(config.volume_mode, VolumeMode::Auto | VolumeMode::Directory);
+    if is_bound_to_loops && !loops::are_there() {
         findings.push(problem(
-            "loop devices: /dev/loop-control is missing",
+            "loop devices: there are none that can be used",
             "no volume can be mounted",
             "modprobe loop, or give the container its loop devices",
         ));
@@ -384,7 +422,7 @@ mod tests {
             "cpu (busy)".to_owned(),
         ];
         let found = limited(Version::V2, none, &refused);
-        assert_eq!(found.level, Level::Problem);
+        assert_eq!(found.level, Level::Advice);
         assert!(found.what.contains("resource busy") && found.means.contains("not enforced"));
         let found = limited(Version::V2, &["pids".to_owned()], &refused[1..]);
         assert_eq!(found.level, Level::Advice);

@@ -9,14 +9,15 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{Gid, execve, fchdir, pivot_root, setgroups};
 
 use super::failure::{errno, io, rejected};
 use super::launch::LaunchSpec;
-use super::{loops, seccomp, sys};
+use super::{cgroup, loops, seccomp, sys};
 use crate::error::Result;
 
 /// Where the guest's program stands inside.
@@ -50,9 +51,13 @@ const PROC_HIDDEN: [&str; 5] = ["kcore", "keys", "timer_list", "sched_debug", "k
 /// cannot be done.
 pub(super) fn enter(spec: &LaunchSpec) -> Result<()> {
     umask(Mode::from_bits_truncate(0o022));
-    build_root(spec)?;
+    let volume = build_root(spec)?;
     switch_root(&spec.mount_point)?;
     confine(spec)?;
+    if let Some(lock) = &volume {
+        // The program that this process becomes holds it then.
+        fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty())).map_err(errno(WHAT, DATA_DIR))?;
+    }
     let program = format!("{GUEST_DIR}/coffer-guest");
     let text = |s: &str| CString::new(s).map_err(|e| rejected(WHAT, e));
     let mut arguments = vec![text(&program)?];
@@ -70,7 +75,8 @@ pub(super) fn enter(spec: &LaunchSpec) -> Result<()> {
     }
 }
 
-fn build_root(spec: &LaunchSpec) -> Result<()> {
+/// Puts everything in its place; returns the lock of a volume that is a directory.
+fn build_root(spec: &LaunchSpec) -> Result<Option<File>> {
     let root = &spec.mount_point;
     // What is mounted here must not show on the host, nor what the host mounts later in here.
     attach(
@@ -276,6 +282,9 @@ fn switch_root(new: &Path) -> Result<()> {
 fn confine(spec: &LaunchSpec) -> Result<()> {
     // A core dump would hold the tenant's data and keys.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(errno(WHAT, "core limit"))?;
+    if spec.groups.is_empty() {
+        limit_tasks()?;
+    }
     setgroups(&[Gid::from_raw(spec.agent_uid)]).map_err(errno(WHAT, "groups"))?;
     sys::close_on_exec_from(3).map_err(errno(WHAT, "descriptors"))?;
     sys::bound_capabilities(&CAPABILITIES).map_err(errno(WHAT, "capabilities"))?;
@@ -284,6 +293,15 @@ fn confine(spec: &LaunchSpec) -> Result<()> {
         seccompiler::apply_filter(&filter).map_err(|e| rejected(WHAT, e))?;
     }
     Ok(())
+}
+
+/// Without control groups at least the engine's processes are counted, by its user id, which no
+/// other sandbox has.
+fn limit_tasks() -> Result<()> {
+    let most = u64::from(cgroup::TASKS_MAX);
+    let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).map_err(errno(WHAT, "task limit"))?;
+    let most = most.min(hard);
+    setrlimit(Resource::RLIMIT_NPROC, most, most).map_err(errno(WHAT, "task limit"))
 }
 
 fn bind_read_only(source: &Path, at: &Path) -> Result<()> {

@@ -1,7 +1,9 @@
 //! Volume files as mounted file systems: loop devices that detach themselves at their last use.
 //!
 //! A file in use is locked, and the loop device keeps that very lock: so one file is never mounted
-//! twice, whoever tries, and "is it in use" is one non-blocking attempt at the lock.
+//! twice, whoever tries, and "is it in use" is one non-blocking attempt at the lock. Where there
+//! are no loop devices a volume is a directory, bound instead of mounted; the sandbox's first
+//! process keeps its lock.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
@@ -22,6 +24,17 @@ const WHAT: &str = "mount volume";
 const SNATCHED_MAX: u32 = 64;
 /// How long a question whether a file is in use may keep us from using it.
 const ASKING_LIMIT: Duration = Duration::from_secs(1);
+
+/// Whether this host lets loop devices be used: a container may have some of their files only.
+pub(super) fn are_there() -> bool {
+    let free = || {
+        let control = File::open("/dev/loop-control").ok()?;
+        let number = sys::free_loop(&control).ok()?;
+        let path = format!("/dev/loop{number}");
+        OpenOptions::new().read(true).write(true).open(path).ok()
+    };
+    free().is_some()
+}
 
 /// Makes a file of this size with an empty XFS in it.
 pub(super) fn format(file: &Path, bytes: u64, options: &[&str]) -> Result<()> {
@@ -48,11 +61,28 @@ pub(super) fn renew_uuid(file: &Path) -> Result<()> {
     .map(drop)
 }
 
-/// Mounts a volume's file in this process's mount namespace; unmounting detaches the device.
-/// The file system grows to the file's size if it is smaller.
-pub(super) fn mount_volume(file: &Path, at: &Path) -> Result<()> {
+/// Mounts a volume's file in this process's mount namespace; unmounting detaches the device. The
+/// file system grows to the file's size if it is smaller. A directory is bound; what is returned
+/// then holds its lock, and is to be kept open as long as the sandbox lives.
+pub(super) fn mount_volume(file: &Path, at: &Path) -> Result<Option<File>> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount_file(file, at, flags, Some("nouuid,discard"))
+    if !file.is_dir() {
+        return mount_file(file, at, flags, Some("nouuid,discard")).map(|()| None);
+    }
+    let bind = |source: Option<&Path>, flags| {
+        mount(
+            source,
+            at,
+            None::<&str>,
+            flags | MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .map_err(errno(WHAT, file.display()))
+    };
+    bind(Some(file), MsFlags::empty())?;
+    bind(None, flags | MsFlags::MS_REMOUNT)?;
+    // Opened where it is bound: from the volume's own place the way up would lead to the host.
+    lock_patiently(at).map(Some)
 }
 
 /// Mounts the file that holds a whole pool of volumes, and keeps the file's blocks: what volumes
@@ -211,7 +241,7 @@ fn lock_patiently(file: &Path) -> Result<File> {
 fn lock(file: &Path) -> Result<Option<File>> {
     let opened = OpenOptions::new()
         .read(true)
-        .write(true)
+        .write(!file.is_dir())
         .open(file)
         .map_err(io(WHAT, file.display()))?;
     Ok(opened.try_lock().is_ok().then_some(opened))

@@ -247,6 +247,11 @@ impl Provider for LocalProvider {
         for refused in self.host.groups.refused() {
             not_enforced.push(format!("{refused}: the kernel does not hand it down"));
         }
+        if self.host.pool.has_directories() {
+            not_enforced.push(
+                "volume sizes: there are no loop devices, so volumes are directories".to_owned(),
+            );
+        }
         if !self.host.has_bridge_rules {
             let why = "anti-spoofing in tenant networks: nft has no bridge family here";
             not_enforced.push(why.to_owned());

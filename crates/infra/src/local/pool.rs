@@ -1,13 +1,15 @@
 //! The pool: the directory that volume files lie in, and what its file system can do.
 //!
-//! Three modes. `xfs`: the pool directory itself is on an XFS that shares blocks between files.
+//! Four modes. `xfs`: the pool directory itself is on an XFS that shares blocks between files.
 //! `cow`: it is not, so one file holds an XFS that does; everything works, each commit costs
 //! several times more. That file is reserved on its disk in whole: sparse, a disk that fills up
 //! below it, by whatever else lies there, would give every tenant write errors in the middle of a
 //! commit. So a laptop gives a part of its disk away at the first start, half of what is free at
 //! most, and its tenants are never touched by what it does with the rest. `fast`: files lie
-//! directly on whatever the host has; copies are real copies and there are no snapshots. The mode
-//! of a state directory is kept once chosen, because volumes of one mode are not found in another.
+//! directly on whatever the host has; copies are real copies and there are no snapshots.
+//! `directory`: there are no loop devices, so volumes are directories, and nothing limits what is
+//! written to them. The mode of a state directory is kept once chosen, because volumes of one mode
+//! are not found in another.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -23,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::{errno, io, rejected};
 use super::record::{Lock, private_dir, read_json, remove_file, write_json};
-use super::{LocalConfig, loops, sys};
+use super::{LocalConfig, loops, process, sys};
 use crate::error::Result;
 
 const WHAT: &str = "open volume pool";
@@ -39,7 +41,8 @@ const MISSING_MAX: u64 = 64 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeMode {
-    /// `xfs` where the pool directory can share blocks, else `cow`.
+    /// `xfs` where the pool directory can share blocks, else `cow`; `directory` without loop
+    /// devices.
     Auto,
     /// Files on the pool directory's own XFS.
     Xfs,
@@ -47,6 +50,8 @@ pub enum VolumeMode {
     Cow,
     /// Files on any file system; no snapshots, slow clones.
     Fast,
+    /// Directories on any file system; no snapshots, and sizes are not enforced.
+    Directory,
 }
 
 /// An open pool.
@@ -65,7 +70,9 @@ impl Pool {
         let mode = choose_mode(config)?;
         let dir = match mode {
             VolumeMode::Cow => mount_cow(config)?,
-            VolumeMode::Auto | VolumeMode::Xfs | VolumeMode::Fast => config.pool_dir.clone(),
+            VolumeMode::Auto | VolumeMode::Xfs | VolumeMode::Fast | VolumeMode::Directory => {
+                config.pool_dir.clone()
+            }
         };
         for sub in ["volumes", "templates"] {
             private_dir(&dir.join(sub))?;
@@ -86,6 +93,28 @@ impl Pool {
         matches!(self.mode, VolumeMode::Xfs | VolumeMode::Cow)
     }
 
+    /// Whether volumes are directories, which nothing limits.
+    pub(super) const fn has_directories(&self) -> bool {
+        matches!(self.mode, VolumeMode::Directory)
+    }
+
+    /// The end of the name of a volume's or template's file, or directory.
+    pub(super) const fn extension(&self) -> &'static str {
+        match self.mode {
+            VolumeMode::Directory => "dir",
+            VolumeMode::Auto | VolumeMode::Xfs | VolumeMode::Cow | VolumeMode::Fast => "img",
+        }
+    }
+
+    /// Makes an empty volume or template.
+    pub(super) fn format(&self, file: &Path, bytes: u64, options: &[&str]) -> Result<()> {
+        if self.has_directories() {
+            remove_volume(file)?;
+            return fs::create_dir(file).map_err(io("make volume", file.display()));
+        }
+        loops::format(file, bytes, options)
+    }
+
     /// Directory of volume files.
     pub(super) fn volumes(&self) -> PathBuf {
         self.dir.join("volumes")
@@ -100,6 +129,9 @@ impl Pool {
     /// block, leaving holes where the source has them.
     pub(super) fn copy(&self, source: &Path, target: &Path) -> Result<()> {
         let what = "clone volume";
+        if self.has_directories() {
+            return copy_directory(source, target);
+        }
         let from = File::open(source).map_err(io(what, source.display()))?;
         let to = File::create(target).map_err(io(what, target.display()))?;
         if self.has_reflink() {
@@ -129,9 +161,54 @@ impl Pool {
     }
 }
 
-/// Bytes that a file really has on disk.
+/// Bytes that a file, or everything in a directory, really has on disk.
 pub(super) fn allocated(file: &Path) -> u64 {
-    fs::metadata(file).map_or(0, |m| m.blocks() * 512)
+    let Ok(facts) = fs::symlink_metadata(file) else {
+        return 0;
+    };
+    let below = if facts.is_dir() {
+        allocated_in(file)
+    } else {
+        0
+    };
+    facts.blocks() * 512 + below
+}
+
+/// Removes a volume, file or directory, if it is there.
+pub(super) fn remove_volume(file: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(file) {
+        Ok(facts) if facts.is_dir() => fs::remove_dir_all(file),
+        Ok(_) => fs::remove_file(file),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(io("remove volume", file.display())(e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Copies what lies in a directory into a new one, and waits until it is on disk.
+fn copy_directory(source: &Path, target: &Path) -> Result<()> {
+    let what = "clone volume";
+    remove_volume(target)?;
+    let text = |path: &Path| path.display().to_string();
+    let words = [
+        "--archive",
+        "--reflink=auto",
+        "--",
+        &text(source),
+        &text(target),
+    ];
+    process::run(what, "cp", &words, None)?;
+    sync_file_system(target)
+}
+
+/// Waits until what was written to a volume's file system is on disk.
+pub(super) fn sync_file_system(at: &Path) -> Result<()> {
+    let opened = File::open(at).map_err(io("flush volume", at.display()))?;
+    nix::unistd::syncfs(&opened).map_err(errno("flush volume", at.display()))
 }
 
 fn allocated_in(dir: &Path) -> u64 {
@@ -157,6 +234,7 @@ fn choose_mode(config: &LocalConfig) -> Result<VolumeMode> {
     }
     fs::create_dir_all(&config.pool_dir).map_err(io(WHAT, config.pool_dir.display()))?;
     let mode = match config.volume_mode {
+        VolumeMode::Auto if !loops::are_there() => VolumeMode::Directory,
         VolumeMode::Auto if can_reflink(&config.pool_dir) => VolumeMode::Xfs,
         VolumeMode::Auto => VolumeMode::Cow,
         VolumeMode::Xfs if !can_reflink(&config.pool_dir) => {
@@ -324,6 +402,30 @@ fn copy_range(from: &File, to: &File, start: i64, end: i64) -> std::io::Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_is_copied_whole_and_measured() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a.dir"), dir.path().join("b.dir"));
+        let pool = Pool {
+            dir: dir.path().to_owned(),
+            mode: VolumeMode::Directory,
+        };
+        pool.format(&a, 1 << 30, &[]).unwrap();
+        fs::create_dir(a.join("sub")).unwrap();
+        fs::write(a.join("sub/file"), vec![1; 1 << 20]).unwrap();
+        for _ in 0..2 {
+            // What a copy that was cut short left is no part of the next.
+            fs::create_dir_all(b.join("left")).unwrap();
+            pool.copy(&a, &b).unwrap();
+            assert!(!b.join("left").exists());
+        }
+        assert_eq!(fs::read(b.join("sub/file")).unwrap().len(), 1 << 20);
+        assert!((1 << 20..2 << 20).contains(&allocated(&b)));
+        remove_volume(&b).unwrap();
+        remove_volume(&b).unwrap();
+        assert_eq!(allocated(&b), 0);
+    }
 
     #[test]
     fn a_sparse_copy_is_equal_and_stays_sparse() {

@@ -361,7 +361,12 @@ fn clear(host: &Host, record: &ServerRecord) -> Result<()> {
 /// As [`clear`], for what carries our tag and no record knows.
 fn clear_unknown(host: &Host, id: ServerId) -> Result<()> {
     let groups = host.groups.of(&id.to_string());
-    if !cgroup::kill_all(&groups) {
+    if let Some(running) = launched(host, id) {
+        // Also reached where control groups are not.
+        kill(Pid::from_raw(running.pid), Signal::SIGKILL).ok();
+    }
+    let is_gone = || launched(host, id).is_none();
+    if !cgroup::kill_all(&groups) || !wait_until(limits::END, is_gone) {
         return Err(transient(
             "stop server",
             format!("processes of {id} do not end"),

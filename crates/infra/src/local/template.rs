@@ -5,14 +5,19 @@
 //! unmounted it, so what is there is whole. Its name carries the volume format: a new format makes
 //! new templates beside the old ones.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::clock::wait_until;
 use super::failure::{io, rejected, transient};
 use super::host::Host;
 use super::launch::{self, LaunchSpec};
-use super::record::{Lock, read_json, remove_file, write_json};
-use super::{cgroup, limits, loops, process, sandbox};
+use super::record::{Launched, Lock, read_json, write_json};
+use super::{cgroup, limits, loops, pool, process, sandbox};
 use crate::error::Result;
 use crate::provider::Limits;
 
@@ -34,7 +39,8 @@ const WORDS_MAX: usize = 2000;
 
 /// File of a root's template.
 pub(super) fn file_of(host: &Host, root: &str) -> PathBuf {
-    host.pool.templates().join(format!("{root}-{FORMAT}.img"))
+    let end = host.pool.extension();
+    host.pool.templates().join(format!("{root}-{FORMAT}.{end}"))
 }
 
 /// Makes the template of a root; `false` if another process is making it.
@@ -46,21 +52,21 @@ pub(super) fn make(host: &Host, root: &str) -> Result<bool> {
     if file.exists() {
         return Ok(true);
     }
-    let work = host.config.state_dir.join("making").join(root);
+    let work = work_of(host, root);
     let groups = host.groups.ensure(&group(root), LIMITS)?;
     let part = file.with_extension("part");
-    clean(&groups, &part)?;
+    clean(&work, &groups, &part)?;
     fs::create_dir_all(&work).map_err(io(WHAT, work.display()))?;
-    loops::format(&part, BYTES, &FORMAT_OPTIONS)?;
+    host.pool.format(&part, BYTES, &FORMAT_OPTIONS)?;
     let made = bootstrap(host, root, &work, &part, groups.clone());
-    if !cgroup::kill_all(&groups) || !loops::wait_released(&part)? {
+    if !end(&work, &groups) || !loops::wait_released(&part)? {
         return Err(transient(WHAT, "its sandbox does not end"));
     }
     cgroup::remove(&groups)?;
     let result = made.and_then(|()| publish(&part, &file));
     fs::remove_dir_all(&work).map_err(io(WHAT, work.display()))?;
     if result.is_err() {
-        remove_file(&part)?;
+        pool::remove_volume(&part)?;
     }
     result.map(|()| true)
 }
@@ -68,37 +74,55 @@ pub(super) fn make(host: &Host, root: &str) -> Result<bool> {
 /// Ends and removes what the making of templates left behind when its Coffer died, unless another
 /// process is at it: nobody may ask for that template again.
 pub(super) fn sweep(host: &Host) -> Result<()> {
-    for name in host.groups.list() {
-        let Some(root) = name.strip_prefix(GROUP) else {
-            continue;
-        };
+    for root in begun(host) {
         let key = format!("template-{root}");
         let Some(_lock) = Lock::attempt(&host.config.state_dir, &key)? else {
             continue;
         };
-        let groups = host.groups.of(&name);
-        let part = file_of(host, root).with_extension("part");
-        if !cgroup::kill_all(&groups) {
+        let groups = host.groups.of(&group(&root));
+        let part = file_of(host, &root).with_extension("part");
+        let work = work_of(host, &root);
+        if !end(&work, &groups) {
             return Err(transient(WHAT, "what an earlier attempt left does not end"));
         }
         cgroup::remove(&groups)?;
-        remove_file(&part)?;
-    }
-    // It may have died when the group was gone already, or not yet made.
-    let making = host.config.state_dir.join("making");
-    for entry in fs::read_dir(&making).into_iter().flatten().flatten() {
-        let root = entry.file_name().to_string_lossy().into_owned();
-        let key = format!("template-{root}");
-        if let Some(_lock) = Lock::attempt(&host.config.state_dir, &key)? {
-            fs::remove_dir_all(entry.path()).map_err(io(WHAT, making.display()))?;
+        pool::remove_volume(&part)?;
+        if work.exists() {
+            fs::remove_dir_all(&work).map_err(io(WHAT, work.display()))?;
         }
     }
     Ok(())
 }
 
+/// The roots whose templates were being made, by their control groups and working directories.
+fn begun(host: &Host) -> BTreeSet<String> {
+    let groups = host.groups.list();
+    let groups = groups.iter().filter_map(|name| name.strip_prefix(GROUP));
+    let mut all: BTreeSet<String> = groups.map(str::to_owned).collect();
+    let entries = fs::read_dir(host.config.state_dir.join("making"));
+    let names = entries.into_iter().flatten().flatten();
+    all.extend(names.filter_map(|entry| entry.file_name().into_string().ok()));
+    all
+}
+
+fn work_of(host: &Host, root: &str) -> PathBuf {
+    host.config.state_dir.join("making").join(root)
+}
+
+/// Ends a sandbox: by its first process, whose namespace ends with it, and by its groups, where
+/// there are any; true when nothing is left.
+fn end(work: &Path, groups: &[PathBuf]) -> bool {
+    let launched = Launched::living(&work.join("launched.json"));
+    if let Some(running) = &launched {
+        kill(Pid::from_raw(running.pid), Signal::SIGKILL).ok();
+    }
+    let is_over = || launched.as_ref().is_none_or(|running| !running.is_alive());
+    cgroup::kill_all(groups) && wait_until(limits::END, is_over)
+}
+
 /// Ends the making of a template, if it is under way.
 pub(super) fn interrupt(host: &Host, root: &str) {
-    cgroup::kill_all(&host.groups.of(&group(root)));
+    end(&work_of(host, root), &host.groups.of(&group(root)));
 }
 
 fn group(root: &str) -> String {
@@ -106,8 +130,8 @@ fn group(root: &str) -> String {
 }
 
 /// Ends and removes what a process that died while making it left behind.
-fn clean(groups: &[PathBuf], part: &Path) -> Result<()> {
-    if cgroup::kill_all(groups) && loops::wait_released(part)? {
+fn clean(work: &Path, groups: &[PathBuf], part: &Path) -> Result<()> {
+    if end(work, groups) && loops::wait_released(part)? {
         return Ok(());
     }
     Err(transient(WHAT, "an earlier attempt does not end"))
@@ -203,6 +227,7 @@ fn boot(host: &Host, root: &str, uids: (u32, u32)) -> Result<String> {
 }
 
 fn publish(part: &Path, file: &Path) -> Result<()> {
+    pool::sync_file_system(part)?;
     let written = File::open(part).and_then(|opened| {
         opened.sync_all()?;
         fs::rename(part, file)?;

@@ -1,9 +1,9 @@
 //! Volumes: made, cloned, grown, snapshotted, deleted.
 //!
 //! A volume is one file of the pool with an XFS in it, as large as the tenant may fill: a hard
-//! limit. It is attached by the sandbox that uses it, so nothing here mounts. The sizes of all
-//! volumes together never exceed what the pool has: a pool that fills up under its volumes would
-//! give every tenant write errors.
+//! limit. (Or a directory, which has none: mode `directory`.) It is attached by the sandbox that
+//! uses it, so nothing here mounts. The sizes of all volumes together never exceed what the pool
+//! has: a pool that fills up under its volumes would give every tenant write errors.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -21,13 +21,14 @@ use super::jail::DATA_DIR;
 use super::limits;
 use super::loops::{self, Mounted};
 use super::pool;
-use super::record::{Launched, Lock, VolumeRecord, remove_file};
+use super::record::{Launched, Lock, VolumeRecord};
 use crate::error::{ProviderError, Result};
 use crate::provider::{Origin, VolumeRef, VolumeSpec};
 
 /// File of a volume.
 pub(super) fn file_of(host: &Host, id: VolumeId) -> PathBuf {
-    host.pool.volumes().join(format!("{id}.img"))
+    let end = host.pool.extension();
+    host.pool.volumes().join(format!("{id}.{end}"))
 }
 
 /// Makes a volume or grows it; a template that it begins with must be there.
@@ -61,7 +62,8 @@ fn lost(host: &Host, key: &str) -> ProviderError {
 pub(super) fn snapshot(host: &Host, source: VolumeId, spec: &VolumeSpec) -> Result<VolumeRef> {
     let what = "snapshot volume";
     if !host.pool.has_reflink() {
-        let why = "volume mode `fast` has no snapshots: put the pool on an XFS with reflink";
+        let why = "volume modes `fast` and `directory` have no snapshots: put the pool on an XFS \
+                   with reflink";
         return Err(rejected(what, why));
     }
     let key = spec.id.to_string();
@@ -105,8 +107,8 @@ pub(super) fn delete(host: &Host, id: VolumeId, incarnation: Incarnation) -> Res
         ));
     }
     host.volumes.bury(&key, incarnation)?;
-    remove_file(&file)?;
-    remove_file(&part_of(&file))?;
+    pool::remove_volume(&file)?;
+    pool::remove_volume(&part_of(&file))?;
     host.volumes.remove(&key)
 }
 
@@ -157,19 +159,13 @@ fn make(host: &Host, spec: &VolumeSpec, fill: impl FnOnce(&Path) -> Result<u64>)
         incarnation: spec.incarnation,
         size_bytes: spec.size.as_bytes(),
         is_ready: false,
-        has_cloned_uuid: !matches!(spec.origin, Origin::Empty),
+        has_cloned_uuid: !matches!(spec.origin, Origin::Empty) && !host.pool.has_directories(),
         shared_bytes: 0,
     };
     reserve(host, &record)?;
     let filled = fill(&part).and_then(|shared| {
         let what = "size volume";
-        let opened = OpenOptions::new()
-            .write(true)
-            .open(&part)
-            .map_err(io(what, part.display()))?;
-        opened
-            .set_len(record.size_bytes)
-            .map_err(io(what, part.display()))?;
+        resize(&part, record.size_bytes)?;
         fs::rename(&part, &file).map_err(io(what, file.display()))?;
         Ok(shared)
     });
@@ -181,7 +177,7 @@ fn make(host: &Host, spec: &VolumeSpec, fill: impl FnOnce(&Path) -> Result<u64>)
         }
         Err(e) => {
             // Nothing of a failed attempt may stay and count.
-            remove_file(&part)?;
+            pool::remove_volume(&part)?;
             host.volumes.remove(&key)?;
             Err(e)
         }
@@ -224,7 +220,7 @@ fn fill(host: &Host, spec: &VolumeSpec, part: &Path) -> Result<u64> {
     let source = match &spec.origin {
         Origin::Existing => return Err(lost(host, &spec.id.to_string())),
         Origin::Empty => {
-            loops::format(part, spec.size.as_bytes(), &[])?;
+            host.pool.format(part, spec.size.as_bytes(), &[])?;
             return Ok(0);
         }
         Origin::Template { root } => super::template::file_of(host, root),
@@ -264,21 +260,28 @@ fn grow(host: &Host, mut record: VolumeRecord, spec: &VolumeSpec) -> Result<()> 
         reserve(host, &record)?;
     }
     let mounted = mounted(host, spec.id)?;
-    if now.len() < record.size_bytes {
+    if now.is_file() && now.len() < record.size_bytes {
         if mounted.is_none() && loops::is_in_use(&file)? {
             return Err(transient(what, "its server is just starting"));
         }
-        let opened = OpenOptions::new()
-            .write(true)
-            .open(&file)
-            .map_err(io(what, file.display()))?;
-        opened
-            .set_len(record.size_bytes)
-            .map_err(io(what, file.display()))?;
+        resize(&file, record.size_bytes)?;
     }
     // Where it is not mounted the next mount grows the file system; where it is, a call that died
     // half way is made good by doing it again, which costs nothing when it is done.
     mounted.map_or(Ok(()), |volume| volume.grow(record.size_bytes))
+}
+
+/// Makes a volume's file as large as the volume; a directory has no size.
+fn resize(file: &Path, bytes: u64) -> Result<()> {
+    let what = "size volume";
+    if file.is_dir() {
+        return Ok(());
+    }
+    let opened = OpenOptions::new()
+        .write(true)
+        .open(file)
+        .map_err(io(what, file.display()))?;
+    opened.set_len(bytes).map_err(io(what, file.display()))
 }
 
 /// A volume that is mounted, seen through the sandbox that has it.
@@ -325,7 +328,7 @@ fn in_time<T: Send + 'static>(
     let (part, held) = (part.to_owned(), Arc::clone(lock));
     thread::spawn(move || {
         if sender.send(work()).is_err()
-            && let Err(error) = remove_file(&part)
+            && let Err(error) = pool::remove_volume(&part)
         {
             tracing::warn!(%error, "remove what was made too late");
         }

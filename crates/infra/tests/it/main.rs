@@ -11,6 +11,7 @@
     reason = "tests use the host's own tools and clock"
 )]
 
+mod bare;
 mod guest;
 mod limits;
 mod networks;
@@ -79,6 +80,7 @@ const TESTS: &[Test] = &[
     ("remains_are_found_and_removed", |w| {
         Box::pin(recovery::remains(w))
     }),
+    ("bare_host", |w| Box::pin(bare::host(w))),
     ("figures", |w| Box::pin(w.figures())),
 ];
 
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["sandbox-launch", spec] => coffer_infra::local::launch::main(Path::new(spec)),
+        ["bare", dir, tag] => bare::run(dir, tag),
         ["churn", dir, tag, mode, seed] => recovery::churn(dir, tag, mode, seed),
         ["init"] => guest::init(),
         ["bootstrap"] => guest::bootstrap(),

@@ -47,6 +47,16 @@ const ON_XFS: [&str; 6] = [
     "clones_share_blocks",
     "clones_get_their_own_uuid",
 ];
+/// What is run with volumes that are directories.
+const ON_DIRECTORIES: [&str; 5] = [
+    "conformance",
+    "killed_guest_is_noticed",
+    "broken_roots_are_explained",
+    "remains_are_found_and_removed",
+    BARE,
+];
+/// What is run in that mode only: on a host that has no other.
+const BARE: &str = "bare_host";
 /// Size of that XFS.
 const XFS_BYTES: u64 = 12 << 30;
 
@@ -96,7 +106,7 @@ impl Drop for OwnXfs {
 }
 
 /// Runs the tests that the words select: in both modes that every host can have, and those of
-/// [`ON_XFS`] in the third.
+/// [`ON_XFS`] and [`ON_DIRECTORIES`] in the others.
 pub(crate) fn run(tests: &[Test], words: &[&str]) -> ExitCode {
     let is_listing = words.contains(&"--list");
     let filters: Vec<&&str> = words.iter().filter(|w| !w.starts_with('-')).collect();
@@ -115,8 +125,17 @@ pub(crate) fn run(tests: &[Test], words: &[&str]) -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     let mut failed = Vec::new();
     let mut count = 0;
-    for mode in [VolumeMode::Cow, VolumeMode::Fast, VolumeMode::Xfs] {
-        let is_run = |name: &str| mode != VolumeMode::Xfs || ON_XFS.contains(&name);
+    for mode in [
+        VolumeMode::Cow,
+        VolumeMode::Fast,
+        VolumeMode::Directory,
+        VolumeMode::Xfs,
+    ] {
+        let is_run = |name: &str| match mode {
+            VolumeMode::Xfs => ON_XFS.contains(&name),
+            VolumeMode::Directory => ON_DIRECTORIES.contains(&name),
+            VolumeMode::Auto | VolumeMode::Cow | VolumeMode::Fast => name != BARE,
+        };
         let tests: Vec<_> = chosen.iter().filter(|(name, _)| is_run(name)).collect();
         if tests.is_empty() {
             continue;
@@ -220,9 +239,15 @@ impl World {
     pub(crate) fn volume_file(&self, id: VolumeId) -> PathBuf {
         let pool = match self.local().volume_mode() {
             VolumeMode::Cow => self.config.state_dir.join("pool"),
-            VolumeMode::Auto | VolumeMode::Xfs | VolumeMode::Fast => self.config.pool_dir.clone(),
+            VolumeMode::Auto | VolumeMode::Xfs | VolumeMode::Fast | VolumeMode::Directory => {
+                self.config.pool_dir.clone()
+            }
         };
-        pool.join("volumes").join(format!("{id}.img"))
+        let end = match self.local().volume_mode() {
+            VolumeMode::Directory => "dir",
+            _ => "img",
+        };
+        pool.join("volumes").join(format!("{id}.{end}"))
     }
 
     /// Whether volumes share blocks here.

@@ -3,6 +3,7 @@
 #![expect(clippy::too_many_lines, reason = "a test tells its story in one piece")]
 
 mod agents;
+mod bare;
 mod bytes;
 mod clients;
 mod clones;

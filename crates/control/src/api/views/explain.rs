@@ -26,6 +26,7 @@ pub(in crate::api) fn explanation(explanation: &Explanation, is_admin: bool) -> 
         task: explanation.task.as_ref().map(task),
         blocked_by: explanation.blocked_by.iter().map(task).collect(),
         history: explanation.history.iter().map(step).collect(),
+        not_enforced: explanation.not_enforced.clone(),
     }
 }
 
@@ -74,6 +75,12 @@ fn summary(explanation: &Explanation) -> String {
         text.push_str(&format!(
             " What went wrong: {}.",
             error.trim_end_matches('.')
+        ));
+    }
+    if !explanation.not_enforced.is_empty() {
+        text.push_str(&format!(
+            " Not enforced on its host: {}.",
+            explanation.not_enforced.join("; ")
         ));
     }
     text

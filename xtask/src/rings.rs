@@ -193,24 +193,6 @@ fn e2e_ring(context: &Run<'_>) -> Result<Count> {
     }
 }
 
-/// Names of the recipes that the tests run from: the default version of each engine.
-fn default_recipes(root: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(root.join("images")).context("read images/")? {
-        let path = entry?.path();
-        let recipe: toml::Table = fs::read_to_string(&path)?
-            .parse()
-            .with_context(|| format!("read {}", path.display()))?;
-        let is_default = recipe.get("default").and_then(toml::Value::as_bool);
-        if is_default == Some(true) {
-            let name = recipe.get("name").and_then(toml::Value::as_str);
-            names.push(name.context("a recipe has no name")?.to_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
 fn bench_ring(context: &Run<'_>) -> Result<Count> {
     let before = leftovers::now();
     let passed = u64::try_from(bench::smoke(context.root)?).unwrap_or(u64::MAX);

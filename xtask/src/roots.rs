@@ -1,10 +1,10 @@
 //! The engine roots that the tests run from, built beside other work.
 //!
-//! One version of each engine is built before the tests; the others are built by the tests that
+//! The default version of each engine is built before the tests; the others are built by the tests that
 //! need them. Roots of one suite wait for its base and of their own accord, so two of them at a
 //! time are what keeps the machine busy: one fetches or waits for the disk while the other unpacks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +16,6 @@ use crate::process::{Program, Stopwatch};
 
 /// How many are built at a time.
 const LANES: usize = 2;
-/// The suite that most people run; of an engine's versions its is tested, or else the newest.
-const STABLE: &str = "trixie";
 
 /// Engine roots that are being built, or will be.
 #[derive(Debug, Default)]
@@ -73,34 +71,28 @@ fn lane(names: &Mutex<VecDeque<String>>, coffer: &PathBuf, logs: &Path) -> Resul
     }
 }
 
-/// Names of the recipes that are tested: one for each engine.
+/// Names of the recipes that are tested: the default version of each engine.
 fn tested(images: &Path) -> Result<Vec<String>> {
-    let mut chosen: BTreeMap<String, (bool, Vec<u32>, String)> = BTreeMap::new();
+    let mut names = Vec::new();
     for entry in fs::read_dir(images).with_context(|| format!("read {}", images.display()))? {
         let path = entry.context("read a recipe's name")?.path();
         if path.extension().is_none_or(|e| e != "toml") {
             continue;
         }
-        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        let recipe: toml::Table = text
-            .parse()
-            .with_context(|| format!("read {}", path.display()))?;
-        let word = |key: &str| {
-            let word = recipe.get(key).and_then(toml::Value::as_str);
-            word.with_context(|| format!("{} has no {key}", path.display()))
-        };
-        let version = word("version")?.split('.').map(|n| n.parse().unwrap_or(0));
-        let rank = (
-            word("suite")? == STABLE,
-            version.collect(),
-            word("name")?.to_owned(),
-        );
-        let best = chosen.entry(word("engine")?.to_owned()).or_default();
-        if rank > *best {
-            *best = rank;
+        let read = || format!("read {}", path.display());
+        let text = fs::read_to_string(&path).with_context(read)?;
+        let recipe: toml::Table = text.parse().with_context(read)?;
+        let is_default = recipe.get("default").and_then(toml::Value::as_bool);
+        if is_default == Some(true) {
+            let name = recipe.get("name").and_then(toml::Value::as_str);
+            names.push(
+                name.with_context(|| format!("{} has no name", path.display()))?
+                    .to_owned(),
+            );
         }
     }
-    Ok(chosen.into_values().map(|(_, _, name)| name).collect())
+    names.sort();
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -110,27 +102,22 @@ mod tests {
     #[test]
     fn one_version_of_each_engine_is_tested() {
         let dir = tempfile::tempdir().unwrap();
-        for (engine, version, suite) in [
-            ("a", "15", "bookworm"),
-            ("a", "17", "trixie"),
-            ("a", "18", "sid"),
-            ("b", "9.10", "sid"),
-            ("b", "9.7", "sid"),
+        for (name, more) in [
+            ("a-15", ""),
+            ("a-17", "default = true\n"),
+            ("b-9", "default = true\n"),
         ] {
-            let text = format!(
-                "name = '{engine}-{version}'\nengine = '{engine}'\nversion = '{version}'\n\
-                 suite = '{suite}'\n"
-            );
-            fs::write(dir.path().join(format!("{engine}-{version}.toml")), text).unwrap();
+            let text = format!("name = '{name}'\n{more}");
+            fs::write(dir.path().join(format!("{name}.toml")), text).unwrap();
         }
-        assert_eq!(tested(dir.path()).unwrap(), ["a-17", "b-9.10"]);
+        assert_eq!(tested(dir.path()).unwrap(), ["a-17", "b-9"]);
     }
 
     #[test]
     fn a_root_that_cannot_be_built_is_told() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("images")).unwrap();
-        let text = "name = 'a-1'\nengine = 'a'\nversion = '1'\nsuite = 's'\n";
+        let text = "name = 'a-1'\ndefault = true\n";
         fs::write(dir.path().join("images/a-1.toml"), text).unwrap();
         let roots = Roots::default();
         // There is no program there.

@@ -78,6 +78,7 @@ impl Recipe {
             includes: Vec::new(),
             remove: Vec::new(),
             files: BTreeMap::new(),
+            default: false,
         }
     }
 

@@ -190,9 +190,8 @@ fn root(coffer: &Coffer, db: &KeyValue, name: &str) -> Result<()> {
     ensure!(made["name"] == "default", "{made}");
     let password = made["password"].as_str().context("no password")?.to_owned();
     let get = |what: &str| -> Result<String> {
-        Ok(db
-            .ask_as("default", &password, &["CONFIG", "GET", what])?
-            .ok()?)
+        db.ask_as("default", &password, &["CONFIG", "GET", what])?
+            .ok()
     };
     for (setting, value) in [
         ("appendonly", "yes"),

@@ -410,6 +410,7 @@ mod tests {
         let pool = Pool {
             dir: dir.path().to_owned(),
             mode: VolumeMode::Directory,
+            kept: 0,
         };
         pool.format(&a, 1 << 30, &[]).unwrap();
         fs::create_dir(a.join("sub")).unwrap();

@@ -25,7 +25,7 @@ exec \"$@\"";
 const SEED: u64 = 0x7000;
 
 /// Runs [`run`] on such a host.
-pub(crate) async fn host(w: &World) {
+pub(crate) fn host(w: &World) {
     let dir = w.dir().join("bare");
     let own = std::env::current_exe().unwrap();
     make_root(&dir.join("roots").join(ROOT), &own, "1");

@@ -1,4 +1,5 @@
-//! Redis and Valkey: the suite's client of them, on the socket inside; TLS is tested in the sandbox.
+//! Redis and Valkey: the suite's client of them, on the socket inside; TLS is tested in the
+//! sandbox.
 
 use async_trait::async_trait;
 use coffer_engines::Engine;
@@ -81,8 +82,8 @@ impl Client for Cli {
 
     async fn write(&self, at: &Direct, access: &Access, name: &str, count: u64) -> u64 {
         let mut connection = connect(at, access).await.expect("log in to write");
-        // Two writes at once: the engine's file has them as a transaction, which is read again under
-        // rules of its own.
+        // Two writes at once: the engine's file has them as a transaction, which is read again
+        // under rules of its own.
         let both = "redis.call('INCR', 'writes') return redis.call('RPUSH', KEYS[1], '1')";
         let mut acknowledged = 0;
         while acknowledged < count && connection.told(&["EVAL", both, "1", name]).await.is_ok() {

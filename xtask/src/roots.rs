@@ -1,7 +1,7 @@
 //! The engine roots that the tests run from, built beside other work.
 //!
 //! The default version of each engine is built before the tests; the others are built by the tests
-//! that need them. Roots of one suite wait for its base and of their own accord, so two of them at a
+//! that need them. Roots of one suite wait for its base of their own accord, so two of them at a
 //! time are what keeps the machine busy: one fetches or waits for the disk while the other unpacks.
 
 use std::collections::VecDeque;

@@ -121,7 +121,7 @@ pub(super) fn find(known: &Connection, wanted: &Connect) -> Result<Program> {
         .iter()
         .flat_map(|name| env::split_paths(&path).map(move |dir| dir.join(name)))
         .find(|path| path.is_file());
-    let in_root = || in_root(&wanted.roots_dir, &(kind.in_root)(&known.version));
+    let in_root = || in_root(&wanted.roots_dir, kind, &known.version);
     found.map(plain).or_else(in_root).ok_or_else(|| {
         Failure::usage(format!(
             "there is no {} in PATH and no engine root in {}: install {}, or give --client",
@@ -132,13 +132,17 @@ pub(super) fn find(known: &Connection, wanted: &Connect) -> Result<Program> {
     })
 }
 
-/// The client in an engine root, run by the root's own loader with the root's own libraries.
-fn in_root(roots_dir: &Path, client: &str) -> Option<Program> {
-    let trees = std::fs::read_dir(roots_dir).ok()?.flatten();
-    trees
-        .map(|entry| entry.path().join("tree"))
-        .find_map(|tree| {
-            let program = tree.join(client);
+/// The client in a root of its engine, run by the root's own loader with the root's own libraries.
+/// A kin's root may have a client of the same name that lacks what this engine asks of it.
+fn in_root(roots_dir: &Path, kind: &Kind, version: &str) -> Option<Program> {
+    let client = (kind.in_root)(version);
+    let roots = std::fs::read_dir(roots_dir).ok()?.flatten();
+    roots
+        .map(|entry| entry.path())
+        .filter(|root| is_of(root, kind.engine))
+        .find_map(|root| {
+            let tree = root.join("tree");
+            let program = tree.join(&client);
             let path = tree.join(LOADER);
             let libraries = LIBRARIES.map(|dir| tree.join(dir));
             (program.is_file() && path.is_file()).then(|| Program {
@@ -150,6 +154,13 @@ fn in_root(roots_dir: &Path, client: &str) -> Option<Program> {
                 ],
             })
         })
+}
+
+/// Whether a root's manifest says that it is of this engine.
+fn is_of(root: &Path, engine: &str) -> bool {
+    let text = std::fs::read_to_string(root.join("manifest.json")).unwrap_or_default();
+    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    manifest["recipe"]["engine"] == engine
 }
 
 /// Runs the client to its end.

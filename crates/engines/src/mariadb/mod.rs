@@ -1,4 +1,4 @@
-//! MariaDB 10.11 and 11.8: what it has of its own beside [`crate::mysql_family`].
+//! MariaDB 10.11 and 11.8: what it has of its own beside `mysql_family`.
 
 #[cfg(feature = "guest")]
 mod bootstrap;

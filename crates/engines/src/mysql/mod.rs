@@ -1,4 +1,4 @@
-//! MySQL 9.7: what it has of its own beside [`crate::mysql_family`].
+//! MySQL 9.7: what it has of its own beside `mysql_family`.
 
 #[cfg(feature = "guest")]
 mod bootstrap;

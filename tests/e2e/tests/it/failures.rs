@@ -1,8 +1,13 @@
 //! What is wrong is said in words, and mended it goes on.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use e2e::coffer::{Coffer, binary};
 use e2e::run::Program;
+use serde_json::{Value, json};
 
 #[test]
 fn a_second_coffer_names_the_holder() -> Result<()> {
@@ -85,37 +90,50 @@ fn bad_requests_are_refused_and_change_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Copies the root that a recipe made last, and nothing that other tests are building beside it.
+fn copy_root(recipe: &str, to: &Path) -> Result<String> {
+    let shared = Path::new("/var/cache/coffer/roots");
+    let coffer = binary("coffer")?.display().to_string();
+    let listed = Program::new(&coffer, ["--json", "image", "list"])
+        .run()?
+        .json()?;
+    let is_meant = |root: &&Value| root["image"] == recipe && root["is_latest"] == json!(true);
+    let mut all = listed.as_array().into_iter().flatten();
+    let checksum = all
+        .find(is_meant)
+        .and_then(|root| root["checksum"].as_str());
+    let checksum = checksum.with_context(|| format!("no root of {recipe}"))?;
+    let from = shared.join(checksum).display().to_string();
+    Program::new("cp", ["-a", &from, &to.display().to_string()])
+        .run()?
+        .ok()?;
+    fs::create_dir(to.join(".recipes"))?;
+    for link in fs::read_dir(shared.join(".recipes"))?.flatten() {
+        let leads_to = fs::read_link(link.path()).unwrap_or_default();
+        if leads_to.file_name().is_some_and(|name| name == checksum) {
+            symlink(&leads_to, to.join(".recipes").join(link.file_name()))?;
+        }
+    }
+    Ok(checksum.to_owned())
+}
+
 #[test]
 fn a_damaged_root_is_named_and_mended() -> Result<()> {
     let roots = tempfile::Builder::new()
         .prefix("coffer-roots-")
         .tempdir_in("/var/tmp")?;
-    let shared = std::path::Path::new("/var/cache/coffer/roots");
-    let source = shared.display().to_string();
     let target = roots.path().display().to_string();
-    Program::new("cp", ["-a", &format!("{source}/."), &target])
-        .run()?
-        .ok()?;
+    let checksum = copy_root("postgresql-17", roots.path())?;
     let set = format!("local.roots_dir={target}");
     let coffer = Coffer::start_with(&["--set", &set])?;
-    let listed = coffer.coffer(&["--json", "image", "list", "--set", &set])?;
-    let listed = listed.json()?;
-    let is_meant = |root: &&serde_json::Value| {
-        root["image"] == "postgresql-17" && root["is_latest"] == serde_json::json!(true)
-    };
-    let mut roots = listed.as_array().into_iter().flatten();
-    let checksum = roots
-        .find(is_meant)
-        .and_then(|root| root["checksum"].as_str());
-    let checksum = checksum.context("no root of PostgreSQL 17")?;
     let file = format!("{target}/{checksum}/tree/usr/lib/postgresql/17/bin/postgres");
-    std::fs::rename(&file, format!("{file}.away"))?;
+    fs::rename(&file, format!("{file}.away"))?;
     let words = ["instance", "create", "db1", "--flavor", "small", "--wait"];
     let failed = coffer.coffer(&words)?;
     ensure!(failed.code != 0, "{failed:?}");
     let shown = coffer.coffer(&["instance", "explain", "db1"])?.ok()?;
     ensure!(shown.contains("ERROR") && shown.contains("root"), "{shown}");
-    std::fs::rename(format!("{file}.away"), &file)?;
+    fs::rename(format!("{file}.away"), &file)?;
     coffer
         .coffer(&["instance", "delete", "db1", "--wait"])?
         .ok()?;

@@ -3,6 +3,8 @@
 //!
 //! Not part of the library: `tests/it` includes it and gives each case a database of its own.
 
+use std::pin::Pin;
+
 #[path = "conformance/catalogue.rs"]
 mod catalogue;
 #[path = "conformance/conductor.rs"]
@@ -26,12 +28,26 @@ mod trackers;
 #[path = "conformance/world.rs"]
 mod world;
 
+/// A case under way.
+type Case<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 macro_rules! on {
     ($fixture:ident: $($module:ident: $($case:ident),* $(,)?;)*) => {
         $(mod $module {$(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                super::super::$module::$case(&crate::fixture::Fixture::$fixture().await).await;
+                let fixture = crate::fixture::Fixture::$fixture().await;
+                super::super::boxed::$module::$case(&fixture).await;
+            }
+        )*})*
+    };
+}
+
+macro_rules! boxed {
+    ($($module:ident: $($case:ident),* $(,)?;)*) => {
+        $(pub(super) mod $module {$(
+            pub(in super::super) fn $case(fixture: &crate::fixture::Fixture) -> super::super::Case<'_> {
+                Box::pin(super::super::$module::$case(fixture))
             }
         )*})*
     };
@@ -39,6 +55,8 @@ macro_rules! on {
 
 macro_rules! suite {
     ($($cases:tt)*) => {
+        /// The cases, boxed here: what is awaited in three modules is compiled three times.
+        mod boxed { boxed! { $($cases)* } }
         mod sqlite { on! { sqlite: $($cases)* } }
         mod postgres { on! { postgres: $($cases)* } }
         mod memory { on! { memory: $($cases)* } }

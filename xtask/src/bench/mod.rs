@@ -35,7 +35,8 @@ use row::{Measured, Pair, Row, Verdict};
 
 /// LIMIT: most pairs of a row, as a multiple of those it asks for.
 const MORE_PAIRS: usize = 4;
-/// LIMIT: time after which a row gets no more pairs, though fewer than it asks for were measured.
+/// LIMIT: time after which a row gets no more pairs, though fewer than it asks for were measured,
+/// unless the command line gives it more.
 const ROW_MAX: Duration = Duration::from_secs(60);
 /// Fewest pairs, however long they take.
 const LEAST_PAIRS: usize = 3;
@@ -88,6 +89,8 @@ pub struct Bench {
     pub built: PathBuf,
     /// Each row once and small: only whether it runs is of interest.
     pub is_smoke: bool,
+    /// How long a row whose interval is wide may go on; as many pairs as that allows.
+    pub row_time: Option<Duration>,
 }
 
 impl Bench {
@@ -106,6 +109,8 @@ struct Asked<'a> {
     is_smoke: bool,
     /// Leave out what has a result from an earlier run.
     is_continued: bool,
+    /// Time for each row whose interval stays wide.
+    row_time: Option<Duration>,
     /// Names of rows, or beginnings of them; all when empty.
     rows: Vec<&'a str>,
 }
@@ -117,8 +122,14 @@ impl<'a> Asked<'a> {
             match word {
                 "--smoke" => asked.is_smoke = true,
                 "--continue" => asked.is_continued = true,
+                _ if word.starts_with("--minutes=") => {
+                    let minutes: u64 = word["--minutes=".len()..]
+                        .parse()
+                        .with_context(|| format!("{word}: a whole number of minutes"))?;
+                    asked.row_time = Some(Duration::from_secs(60 * minutes));
+                }
                 _ if word.starts_with('-') => {
-                    bail!("{word} is not known; there are --list, --smoke, --continue")
+                    bail!("{word} is not known; there are --list, --smoke, --continue, --minutes=N")
                 }
                 _ if !names().any(|name| name.starts_with(word)) => bail!(
                     "no row begins with '{word}'; there are {}",
@@ -172,6 +183,7 @@ fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
         root: root.to_owned(),
         built,
         is_smoke: asked.is_smoke,
+        row_time: asked.row_time,
     };
     let mut failed = BTreeSet::new();
     for subject in SUBJECTS {
@@ -233,7 +245,11 @@ fn measure_subject(
 fn measure_row(bench: &Bench, measure: &mut dyn Measure, row: &Row) -> Result<Measured> {
     let before = machine::load();
     let wanted = bench.size(row.pairs, 1);
-    let most = bench.size(row.pairs * MORE_PAIRS, 1);
+    let most = match bench.row_time {
+        Some(_) => usize::MAX,
+        None => bench.size(row.pairs * MORE_PAIRS, 1),
+    };
+    let time = bench.row_time.unwrap_or(ROW_MAX);
     let watch = Stopwatch::start();
     let mut pairs = Vec::new();
     loop {
@@ -241,7 +257,7 @@ fn measure_row(bench: &Bench, measure: &mut dyn Measure, row: &Row) -> Result<Me
         let load = (before, machine::load());
         let measured = Measured::of(*row, &pairs, measure.conditions(), load);
         let is_enough = pairs.len() >= wanted && !measured.is_wide();
-        let is_late = watch.elapsed() > ROW_MAX && pairs.len() >= LEAST_PAIRS;
+        let is_late = watch.elapsed() > time && pairs.len() >= LEAST_PAIRS;
         if is_enough || is_late || pairs.len() >= most {
             return Ok(measured);
         }
@@ -315,6 +331,7 @@ mod tests {
             root: PathBuf::new(),
             built: PathBuf::new(),
             is_smoke,
+            row_time: None,
         };
         let mut script = Script {
             asked: String::new(),
@@ -341,6 +358,9 @@ mod tests {
         assert!(Asked::read(&["--fast"]).is_err());
         let error = Asked::read(&["nothing/like-it"]).unwrap_err().to_string();
         assert!(error.contains("nothing/like-it"), "{error}");
+        assert!(Asked::read(&["--minutes=some"]).is_err());
+        let asked = Asked::read(&["--minutes=3"]).unwrap();
+        assert_eq!(asked.row_time, Some(Duration::from_secs(180)));
         let asked = Asked::read(&["--smoke", "--continue"]).unwrap();
         assert!(asked.is_smoke && asked.is_continued);
         let unique: BTreeSet<_> = names().collect();

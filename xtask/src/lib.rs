@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod generated;
 pub mod leftovers;
+pub mod package;
 pub mod process;
 pub mod quickstart;
 pub mod resource;
@@ -34,6 +35,7 @@ usage: cargo xtask COMMAND
                      --minutes=N goes on for so long with a row whose interval is wide
   test --soak NAME   run a repeated test as often as docs/soak.md is to say, or go on with it;
                      without a name: name those there are
+  package            build the Debian package and say where it is
   new-resource NAME  write the skeleton of an API resource (a word in the singular)
   quickstart [--once]
                      from this tree to a PostgreSQL that answers; --once leaves nothing behind
@@ -49,6 +51,7 @@ pub fn run(words: &[&str]) -> Result<ExitCode> {
         ["test", "--list"] => println!("{}", rings::names().join("\n")),
         ["test", "--soak"] => println!("{}", soak::names().join("\n")),
         ["test", "--soak", name] => return soak::run(root, name),
+        ["package"] => println!("{}", package::run(root)?.display()),
         ["new-resource", name] => resource::write(root, name)?,
         ["test", names @ ..] => return rings::run(root, names),
         ["bench", "--list"] => println!("{}", bench::names().collect::<Vec<_>>().join("\n")),

@@ -16,7 +16,7 @@ use crate::process::{self, Program, Stopwatch};
 use crate::quickstart::Build;
 use crate::roots::Roots;
 use crate::runners::{self, Runner};
-use crate::{bench, built, generated, leftovers, quickstart, resource, setup, tidy};
+use crate::{bench, built, generated, leftovers, package, quickstart, resource, setup, tidy};
 
 /// File in which the end-to-end tests collect WARN and ERROR lines.
 const UNEXPECTED_LINES: &str = "e2e-unexpected-lines.txt";
@@ -65,6 +65,7 @@ const RINGS: &[Ring] = &[
     ("skeleton", skeleton_ring),
     ("build", build_ring),
     ("docs", docs_ring),
+    ("package", package_ring),
     ("roots", roots_ring),
     ("unit", |c| tests(c, |one| one.package != runners::E2E)),
     ("e2e", e2e_ring),
@@ -171,6 +172,12 @@ fn build_ring(context: &Run<'_>) -> Result<Count> {
     context.roots.begin(context.root, &built()?)?;
     runners::build(context.root, &context.log)?;
     Ok(Count::default())
+}
+
+/// The package of what was built, looked at by those who would have to install it.
+fn package_ring(context: &Run<'_>) -> Result<Count> {
+    let passed = package::check(context.root, &context.log)?;
+    Ok(Count { passed, failed: 0 })
 }
 
 fn roots_ring(context: &Run<'_>) -> Result<Count> {

@@ -24,9 +24,16 @@ pub const RUN: &[&str] = &[
     "xfsprogs",
 ];
 
-/// To test it as well: a PostgreSQL server for the store, Python for the clients, and what counts
-/// the bytes that pass through a process.
-pub const TEST: &[&str] = &["curl", "postgresql", "python3-venv", "strace"];
+/// To test it as well: a PostgreSQL server for the store, Python for the clients, what counts the
+/// bytes that pass through a process, and who looks at the package and its units.
+pub const TEST: &[&str] = &[
+    "curl",
+    "lintian",
+    "postgresql",
+    "python3-venv",
+    "strace",
+    "systemd",
+];
 
 /// The real clients, in the versions that the tests were written with.
 const CLIENTS: &[&str] = &[

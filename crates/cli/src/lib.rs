@@ -11,6 +11,7 @@ pub mod failure;
 pub mod instance;
 pub mod operator;
 pub mod output;
+pub mod password;
 pub mod project;
 pub mod wait;
 

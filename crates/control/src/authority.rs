@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::secrets::{SecretBox, SecretError};
 use crate::services::Services;
-use crate::tls::{Authority, TlsError, hex};
+use crate::tls::{Authority, TlsError, hex, unhex};
 use crate::workflow::encode;
 
 /// An authority that could not be made or read.
@@ -39,6 +39,8 @@ struct Stored {
     sealed_key: String,
 }
 
+/// What the names of their settings begin with.
+pub(crate) const PREFIX: &str = "authority/";
 /// The authority of the API's own certificate.
 pub const API: &str = "api";
 /// The authority of guests' links and of those who may dial them.
@@ -53,7 +55,7 @@ pub async fn ensure(
     name: &str,
     now: Timestamp,
 ) -> Result<Authority, AuthorityError> {
-    let setting = format!("authority/{name}");
+    let setting = setting(name);
     let text = match store.get_setting(&setting).await? {
         Some(text) => text,
         None => {
@@ -66,16 +68,64 @@ pub async fn ensure(
             store.put_setting_once(&setting, &encode(&stored)).await?
         }
     };
+    opened(secrets, name, &text)
+}
+
+/// Name of the setting that holds an authority.
+pub(crate) fn setting(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+fn opened(secrets: &SecretBox, name: &str, text: &str) -> Result<Authority, AuthorityError> {
     let damaged = || AuthorityError::Damaged {
         name: name.to_owned(),
     };
-    let stored: Stored = serde_json::from_str(&text).map_err(|_| damaged())?;
+    let stored: Stored = serde_json::from_str(text).map_err(|_| damaged())?;
     let sealed = unhex(&stored.sealed_key).ok_or_else(damaged)?;
-    let key_pem: Secret = secrets.open_own(&setting, &sealed)?;
+    let key_pem: Secret = secrets.open_own(&setting(name), &sealed)?;
     Ok(Authority {
         cert_pem: stored.cert_pem,
         key_pem,
     })
+}
+
+/// An authority's text with its key under the master key in use; `None` if it is already.
+pub(crate) fn rewrapped(
+    secrets: &SecretBox,
+    name: &str,
+    text: &str,
+) -> Result<Option<String>, AuthorityError> {
+    let damaged = || AuthorityError::Damaged {
+        name: name.to_owned(),
+    };
+    let mut stored: Stored = serde_json::from_str(text).map_err(|_| damaged())?;
+    let sealed = unhex(&stored.sealed_key).ok_or_else(damaged)?;
+    let Some(sealed) = secrets.rewrap(&setting(name), &sealed)? else {
+        return Ok(None);
+    };
+    stored.sealed_key = hex(&sealed);
+    Ok(Some(encode(&stored)))
+}
+
+/// Whether the store has any authority of Coffer's own: then it has secrets under a master key.
+pub async fn is_any_known(store: &Store) -> Result<bool, StoreError> {
+    for name in [API, LINK] {
+        if store.get_setting(&setting(name)).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether the master key fits the store: Coffer's own authorities can be opened, those that are
+/// there.
+pub async fn probe(store: &Store, secrets: &SecretBox) -> Result<(), AuthorityError> {
+    for name in [API, LINK] {
+        if let Some(text) = store.get_setting(&setting(name)).await? {
+            opened(secrets, name, &text)?;
+        }
+    }
+    Ok(())
 }
 
 /// The authority of guests' links.
@@ -106,15 +156,4 @@ pub async fn project(
 ) -> Result<Authority, AuthorityError> {
     let now = services.clock.now();
     project_in(&services.store, &services.secrets, tenant_id, now).await
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
 }

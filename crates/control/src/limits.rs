@@ -16,6 +16,10 @@ pub const INVENTORY_PAGES_MAX: usize = 500;
 pub const CALL_MAX: Duration = Duration::from_secs(10);
 /// Time after which an unmoved lease may be taken over, unless configured otherwise.
 pub const LEASE: Duration = Duration::from_secs(20);
+/// Pause of a worker before it asks again for tasks that the store would not give.
+pub const CLAIM_RETRY: Duration = Duration::from_secs(1);
+/// Difference from which the time of day was set and not corrected; unit: milliseconds.
+pub const CLOCK_JUMP_MS: i64 = 10_000;
 /// What a lease must have left after a call's deadline.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(3);
 /// Tasks that one worker runs at once, unless configured otherwise.

@@ -40,7 +40,7 @@ pub struct Vault<'a> {
     pub entropy: &'a dyn Entropy,
 }
 
-fn key_purpose(tenant_id: &TenantId) -> String {
+pub(crate) fn key_purpose(tenant_id: &TenantId) -> String {
     format!("project-key {tenant_id}")
 }
 

@@ -22,6 +22,8 @@ use crate::provider::{
 const POLLS_MAX: u32 = 2_000;
 /// The tenant network of the suite.
 const SUBNET: &str = "10.77.0.0/24";
+/// What a store that lost the server would be told.
+const CARD: &str = "{\"name\":\"suite\"}";
 /// Port of the endpoint of the suite.
 const PORT: u16 = 5432;
 
@@ -65,7 +67,9 @@ pub async fn run(bench: &dyn Bench) -> std::result::Result<(), Failure> {
     suite.endpoints().await?;
     suite.snapshots().await?;
     suite.fence().await?;
+    suite.held(true).await?;
     suite.remove().await?;
+    suite.held(false).await?;
     let after = owned(bench).await?;
     check(before == after, || {
         format!("something is left: {after:?}, at first {before:?}")
@@ -118,6 +122,7 @@ impl<'a> Suite<'a> {
             },
             zone: None,
             boot: bench.boot(id, address(5)),
+            card: CARD.to_owned(),
         };
         Self {
             bench,
@@ -432,6 +437,28 @@ impl<'a> Suite<'a> {
             answer == "changed" || answer == "hello"
         })
         .await
+    }
+
+    /// A store that lost everything can learn of the server, and of what was deleted.
+    async fn held(&self, is_there: bool) -> Check {
+        let provider = self.provider();
+        let all = provider.list_held().await.map_err(said("list held"))?;
+        let found = all.iter().find(|held| held.id == self.server.id);
+        let volume = (self.volume.id, Incarnation(3));
+        let was_deleted = provider.was_deleted(volume.0, volume.1).await;
+        let was_deleted = was_deleted.map_err(said("ask for a deletion"))?;
+        same("a deletion that is remembered", &was_deleted, &!is_there)?;
+        let Some(held) = found else {
+            return check(!is_there, || "the server is not held".to_owned());
+        };
+        check(is_there, || format!("{held:?} was deleted"))?;
+        same("its card", &held.card.as_str(), &CARD)?;
+        check(held.is_running, || "it does not run".to_owned())?;
+        check(held.turn >= self.server.turn, || format!("{held:?}"))?;
+        same("its limits", &held.limits, &self.server.limits)?;
+        same("its volume", &held.volume.id, &volume.0)?;
+        let found = held.volume.found.map(|(incarnation, _)| incarnation);
+        same("its volume's rebuild", &found, &Some(volume.1))
     }
 
     async fn remove(&self) -> Check {

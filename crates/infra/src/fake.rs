@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::error::{ProviderError, Result};
 use crate::link::GuestLink;
 use crate::provider::{
-    Abilities, EndpointRef, EndpointSpec, Fence, NetworkSpec, Origin, Owned, Progress, Provider,
-    ServerRef, ServerSpec, ServerState, VolumeRef, VolumeSpec,
+    Abilities, EndpointRef, EndpointSpec, Fence, Held, HeldEndpoint, HeldVolume, NetworkSpec,
+    Origin, Owned, Progress, Provider, ServerRef, ServerSpec, ServerState, VolumeRef, VolumeSpec,
 };
 
 /// What goes wrong in one call.
@@ -172,6 +172,35 @@ impl FakeProvider {
         self.state().damaged.insert(id);
     }
 
+    /// The volume goes by itself, with what runs on it; nobody remembers having deleted it.
+    pub fn lose_volume(&self, id: VolumeId) {
+        let mut state = self.state();
+        state.volumes.remove(&id);
+        state
+            .servers
+            .retain(|_, server| server.spec.volume_id != id);
+    }
+
+    /// A server and its volume under Coffer's tag that carry no card.
+    pub fn strange_server(&self, network_id: NetworkId, id: Uuid) -> ServerId {
+        let mut state = self.state();
+        let (server_id, volume_id) = (ServerId::from_uuid(id), VolumeId::from_uuid(id));
+        let known = state.servers.values().next().cloned();
+        let Some(mut server) = known else {
+            return server_id;
+        };
+        if let Some(mut volume) = state.volumes.get(&server.spec.volume_id).cloned() {
+            volume.id = volume_id;
+            state.volumes.insert(volume_id, volume);
+        }
+        server.spec.id = server_id;
+        server.spec.volume_id = volume_id;
+        server.spec.network_id = network_id;
+        server.spec.card.clear();
+        state.servers.insert(server_id, server);
+        server_id
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -316,6 +345,8 @@ fn put_server(home: &str, state: &mut State, spec: &ServerSpec) -> Result<Progre
         return Err(outrun("server"));
     }
     server.spec.turn = spec.turn;
+    server.spec.limits = spec.limits;
+    server.spec.card.clone_from(&spec.card);
     if server.spec.incarnation < spec.incarnation {
         server.spec = spec.clone();
         server.is_running = false;
@@ -349,6 +380,34 @@ fn put_endpoint(state: &mut State, spec: &EndpointSpec) -> Result<Progress<Endpo
     });
     state.endpoints.insert(spec.id, (spec.clone(), published));
     Ok(Progress::Ready(EndpointRef { published }))
+}
+
+fn held(state: &State, server: &FakeServer) -> Held {
+    let spec = &server.spec;
+    let leading = || {
+        let all = state.endpoints.values();
+        all.filter(|(endpoint, _)| endpoint.target == Some(spec.id))
+    };
+    let volume = state.volumes.get(&spec.volume_id);
+    Held {
+        id: spec.id,
+        incarnation: spec.incarnation,
+        turn: leading().map(|(e, _)| e.turn).fold(spec.turn, Ord::max),
+        is_running: server.is_running,
+        card: spec.card.clone(),
+        limits: spec.limits,
+        volume: HeldVolume {
+            id: spec.volume_id,
+            found: volume.map(|v| (v.incarnation, v.size)),
+        },
+        endpoints: leading()
+            .map(|(endpoint, published)| HeldEndpoint {
+                id: endpoint.id,
+                published: *published,
+                allowed_cidrs: endpoint.allowed_cidrs.clone(),
+            })
+            .collect(),
+    }
 }
 
 #[async_trait]
@@ -551,13 +610,23 @@ impl Provider for FakeProvider {
             .chain(endpoints)
             .collect())
     }
+
+    async fn list_held(&self) -> Result<Vec<Held>> {
+        let state = self.state();
+        Ok(state.servers.values().map(|s| held(&state, s)).collect())
+    }
+
+    async fn was_deleted(&self, volume: VolumeId, incarnation: Incarnation) -> Result<bool> {
+        let deleted = &self.state().deleted_volumes;
+        Ok(deleted
+            .get(&volume)
+            .is_some_and(|gone| *gone >= incarnation))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
-
-    use uuid::Uuid;
 
     use super::*;
     use crate::conformance::{self, Bench};

@@ -154,6 +154,8 @@ pub struct ServerSpec {
     pub zone: Option<String>,
     /// What the guest is told at boot, as JSON text (`coffer_wire::guest::v1::Boot`); no secret.
     pub boot: String,
+    /// What a store that lost the server would have to be told of it; kept as it is, no secret.
+    pub card: String,
 }
 
 /// A server as the provider has it.
@@ -232,6 +234,47 @@ pub enum Owned {
     Endpoint(EndpointId),
 }
 
+/// A server as its provider remembers it, for a store that may have lost it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Our id.
+    pub id: ServerId,
+    /// Which rebuild.
+    pub incarnation: Incarnation,
+    /// Newest turn under which anything was asked of it or of its endpoints.
+    pub turn: Turn,
+    /// Whether its first process runs.
+    pub is_running: bool,
+    /// Its card, as the newest `ensure_server` gave it; empty if there was none.
+    pub card: String,
+    /// Limits it has now.
+    pub limits: Limits,
+    /// Its data volume.
+    pub volume: HeldVolume,
+    /// What leads to it.
+    pub endpoints: Vec<HeldEndpoint>,
+}
+
+/// The volume of a server that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldVolume {
+    /// Our id.
+    pub id: VolumeId,
+    /// Which rebuild, and its size; `None` when the volume is not there.
+    pub found: Option<(Incarnation, VolumeSize)>,
+}
+
+/// An endpoint that leads to a server that is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldEndpoint {
+    /// Our id.
+    pub id: EndpointId,
+    /// Published address and port.
+    pub published: Option<SocketAddr>,
+    /// Who may reach the published address; empty means anyone.
+    pub allowed_cidrs: Vec<Cidr>,
+}
+
 /// Infrastructure that runs instances.
 #[async_trait]
 pub trait Provider: Send + Sync + Debug {
@@ -297,4 +340,11 @@ pub trait Provider: Send + Sync + Debug {
 
     /// Everything that carries this Coffer's tag, for the reconciler.
     async fn list_owned(&self) -> Result<Vec<Owned>>;
+
+    /// The servers it remembers, with what a store that was restored from an older state has to
+    /// learn of them. Asked only then.
+    async fn list_held(&self) -> Result<Vec<Held>>;
+
+    /// Whether it remembers that this volume was deleted on request; `false` if it cannot know.
+    async fn was_deleted(&self, volume: VolumeId, incarnation: Incarnation) -> Result<bool>;
 }

@@ -49,6 +49,28 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ImageCommand,
     },
+    /// Back up and restore what Coffer must not forget
+    State {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: StateCommand,
+    },
+    /// Rotate the keys under which secrets are sealed
+    Key {
+        #[command(flatten)]
+        place: Place,
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+    /// Bring an older state to this version, with a way back; databases go on serving
+    Upgrade {
+        #[command(flatten)]
+        place: Place,
+        /// The PostgreSQL store was backed up by pg_dump; a SQLite store is kept by itself
+        #[arg(long)]
+        store_is_backed_up: bool,
+    },
     /// Print the API's description
     #[command(hide = true)]
     Openapi,
@@ -137,6 +159,52 @@ pub(crate) enum ImageCommand {
         /// Recipe, checksum or beginning of one
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StateCommand {
+    /// Write a backup of the state, also while Coffer runs
+    Backup {
+        /// File to write, or directory to write a new file in
+        target: PathBuf,
+        /// Seal the master key and the credentials into it, by a passphrase that is asked for
+        #[arg(long)]
+        seal: bool,
+        /// The same, with the passphrase in the first line of a file
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Put a backup into a state directory that has no store
+    Restore {
+        /// The backup
+        file: PathBuf,
+        /// File with the passphrase; with none it is asked for
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+        /// The master key, if it is neither sealed in the backup nor in the state directory
+        #[arg(long, value_name = "FILE")]
+        master_key: Option<PathBuf>,
+    },
+    /// Show what a restored state does not know
+    Report,
+    /// Adopt what was created since the backup, forget what was deleted, and go on
+    Confirm {
+        /// Let what nothing is known of be removed
+        #[arg(long)]
+        discard_unknown: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Bring a new key into use and seal anew what is under the old one, also while Coffer runs
+    Rotate {
+        /// Name or id of a project: its key; with none, the master key
+        #[arg(long)]
+        project: Option<String>,
+    },
+    /// Say which keys there are
+    Status,
 }
 
 #[cfg(test)]

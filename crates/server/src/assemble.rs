@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use coffer_control::app::{ApiConfig, AppState};
 use coffer_control::authority;
 use coffer_control::clock::{Clock, SystemClock, SystemEntropy};
@@ -17,9 +17,9 @@ use coffer_control::tracker::door::Door;
 use coffer_control::tracker::relay::Doors;
 use coffer_core::quota::DefaultLimits;
 use coffer_infra::local::{LocalConfig, LocalProvider};
-use coffer_store::{Store, StoreOptions, StoreUrl};
+use coffer_store::{Store, StoreOptions, StoreUrl, file};
 
-use crate::state_dir::StateDir;
+use crate::state_dir::{MASTER_KEY, StateDir};
 
 /// What every role needs.
 #[derive(Debug, Clone)]
@@ -33,20 +33,64 @@ pub(crate) struct Base {
 /// Opens store and keys.
 pub(crate) async fn base(config: &Config, state: &StateDir) -> anyhow::Result<Base> {
     let entropy = Arc::new(SystemEntropy);
-    let secrets = SecretBox::new(state.master_key()?, entropy.clone());
     let url: StoreUrl = config
         .store_url()
         .parse()
         .context("read the key state.store_url")?;
-    let store = Store::open(&url, StoreOptions::default())
-        .await
-        .with_context(|| format!("open the store {url}"))?;
+    let store = open_store(&url).await?;
+    // The store is asked first: whoever makes a new one makes its key before anything is sealed.
+    if authority::is_any_known(&store).await? && !state.has_master_key() {
+        bail!("{}", key_lost(state));
+    }
+    let keys = state.new_master_keys()?;
+    let source = Arc::new(state.key_files());
+    let secrets = SecretBox::following(keys, source, entropy.clone());
+    if authority::probe(&store, &secrets).await.is_err() {
+        bail!("{}", key_lost(state));
+    }
     Ok(Base {
         store,
         secrets,
         clock: Arc::new(SystemClock::new()),
         entropy,
     })
+}
+
+/// Opens the store. One that is damaged or cannot be written is refused here, before anything is
+/// begun that could not be remembered.
+async fn open_store(url: &StoreUrl) -> anyhow::Result<Store> {
+    let unusable = || {
+        format!(
+            "open the store {url}: nothing was changed, and databases go on serving; see 'coffer \
+             doctor', and docs/operations.md on a store that is damaged or cannot be written"
+        )
+    };
+    if let StoreUrl::SqliteFile(path) = url
+        && path.exists()
+    {
+        let path = path.clone();
+        let checked = tokio::task::spawn_blocking(move || file::quick_check(&path)).await?;
+        checked.with_context(unusable)?;
+    }
+    let store = Store::open(url, StoreOptions::default()).await;
+    let store = store.with_context(unusable)?;
+    store.probe_write().await.with_context(unusable)?;
+    Ok(store)
+}
+
+/// What it means that the master key is not there, or another one is.
+pub(crate) fn key_lost(state: &StateDir) -> String {
+    let path = state.join(MASTER_KEY);
+    let what = match path.exists() {
+        true => "is not the key of this store",
+        false => "is lost",
+    };
+    format!(
+        "the master key {what}: {}. Put back the file, from where you keep it or out of a sealed \
+         backup of the state. Databases go on serving; without the key Coffer reaches none of \
+         them, and docs/operations.md says what can be recovered",
+        path.display()
+    )
 }
 
 /// What the local provider is told.

@@ -4,13 +4,17 @@
 mod args;
 mod assemble;
 mod catalogue;
+mod doctor;
 mod first_start;
 mod host_tools;
 mod images;
+mod keys;
 mod log;
 mod roles;
 mod serve;
+mod state;
 mod state_dir;
+mod upgrade;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -73,9 +77,15 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
             Some(ConfigCommand::Show(place)) => place,
             None => &place,
         }),
-        Command::Doctor(place) => host_tools::doctor(&place, &options).await,
+        Command::Doctor(place) => doctor::doctor(&place, &options).await,
         Command::Ca(ca) => host_tools::ca(&ca).await,
         Command::Image { place, command } => images::image(&place, &command, &options).await,
+        Command::State { place, command } => state::state(&place, &command, &options).await,
+        Command::Key { place, command } => keys::key(&place, &command).await,
+        Command::Upgrade {
+            place,
+            store_is_backed_up,
+        } => upgrade::upgrade(&place, store_is_backed_up).await,
         Command::Openapi => {
             output::emit(&format!("{}\n", coffer_control::api::openapi_json()))?;
             Ok(ExitCode::SUCCESS)

@@ -89,7 +89,7 @@ impl Roles {
 pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode> {
     let config = place.load()?;
     log::start(&config);
-    let state = StateDir::open(&config.state.dir, roles.is_exclusive)?;
+    let state = StateDir::enter(&config.state.dir, roles.is_exclusive)?;
     let base = assemble::base(&config, &state).await?;
     let supervisor = Supervisor::new();
     let (store, token) = (base.store.clone(), supervisor.token());
@@ -163,7 +163,8 @@ async fn start_workers(
     if roles.task_manager {
         let roots_dir = assemble::roots_dir(config);
         catalogue::register(base, &roots_dir).await?;
-        let worker = Arc::new(Worker::new(services.clone(), name()));
+        let worker = Worker::new(services.clone(), name());
+        let worker = Arc::new(worker.stopping_with(supervisor.token()));
         // With the lock on the state directory and SQLite in it, nobody else can be at work.
         let inherited = if is_alone {
             worker.take_over_all().await?

@@ -11,12 +11,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use coffer_control::clock::{Entropy, SystemEntropy};
+use coffer_control::secrets::{KeySource, MasterKeys};
 
 /// Only the owner of the state directory may look into it.
 const PRIVATE: u32 = 0o700;
 
 /// File of the master key.
-const MASTER_KEY: &str = "master.key";
+pub(crate) const MASTER_KEY: &str = "master.key";
+
+/// The one before, while it is rotated.
+pub(crate) const MASTER_KEY_OLD: &str = "master.key.old";
 
 /// How the holder of the lock is named in it, before its process id.
 const HOLDER: &str = "coffer with process id ";
@@ -30,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct StateDir {
     path: PathBuf,
     /// Held as long as the process lives.
-    _lock: Option<File>,
+    _locks: Vec<File>,
 }
 
 impl StateDir {
@@ -48,14 +52,44 @@ impl StateDir {
         sweep(path);
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock,
+            _locks: lock.into_iter().collect(),
         })
+    }
+
+    /// Opens or makes the directory for a role of Coffer: nobody restores or upgrades it meanwhile.
+    pub(crate) fn enter(path: &Path, is_exclusive: bool) -> anyhow::Result<Self> {
+        let mut state = Self::open(path, is_exclusive)?;
+        let roles = roles_lock(path)?;
+        roles.try_lock_shared().map_err(|_| {
+            let shown = path.display();
+            anyhow::anyhow!(
+                "{shown} is being restored or upgraded: start coffer when that has ended"
+            )
+        })?;
+        state._locks.push(roles);
+        Ok(state)
+    }
+
+    /// Opens or makes the directory while no role of Coffer runs on it.
+    pub(crate) fn alone(path: &Path) -> anyhow::Result<Self> {
+        let mut state = Self::open(path, true)?;
+        let roles = roles_lock(path)?;
+        roles.try_lock().map_err(|_| {
+            let shown = path.display();
+            anyhow::anyhow!(
+                "a role of Coffer runs on {shown}: stop it first; databases go on serving"
+            )
+        })?;
+        state._locks.push(roles);
+        Ok(state)
     }
 
     /// Opens a directory that a Coffer has started on, and makes none: what is printed of a new one
     /// would look right and be worth nothing.
     pub(crate) fn existing(path: &Path) -> anyhow::Result<Self> {
-        if !path.join(MASTER_KEY).exists() {
+        // One that lost its key or its store is one all the same, and said to be.
+        let marks = [MASTER_KEY, "tag", "coffer.db"];
+        if !marks.iter().any(|name| path.join(name).exists()) {
             bail!(
                 "no Coffer has started on the state directory {}: give the --state-dir or the \
                  --config it runs with",
@@ -70,21 +104,29 @@ impl StateDir {
         self.path.join(name)
     }
 
-    /// The master key, made at the first start.
-    pub(crate) fn master_key(&self) -> anyhow::Result<[u8; 32]> {
-        let path = self.join(MASTER_KEY);
-        let bytes = once(&path, || {
+    /// The master keys; made at the first start.
+    pub(crate) fn new_master_keys(&self) -> anyhow::Result<MasterKeys> {
+        once(&self.join(MASTER_KEY), || {
             let mut key = [0; 32];
             SystemEntropy.fill(&mut key);
             key.to_vec()
         })?;
-        bytes.try_into().map_err(|_| {
-            anyhow::anyhow!(
-                "{} is damaged: it has to hold 32 bytes; restore it from your backup, without it \
-                 no stored secret can be read",
-                path.display()
-            )
-        })
+        self.master_keys()
+    }
+
+    /// Whether there is a master key.
+    pub(crate) fn has_master_key(&self) -> bool {
+        self.join(MASTER_KEY).exists()
+    }
+
+    /// The master keys that there are.
+    pub(crate) fn master_keys(&self) -> anyhow::Result<MasterKeys> {
+        KeyFiles::below(&self.path).load()
+    }
+
+    /// Where they are read again when they are rotated.
+    pub(crate) fn key_files(&self) -> KeyFiles {
+        KeyFiles::below(&self.path)
     }
 
     /// Five characters that mark what this Coffer makes on the host.
@@ -117,6 +159,95 @@ fn sweep(path: &Path) {
             fs::remove_file(&path).ok();
         }
     }
+}
+
+/// The files with the master keys of a state directory.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyFiles {
+    current: PathBuf,
+    previous: PathBuf,
+}
+
+impl KeyFiles {
+    fn below(path: &Path) -> Self {
+        Self {
+            current: path.join(MASTER_KEY),
+            previous: path.join(MASTER_KEY_OLD),
+        }
+    }
+
+    /// Reads them. The one before is read first: what is moved there meanwhile is then read twice,
+    /// and never not at all.
+    fn load(&self) -> anyhow::Result<MasterKeys> {
+        loop {
+            let keys = MasterKeys {
+                current: read_key(&self.current)?,
+                previous: match self.previous.exists() {
+                    true => Some(read_key(&self.previous)?),
+                    false => None,
+                },
+            };
+            // A rotation between the two reads would leave a pair that never was.
+            if read_key(&self.current)? == keys.current {
+                return Ok(keys);
+            }
+        }
+    }
+}
+
+impl KeySource for KeyFiles {
+    fn read(&self) -> Option<MasterKeys> {
+        match self.load() {
+            Ok(keys) => Some(keys),
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "read the master key");
+                None
+            }
+        }
+    }
+}
+
+fn read_key(path: &Path) -> anyhow::Result<[u8; 32]> {
+    let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    bytes.try_into().map_err(|_| {
+        anyhow::anyhow!(
+            "{} is damaged: it has to hold 32 bytes; restore it from your backup, without it \
+             no stored secret can be read",
+            path.display()
+        )
+    })
+}
+
+/// The file whose lock every role of Coffer shares.
+fn roles_lock(path: &Path) -> anyhow::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path.join("roles.lock"))
+        .with_context(|| format!("open the roles' lock in {}", path.display()))
+}
+
+/// Writes a file that only its owner can read, whole or not at all; one that is there stays.
+pub(crate) fn put_new(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let shown = path.display();
+    if path.exists() {
+        return Ok(());
+    }
+    let next = path.with_extension("writing");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&next)
+        .with_context(|| format!("write {shown}"))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&next, path))
+        .with_context(|| format!("write {shown}"))
 }
 
 /// The file's content; what `make` gives, if it is not there.
@@ -225,7 +356,10 @@ mod tests {
             assert!(error.contains("--state-dir"), "{error}");
         }
         assert!(!wrong.exists() && fs::read_dir(dir.path()).unwrap().next().is_none());
-        StateDir::open(&wrong, false).unwrap().master_key().unwrap();
+        StateDir::open(&wrong, false)
+            .unwrap()
+            .new_master_keys()
+            .unwrap();
         assert!(StateDir::existing(&wrong).is_ok());
     }
 

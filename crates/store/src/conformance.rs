@@ -15,6 +15,8 @@ mod identity;
 mod instances;
 #[path = "conformance/locks.rs"]
 mod locks;
+#[path = "conformance/restored.rs"]
+mod restored;
 #[path = "conformance/retention.rs"]
 mod retention;
 #[path = "conformance/shared.rs"]
@@ -89,7 +91,7 @@ suite! {
         endpoints_hold_their_addresses;
     tasks:
         claims_follow_priority_and_time, commits_compare, commits_are_atomic, history_is_kept,
-        leases_move_and_are_stolen, signals_end_waits, commits_wake,
+        leases_move_and_are_stolen, tasks_are_given_back, signals_end_waits, commits_wake,
         commits_wake_other_processes, waits_are_kept;
     locks:
         exclusive_excludes, all_or_none, own_locks_count_as_held, preemption_tells_lesser_holders,
@@ -101,6 +103,10 @@ suite! {
     trackers:
         trackers_live_by_their_counter, a_grant_is_used_once_for_what_it_names,
         a_grant_ends_by_its_tracker_s_counter, one_use_of_a_grant;
+    restored:
+        a_mark_stays_until_it_is_settled, old_tasks_end_and_let_go,
+        what_became_of_instances_is_written, lost_instances_are_adopted, logins_of_then_are_over,
+        keys_are_replaced_and_destroyed_at_last;
     shared:
         secrets_name_their_keys, keys_go_with_their_project, settings_are_shared,
         events_and_audit_keep_their_actor, quotas_have_defaults;

@@ -6,7 +6,7 @@ use coffer_core::name::Name;
 
 use crate::error::{Result, StoreError};
 use crate::row::{Reader, args};
-use crate::sql::{Row, transact};
+use crate::sql::{Row, Tx, transact};
 use crate::store::Store;
 
 const EXISTS: &str = "flavor with this id or name";
@@ -57,6 +57,22 @@ impl FlavorChange {
             || differs(self.vcpus, flavor.vcpus)
             || differs(self.disk_gib, flavor.disk_gib)
     }
+}
+
+/// Writes a flavor unless one with its id or name is there.
+pub(crate) async fn insert_missing(tx: &mut Tx, flavor: &Flavor) -> Result<()> {
+    let sql = "INSERT INTO flavors (id, name, memory_mib, vcpus, disk_gib, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+    let f = flavor;
+    let args = args![
+        f.id,
+        f.name,
+        f.memory_mib,
+        f.vcpus,
+        f.disk_gib,
+        f.created_at
+    ];
+    tx.execute(sql, args).await.map(drop)
 }
 
 impl Store {

@@ -25,6 +25,7 @@ pub use graph::InstanceGraph;
 pub use managed::{ManagedFilter, ManagedView};
 
 pub(crate) use begin::{set_incarnation, set_lifecycle, set_spec};
+pub(crate) use create::insert;
 pub(crate) use delete::finish_delete;
 
 use crate::endpoint;

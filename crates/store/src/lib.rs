@@ -17,6 +17,7 @@ pub mod lock;
 mod migrate;
 pub mod network;
 pub mod quota;
+pub mod restored;
 mod retention;
 pub mod root;
 mod row;
@@ -41,7 +42,9 @@ mod write;
 pub mod zone;
 
 pub use error::{Result, StoreError};
+pub use migrate::Migration;
 pub use sql::direct::Rewrite;
+pub use sql::file;
 pub use store::{Durability, Store, StoreOptions, StoreUrl};
 pub use wake::Wakeups;
 pub use write::Write;

@@ -7,10 +7,13 @@ use crate::error::Result;
 use crate::sql::Db;
 
 /// Which migrations ran.
-const TABLE: &str = "schema_version";
+pub(crate) const TABLE: &str = "schema_version";
 
-/// All migrations: version, title, statements.
-pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
+/// A migration: version, title, statements.
+pub type Migration = (i64, &'static str, &'static str);
+
+/// All migrations.
+pub(crate) const MIGRATIONS: &[Migration] = &[
     (1, "first", include_str!("../migrations/0001_first.sql")),
     (2, "turn", include_str!("../migrations/0002_turn.sql")),
     (
@@ -23,9 +26,15 @@ pub(crate) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "retention",
         include_str!("../migrations/0004_retention.sql"),
     ),
+    (
+        5,
+        "retired_keys",
+        include_str!("../migrations/0005_retired_keys.sql"),
+    ),
 ];
 
-/// Runs the migrations that the database lacks.
-pub(crate) async fn migrate(db: &Db) -> Result<()> {
-    db.migrate(MIGRATIONS, TABLE).await
+/// Runs the migrations that the database lacks, of this build's and then of `more`.
+pub(crate) async fn migrate(db: &Db, more: &[Migration]) -> Result<()> {
+    let all = [MIGRATIONS, more].concat();
+    db.migrate(&all, TABLE).await
 }

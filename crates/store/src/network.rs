@@ -73,6 +73,20 @@ pub(crate) async fn put(tx: &mut Tx, network: &Network) -> Result<()> {
         .map_err(|error| error.or_exists(EXISTS))
 }
 
+/// Writes a network unless it is there. It is the project's default one only if there is none.
+pub(crate) async fn insert_missing(tx: &mut Tx, network: &Network) -> Result<()> {
+    if tx.fetch_optional(BY_ID, args![network.id]).await?.is_some() {
+        return Ok(());
+    }
+    let tenant = args![network.tenant_id];
+    let has_default = tx.fetch_optional(DEFAULT, tenant).await?.is_some();
+    let network = Network {
+        is_default: network.is_default && !has_default,
+        ..network.clone()
+    };
+    put(tx, &network).await
+}
+
 /// Takes the lowest free address of the project's network for an endpoint.
 pub(crate) async fn take_address(
     tx: &mut Tx,

@@ -13,6 +13,7 @@ use crate::store::Store;
 
 const ENSURE_ROW: &str = "INSERT INTO quotas (tenant_id, resource, limit_value, in_use, reserved)
     VALUES ($1, $2, NULL, 0, 0) ON CONFLICT (tenant_id, resource) DO NOTHING";
+const CHARGE: &str = "INSERT INTO charges (instance_id, resource, amount) VALUES ($1, $2, $3)";
 const TAKE: &str = "UPDATE quotas SET in_use = in_use + $3
     WHERE tenant_id = $1 AND resource = $2 AND (COALESCE(limit_value, $4) < 0
         OR in_use + reserved + $3 <= COALESCE(limit_value, $4))";
@@ -38,9 +39,25 @@ pub(crate) async fn charge(
             resources: exceeded,
         });
     }
-    let sql = "INSERT INTO charges (instance_id, resource, amount) VALUES ($1, $2, $3)";
     for &Amount { resource, amount } in amounts {
-        tx.execute(sql, args![instance_id, resource, amount])
+        tx.execute(CHARGE, args![instance_id, resource, amount])
+            .await?;
+    }
+    Ok(())
+}
+
+/// Takes all amounts for an instance that is there, whatever the limits say.
+pub(crate) async fn charge_anyway(
+    tx: &mut Tx,
+    tenant_id: &TenantId,
+    instance_id: InstanceId,
+    amounts: &[Amount],
+) -> Result<()> {
+    for &Amount { resource, amount } in amounts {
+        tx.execute(ENSURE_ROW, args![tenant_id, resource]).await?;
+        let sql = "UPDATE quotas SET in_use = in_use + $3 WHERE tenant_id = $1 AND resource = $2";
+        tx.execute(sql, args![tenant_id, resource, amount]).await?;
+        tx.execute(CHARGE, args![instance_id, resource, amount])
             .await?;
     }
     Ok(())

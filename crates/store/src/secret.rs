@@ -8,7 +8,7 @@ use coffer_core::time::Timestamp;
 
 use crate::error::{Result, StoreError};
 use crate::row::{Reader, args};
-use crate::sql::{Arg, Row, Tx};
+use crate::sql::{Arg, Row, Tx, transact};
 use crate::store::Store;
 
 /// A project's key, wrapped by the master key.
@@ -82,10 +82,11 @@ macro_rules! select_secret {
     };
 }
 
-const KEY_OF_TENANT: &str = select_key!("tenant_id = $1");
+const KEY_OF_TENANT: &str = select_key!("tenant_id = $1 AND retired_at IS NULL");
+/// Under a key that can be read only: one that was destroyed meanwhile would take it along.
 const PUT_SECRET: &str = "INSERT INTO secrets
         (id, key_id, tenant_id, instance_id, purpose, ciphertext, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    SELECT $1, id, $3, $4, $5, $6, $7 FROM project_keys WHERE id = $2 AND destroyed_at IS NULL
     ON CONFLICT (id) DO UPDATE SET key_id = excluded.key_id, purpose = excluded.purpose,
         ciphertext = excluded.ciphertext, created_at = excluded.created_at";
 
@@ -127,8 +128,16 @@ fn values(secret: &StoredSecret) -> Vec<Arg> {
 
 /// Writes or replaces a ciphertext.
 pub(crate) async fn put(tx: &mut Tx, secret: &StoredSecret) -> Result<()> {
-    let done = tx.execute(PUT_SECRET, values(secret)).await.map(drop);
-    done.map_err(|error| error.or_missing("project key"))
+    written(tx.execute(PUT_SECRET, values(secret)).await?)
+}
+
+const fn written(rows: u64) -> Result<()> {
+    match rows {
+        0 => Err(StoreError::NotFound {
+            what: "project key",
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Erases a ciphertext.
@@ -192,9 +201,7 @@ impl Store {
 
     /// Writes a ciphertext, or replaces it; `NotFound` when its key is unknown.
     pub async fn put_secret(&self, secret: &StoredSecret) -> Result<()> {
-        let done = self.db().execute(PUT_SECRET, values(secret)).await;
-        done.map(drop)
-            .map_err(|error| error.or_missing("project key"))
+        written(self.db().execute(PUT_SECRET, values(secret)).await?)
     }
 
     /// The ciphertext with this id.
@@ -228,5 +235,90 @@ impl Store {
             .execute("DELETE FROM secrets WHERE id = $1", args![id])
             .await
             .map(drop)
+    }
+
+    /// Every key that was not destroyed, those in use and those that were retired.
+    pub async fn list_project_keys(&self) -> Result<Vec<ProjectKey>> {
+        let sql = select_key!("1 = 1 ORDER BY id");
+        let rows = self.db().fetch_all(sql, args![]).await?;
+        rows.iter().map(project_key).collect()
+    }
+
+    /// The retired keys of a project that were not destroyed yet.
+    pub async fn list_retired_keys(&self, tenant_id: &TenantId) -> Result<Vec<ProjectKey>> {
+        let sql = select_key!("tenant_id = $1 AND retired_at IS NOT NULL ORDER BY id");
+        let rows = self.db().fetch_all(sql, args![tenant_id]).await?;
+        rows.iter().map(project_key).collect()
+    }
+
+    /// Replaces the wrapped form of a key; `false` when it is not the one that was read.
+    pub async fn rewrap_project_key(
+        &self,
+        id: ProjectKeyId,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<bool> {
+        let sql = "UPDATE project_keys SET wrapped = $3
+            WHERE id = $1 AND wrapped = $2 AND destroyed_at IS NULL";
+        let args = args![id, from.to_vec(), to.to_vec()];
+        Ok(self.db().execute(sql, args).await? > 0)
+    }
+
+    /// Puts a new key in the place of the project's key in use, which is retired: it still opens
+    /// what it sealed. `Stale` when another one is in use by now.
+    pub async fn replace_project_key(
+        &self,
+        from: ProjectKeyId,
+        to: &ProjectKey,
+        now: Timestamp,
+    ) -> Result<()> {
+        let retire = "UPDATE project_keys SET retired_at = $2
+            WHERE id = $1 AND retired_at IS NULL AND destroyed_at IS NULL";
+        let insert = "INSERT INTO project_keys (id, tenant_id, wrapped, created_at)
+            VALUES ($1, $2, $3, $4)";
+        transact!(self, tx => {
+            if tx.execute(retire, args![from, now]).await? == 0 {
+                return Err(StoreError::Stale { what: "project key" });
+            }
+            let args = args![to.id, to.tenant_id, to.wrapped, to.created_at];
+            tx.execute(insert, args).await.map(drop)
+        })
+    }
+
+    /// Some of what is sealed under a key, at most `limit`.
+    pub async fn list_sealed_under(
+        &self,
+        key_id: ProjectKeyId,
+        limit: u32,
+    ) -> Result<Vec<StoredSecret>> {
+        let sql = select_secret!("WHERE key_id = $1 ORDER BY id LIMIT $2");
+        let rows = self.db().fetch_all(sql, args![key_id, limit]).await?;
+        rows.iter().map(secret).collect()
+    }
+
+    /// Replaces a ciphertext by one of the same under another key; `false` when it is not the one
+    /// that was read.
+    pub async fn reseal_secret(&self, from: &StoredSecret, to: &StoredSecret) -> Result<bool> {
+        let sql = "UPDATE secrets SET key_id = $3, ciphertext = $4
+            WHERE id = $1 AND key_id = $2 AND ciphertext = $5";
+        let args = args![
+            from.id,
+            from.key_id,
+            to.key_id,
+            to.ciphertext,
+            from.ciphertext
+        ];
+        Ok(self.db().execute(sql, args).await? > 0)
+    }
+
+    /// Destroys a retired key under which nothing is sealed any more; `false` while something is.
+    pub async fn destroy_retired_key(&self, id: ProjectKeyId, now: Timestamp) -> Result<bool> {
+        let sql = "UPDATE project_keys SET wrapped = $2, destroyed_at = $3
+            WHERE id = $1 AND retired_at IS NOT NULL AND destroyed_at IS NULL
+                AND NOT EXISTS (SELECT s.id FROM secrets s WHERE s.key_id = project_keys.id)
+                AND NOT EXISTS (SELECT a.id FROM archives a WHERE a.key_id = project_keys.id)
+                AND NOT EXISTS (SELECT c.id FROM backup_chains c WHERE c.key_id = project_keys.id)";
+        let done = self.db().execute(sql, args![id, Vec::<u8>::new(), now]);
+        Ok(done.await? > 0)
     }
 }

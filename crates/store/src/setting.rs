@@ -38,4 +38,22 @@ impl Store {
             .await
             .map(drop)
     }
+
+    /// Names and values of all settings whose names begin with `prefix`, by name.
+    pub async fn list_settings(&self, prefix: &str) -> Result<Vec<(String, String)>> {
+        let sql = "SELECT name, value FROM settings
+            WHERE substr(name, 1, length($1)) = $1 ORDER BY name";
+        let rows = self.db().fetch_all(sql, args![prefix]).await?;
+        let pair = |row| {
+            let mut row = Reader::new(row, "settings");
+            Ok((row.text("name")?, row.text("value")?))
+        };
+        rows.iter().map(pair).collect()
+    }
+
+    /// Replaces a value; `false` when it is not the one that was read.
+    pub async fn swap_setting(&self, name: &str, from: &str, to: &str) -> Result<bool> {
+        let sql = "UPDATE settings SET value = $3 WHERE name = $1 AND value = $2";
+        Ok(self.db().execute(sql, args![name, from, to]).await? > 0)
+    }
 }

@@ -1,5 +1,6 @@
 //! The seam between SQLite and PostgreSQL, and with `sql/direct.rs` (SQLite in memory for
-//! simulation) and `sql/inline.rs` (short reads), the only place that names a driver.
+//! simulation), `sql/inline.rs` (short reads) and `sql/file.rs` (a file as a whole), the only place
+//! that names a driver.
 //!
 //! Both run the same text with `$n` parameters over columns of four types: TEXT, BIGINT, DOUBLE
 //! PRECISION and BYTEA. What differs is here: how a write begins, what a claim locks, how text
@@ -9,6 +10,7 @@
 //! anything between runs.
 
 pub(crate) mod direct;
+pub mod file;
 mod inline;
 
 use std::borrow::Cow;
@@ -21,7 +23,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use coffer_core::secret::Secret;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::sqlite::{
@@ -427,7 +429,15 @@ impl Db {
             // It is a copy of a template that went through them.
             Self::Direct(_) => Ok(()),
         }
-        .map_err(|error| StoreError::from(sqlx::Error::from(error)))
+        .map_err(|error| match error {
+            MigrateError::VersionMissing(newer) => StoreError::Open {
+                problem: format!(
+                    "the store has schema {newer}, which this Coffer does not know: a newer one \
+                     upgraded it. Run that one, or put the store back that its upgrade kept"
+                ),
+            },
+            other => StoreError::from(sqlx::Error::from(other)),
+        })
     }
 
     /// Rows of a statement that only reads.

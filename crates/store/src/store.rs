@@ -7,12 +7,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use coffer_core::secret::Secret;
+use coffer_core::time::Timestamp;
 use tokio::sync::watch;
 
 use crate::error::{Result, StoreError};
-use crate::migrate::migrate;
+use crate::migrate::{Migration, migrate};
+use crate::row::{Reader, args};
 use crate::sql::direct::Rewrite;
 use crate::sql::{Db, SqliteTuning};
 
@@ -68,12 +71,35 @@ struct Inner {
     db: Db,
     /// Counts the commits that made work.
     commits: watch::Sender<u64>,
+    /// Whether it was seen not to be a restored state (`restored.rs`).
+    is_unmarked: AtomicBool,
 }
 
 impl Store {
     /// Opens the store and runs the migrations it lacks.
     pub async fn open(url: &StoreUrl, options: StoreOptions) -> Result<Self> {
-        let db = match url {
+        Self::open_with(url, options, &[]).await
+    }
+
+    /// The same with migrations of a later build: to try out an upgrade before there is one.
+    pub async fn open_with(
+        url: &StoreUrl,
+        options: StoreOptions,
+        more: &[Migration],
+    ) -> Result<Self> {
+        let db = Self::connect(url, options).await?;
+        migrate(&db, more).await?;
+        Ok(Self::on(db))
+    }
+
+    /// Opens the store as it is, whatever its schema: to look at before it is migrated.
+    pub async fn open_as_is(url: &StoreUrl) -> Result<Self> {
+        let db = Self::connect(url, StoreOptions::default()).await?;
+        Ok(Self::on(db))
+    }
+
+    async fn connect(url: &StoreUrl, options: StoreOptions) -> Result<Db> {
+        Ok(match url {
             StoreUrl::SqliteFile(path) => {
                 create_private(path)?;
                 let is_durable = options.durability == Durability::Full;
@@ -85,9 +111,7 @@ impl Store {
             }
             StoreUrl::SqliteMemory => Db::open_memory(Vec::new())?,
             StoreUrl::Postgres(url) => Db::open_postgres(url, options.connections).await?,
-        };
-        migrate(&db).await?;
-        Ok(Self::on(db))
+        })
     }
 
     /// A store in memory whose statements are weakened on purpose: for simulations that show
@@ -101,8 +125,25 @@ impl Store {
             inner: Arc::new(Inner {
                 db,
                 commits: watch::Sender::new(0),
+                is_unmarked: AtomicBool::new(false),
             }),
         }
+    }
+
+    /// Whether the store can be written: something that says nothing is.
+    pub async fn probe_write(&self) -> Result<()> {
+        self.put_setting("probe", "written").await
+    }
+
+    /// The newest time that anything in the store was written at; for whoever looks at the clock.
+    pub async fn newest_time(&self) -> Result<Option<Timestamp>> {
+        let sql = "SELECT MAX(at) FROM (SELECT MAX(updated_at) AS at FROM tasks
+            UNION ALL SELECT MAX(updated_at) FROM instances
+            UNION ALL SELECT MAX(at) FROM events
+            UNION ALL SELECT MAX(created_at) FROM roles) AS times";
+        let row = self.db().fetch_optional(sql, args![]).await?;
+        let time = row.map(|row| Reader::new(&row, "tasks").opt_time("updated_at"));
+        Ok(time.transpose()?.flatten())
     }
 
     /// Closes every connection after its present statement.
@@ -116,6 +157,10 @@ impl Store {
 
     pub(crate) fn commits(&self) -> &watch::Sender<u64> {
         &self.inner.commits
+    }
+
+    pub(crate) fn is_unmarked(&self) -> &AtomicBool {
+        &self.inner.is_unmarked
     }
 
     /// Wakes the subscribers of this process.

@@ -30,6 +30,19 @@ pub struct RunningTask {
     pub lease: u64,
 }
 
+/// A task that has not ended, as far as every schema knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenTask {
+    /// Its id.
+    pub id: TaskId,
+    /// Its workflow.
+    pub workflow: String,
+    /// Its present step, as JSON text.
+    pub step: String,
+    /// What it was given, as JSON text.
+    pub input: String,
+}
+
 /// What a commit makes of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskUpdate {
@@ -116,6 +129,23 @@ const COMMIT: &str = "UPDATE tasks SET version = version + 1, lease = lease + 1,
         wait_unblocked_by = $11, wait_since = $12, step_at = $13, deadline = $14, error = $15,
         output = $16, updated_at = $17
     WHERE id = $1 AND version = $2 AND owner = $3 AND state = 'running'";
+
+/// Setting with the last jump of the clock: when, and by how many milliseconds.
+const CLOCK_SET: &str = "clock/set";
+/// Time within which two processes notice the same jump, and how far their measures differ.
+const SAME_JUMP_MS: i64 = 60_000;
+const MEASURES_DIFFER_MS: i64 = 5_000;
+
+fn is_same_jump(noted: &str, by_ms: i64, now: Timestamp) -> bool {
+    let Some((at, by)) = noted.split_once(' ') else {
+        return false;
+    };
+    let (Ok(at), Ok(by)) = (at.parse::<i64>(), by.parse::<i64>()) else {
+        return false;
+    };
+    let apart_ms = (now.micros() - at).abs() / 1_000;
+    apart_ms < SAME_JUMP_MS && (by - by_ms).abs() < MEASURES_DIFFER_MS
+}
 
 fn wait(row: &mut Reader<'_>) -> Result<Option<Wait>> {
     let reason = row.opt_text("wait_reason")?;
@@ -464,6 +494,71 @@ impl Store {
             .iter()
             .map(record)
             .collect()
+    }
+
+    /// Workflow, step and input of every task that has not ended. Read from a store of whatever
+    /// schema: these columns were there from the first.
+    pub async fn list_open_tasks(&self) -> Result<Vec<OpenTask>> {
+        let sql = "SELECT id, workflow, step, input FROM tasks
+            WHERE state NOT IN ('done', 'failed', 'cancelled') ORDER BY id";
+        let open = |row| {
+            let mut row = Reader::new(row, "tasks");
+            Ok(OpenTask {
+                id: row.parse("id")?,
+                workflow: row.text("workflow")?,
+                step: row.text("step")?,
+                input: row.text("input")?,
+            })
+        };
+        let rows = self.db().fetch_all(sql, args![]).await?;
+        rows.iter().map(open).collect()
+    }
+
+    /// Moves what tasks wait for and have to end by, because the clock was set by `by_ms`. Several
+    /// processes of one host notice the same jump: only the first of them moves anything. Gives
+    /// whether this one did.
+    pub async fn shift_tasks(&self, by_ms: i64, now: Timestamp) -> Result<bool> {
+        transact!(self, tx => {
+            let sql = "SELECT value FROM settings WHERE name = $1";
+            let known = tx.fetch_optional(sql, args![CLOCK_SET]).await?;
+            let known = known.map(|row| Reader::new(&row, "settings").text("value"));
+            if known.transpose()?.is_some_and(|text| is_same_jump(&text, by_ms, now)) {
+                return Ok(false);
+            }
+            let sql = "INSERT INTO settings (name, value) VALUES ($1, $2)
+                ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+            let text = format!("{} {by_ms}", now.micros());
+            tx.execute(sql, args![CLOCK_SET, text]).await?;
+            let sql = "UPDATE tasks SET run_at = run_at + $1, step_at = step_at + $1,
+                    deadline = deadline + $1, wait_since = wait_since + $1
+                WHERE state NOT IN ('done', 'failed', 'cancelled')";
+            tx.execute(sql, args![by_ms * 1_000]).await?;
+            tx.wake();
+            Ok(true)
+        })
+    }
+
+    /// Gives a running task back before its next step: it is ready at once, with its locks. `false`
+    /// when it is no longer the worker's.
+    pub async fn hand_back(
+        &self,
+        id: TaskId,
+        version: u64,
+        owner: &str,
+        now: Timestamp,
+    ) -> Result<bool> {
+        let sql = "UPDATE tasks SET state = 'ready', owner = NULL, version = version + 1,
+                lease = lease + 1, run_at = $4
+            WHERE id = $1 AND version = $2 AND owner = $3 AND state = 'running'";
+        let given = self
+            .db()
+            .execute(sql, args![id, version, owner, now])
+            .await?
+            > 0;
+        if given {
+            self.wake().await?;
+        }
+        Ok(given)
     }
 
     /// Makes tasks ready again that have been stuck since `before`: perhaps a worker knows their

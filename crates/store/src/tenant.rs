@@ -7,7 +7,7 @@ use coffer_core::time::Timestamp;
 
 use crate::error::{Result, StoreError};
 use crate::row::{Reader, args};
-use crate::sql::{Row, transact};
+use crate::sql::{Row, Tx, transact};
 use crate::store::Store;
 
 const EXISTS: &str = "project with this id or name";
@@ -45,6 +45,15 @@ pub struct TenantChange {
     pub is_enabled: Option<bool>,
     /// New description.
     pub description: Option<String>,
+}
+
+/// Writes a project unless one with its id or name is there.
+pub(crate) async fn insert_missing(tx: &mut Tx, tenant: &Tenant) -> Result<()> {
+    let sql = "INSERT INTO tenants (id, name, is_enabled, description, created_at)
+        VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+    let t = tenant;
+    let args = args![t.id, t.name, t.is_enabled, t.description, t.created_at];
+    tx.execute(sql, args).await.map(drop)
 }
 
 impl Store {

@@ -20,6 +20,8 @@ pub struct SimClock {
 #[derive(Debug, Default)]
 struct Inner {
     now: Duration,
+    /// By how much the time of day was set; unit: seconds.
+    set_by: i64,
     sleepers: Vec<Waker>,
 }
 
@@ -34,6 +36,11 @@ impl SimClock {
         sleepers.into_iter().for_each(Waker::wake);
     }
 
+    /// Sets the time of day by this much; what is measured goes on as before.
+    pub fn jump(&self, seconds: i64) {
+        self.lock().set_by += seconds;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -42,8 +49,9 @@ impl SimClock {
 #[async_trait]
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
-        let micros = i64::try_from(self.lock().now.as_micros()).unwrap_or(i64::MAX);
-        Timestamp::from_micros(EPOCH_MICROS + micros)
+        let inner = self.lock();
+        let micros = i64::try_from(inner.now.as_micros()).unwrap_or(i64::MAX);
+        Timestamp::from_micros(EPOCH_MICROS + micros).plus_seconds(inner.set_by)
     }
 
     fn monotonic(&self) -> Duration {

@@ -89,6 +89,15 @@ impl World {
         world
     }
 
+    /// The same on a store of its own making, such as a file that can be copied.
+    pub async fn on(seed: u64, store: Store) -> Self {
+        let mut world = Self::empty(seed, Faults::exact(Vec::new()));
+        world.faults.watch(&store);
+        world.services.store = store;
+        crate::harness::furnish(&world).await;
+        world
+    }
+
     /// A world to measure in: on this store, in the machine's own time, without faults, its
     /// engines up at once.
     pub async fn measured(store: Store) -> Self {
@@ -166,7 +175,7 @@ impl World {
     }
 
     /// A worker as a new process would be: it has seen nothing yet.
-    fn worker(&self) -> Worker {
+    pub fn worker(&self) -> Worker {
         let number = self.generation.fetch_add(1, Ordering::Relaxed);
         Worker::new(self.services.clone(), format!("worker-{number}"))
     }

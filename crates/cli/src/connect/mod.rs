@@ -8,7 +8,6 @@
 //! goes when this process does, however that ends.
 
 mod client;
-mod password;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,7 +27,7 @@ use tokio::task::JoinSet;
 use crate::client::Client;
 use crate::credentials::Credentials;
 use crate::failure::{Failure, Result};
-use crate::{Options, instance};
+use crate::{Options, instance, password};
 
 /// LIMIT: connections that the client may have at once.
 const CONNECTIONS_MAX: usize = 8;
@@ -75,7 +74,10 @@ pub async fn run(wanted: Connect, options: &Options) -> Result<ExitCode> {
     let database = choose_database(&wanted, &known)?;
     let (user, secret, visit) = match &wanted.user {
         Some(user) => {
-            let secret = password::read(user, wanted.password_file.as_deref())?;
+            let secret = {
+                let question = format!("Password of {}", crate::output::printable(user));
+                password::read(&question, wanted.password_file.as_deref())?
+            };
             (user.clone(), secret, None)
         }
         None => {

@@ -164,7 +164,10 @@ async fn guarded(app: &AppState, request: Request, next: Next) -> Response {
     let audit = rule
         .filter(|_| is_write)
         .and_then(|rule| entry(app, &context, rule, target(parts.uri.path())));
-    let admitted = admit(app, &context, &parts.method, project, rule);
+    let admitted = match admit(app, &context, &parts.method, project, rule) {
+        Ok(()) if is_write => settled(app).await,
+        other => other,
+    };
     parts.extensions.insert(context.clone());
     let request = Request::from_parts(parts, body);
     match (admitted, audit) {
@@ -230,6 +233,18 @@ fn admit(
         // Nothing is behind it: the fallback says so.
         None => Ok(()),
     }
+}
+
+/// Refuses changes of a state that was restored and not confirmed: addresses and names that seem
+/// free may be taken by what was made since.
+async fn settled(app: &AppState) -> Result<()> {
+    if !app.store.is_restored().await? {
+        return Ok(());
+    }
+    let message =
+        "Coffer's state was restored from a backup and its operator has not confirmed it.";
+    let error = Error::new(Kind::Unavailable, "state-restored", message);
+    Err(error.with_hint("databases go on serving; the operator runs 'coffer state report'"))
 }
 
 fn rate_limited(app: &AppState, method: &Method, wait: std::time::Duration) -> Error {

@@ -30,6 +30,10 @@ pub(super) async fn ask(services: &Services, link: &LiveLink, cause: &str) {
 /// only a moment ago. Answers whether one was written.
 pub async fn request(services: &Services, id: InstanceId, cause: &str) -> Result<bool, StoreError> {
     let store = &services.store;
+    // Over a restored state nothing is begun: what seems lost may have been deleted since.
+    if store.is_restored().await? {
+        return Ok(false);
+    }
     let Some(instance) = store.find_instance(id).await? else {
         return Ok(false);
     };
@@ -56,7 +60,8 @@ async fn is_too_soon(services: &Services, id: InstanceId) -> Result<bool, StoreE
     };
     let doubled = PAUSE_MS << (failures - 1);
     let now = services.clock.now();
-    Ok(now < last.plus_millis(doubled.min(PAUSE_MS_MAX)))
+    // A failure that lies ahead was before somebody set the clock back.
+    Ok(now >= *last && now < last.plus_millis(doubled.min(PAUSE_MS_MAX)))
 }
 
 fn task(

@@ -5,5 +5,6 @@ mod commit;
 mod lease;
 pub mod periodic;
 mod runtime;
+mod steady;
 
 pub use runtime::{RunError, Worker};

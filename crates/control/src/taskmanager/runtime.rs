@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use coffer_core::id::TaskId;
 use coffer_core::task::{Signal, Task, TaskState};
+use coffer_core::time::Timestamp;
 use coffer_store::lock::{Acquire, LockOutcome};
 use coffer_store::task::StepCommit;
 use coffer_store::{StoreError, Write};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::commit::Commit;
 use super::lease::LeaseWatch;
+use super::steady::Steady;
 use crate::limits;
 use crate::services::{Guard, Services, Verdict};
 use crate::supervise::Supervisor;
@@ -54,6 +57,10 @@ pub struct Worker {
     name: String,
     watch: Mutex<LeaseWatch>,
     in_hand: Mutex<HashMap<TaskId, InHand>>,
+    /// The time that deadlines are compared with.
+    steady: Steady,
+    /// Cancelled when no further step is to begin.
+    stopping: CancellationToken,
 }
 
 /// A task that this worker runs or is about to run.
@@ -68,12 +75,23 @@ struct InHand {
 impl Worker {
     /// A worker; `name` is unique among all workers on the store, over restarts too.
     pub fn new(services: Services, name: String) -> Self {
+        let steady = Steady::new(&*services.clock);
         Self {
             services,
             name,
+            steady,
             watch: Mutex::new(LeaseWatch::default()),
             in_hand: Mutex::default(),
+            stopping: CancellationToken::new(),
         }
+    }
+
+    /// The same, which begins no further step once the token is cancelled: a task in hand comes to
+    /// its next commit and is given back for another worker to take at once.
+    #[must_use]
+    pub fn stopping_with(mut self, token: CancellationToken) -> Self {
+        self.stopping = token;
+        self
     }
 
     /// Runs tasks until told to stop; then lets those in hand come to their next commit.
@@ -90,6 +108,7 @@ impl Worker {
             } else {
                 self.claim(free).await
             };
+            let has_failed = claimed.is_err();
             let mut claimed = claimed.unwrap_or_else(|error| {
                 tracing::error!(%error, "claim tasks");
                 Vec::new()
@@ -105,7 +124,11 @@ impl Worker {
                     drop(slot);
                 });
             }
-            let pause = self.pause().await;
+            // A store that cannot be written would be asked without a pause for what is due.
+            let pause = match has_failed {
+                true => limits::CLAIM_RETRY,
+                false => self.pause().await,
+            };
             tokio::select! {
                 () = token.cancelled() => {}
                 () = wakeups.wait() => {}
@@ -116,21 +139,30 @@ impl Worker {
 
     /// How long until the next task is due, at most the safety net's period.
     async fn pause(&self) -> Duration {
+        // Over a restored state nothing is taken, however long it has been due.
+        if self.services.store.is_restored().await.unwrap_or(true) {
+            return limits::POLL_SAFETY_NET;
+        }
         let due = self.services.store.next_due().await.ok().flatten();
         let Some(due) = due else {
             return limits::POLL_SAFETY_NET;
         };
-        let ms = due.millis_since(self.services.clock.now());
+        let ms = due.millis_since(self.now());
         let ms = Duration::from_millis(u64::try_from(ms).unwrap_or(0) + 1);
         ms.min(limits::POLL_SAFETY_NET)
     }
 
     /// Claims what is due and takes over what nobody works on: what dead workers left, and what
     /// this one let go of because the store failed. Never more than `limit` tasks, because a lease
-    /// that waits for a free slot ends.
+    /// that waits for a free slot ends. None over a restored state that nobody has confirmed: what
+    /// its tasks were to do was done or undone since.
     pub async fn claim(&self, limit: u32) -> Result<Vec<Task>, RunError> {
+        if self.services.store.is_restored().await? {
+            return Ok(Vec::new());
+        }
+        self.follow_clock().await?;
         let begun = self.services.clock.monotonic();
-        let now = self.services.clock.now();
+        let now = self.now();
         let claimed = self.services.store.claim_tasks(&self.name, now, limit);
         let mut tasks = claimed.await?;
         self.take_in_hand(&tasks, begun);
@@ -139,6 +171,25 @@ impl Worker {
             tracing::error!(%error, "take over lost tasks");
         }
         Ok(tasks)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.steady.now(&*self.services.clock)
+    }
+
+    /// When somebody has set the clock, what tasks wait for and have to end by is set with it.
+    async fn follow_clock(&self) -> Result<(), RunError> {
+        let clock = &*self.services.clock;
+        let Some(by_ms) = self.steady.jump_ms(clock) else {
+            return Ok(());
+        };
+        tracing::warn!(
+            by_ms,
+            "the clock was set: waits and deadlines of tasks are set with it"
+        );
+        self.services.store.shift_tasks(by_ms, clock.now()).await?;
+        self.steady.follow(clock);
+        Ok(())
     }
 
     /// Adds lost tasks until there are `limit`; what was taken before an error stays.
@@ -185,6 +236,9 @@ impl Worker {
     /// alone on the store, because it holds the state directory's lock.
     pub async fn take_over_all(&self) -> Result<Vec<Task>, RunError> {
         let mut tasks = Vec::new();
+        if self.services.store.is_restored().await? {
+            return Ok(tasks);
+        }
         for one in self.services.store.list_running().await? {
             let begun = self.services.clock.monotonic();
             let stolen = self
@@ -267,6 +321,12 @@ impl Worker {
                 return Ok(());
             }
             apply(&mut task, commit, version);
+            if self.stopping.is_cancelled() {
+                let store = &self.services.store;
+                let given = store.hand_back(task.id, task.version, &self.name, self.now());
+                given.await?;
+                return Ok(());
+            }
         }
     }
 
@@ -347,7 +407,7 @@ impl Worker {
             owner: &self.name,
             locks: &locks,
             preempt: workflow.preempts(),
-            now: self.services.clock.now(),
+            now: self.now(),
         };
         match self.services.store.acquire_locks(&ask).await? {
             LockOutcome::Acquired => Ok(None),
@@ -373,7 +433,7 @@ impl Worker {
             task,
             worker: &self.name,
             policy: self.policy(policy),
-            now: self.services.clock.now(),
+            now: self.now(),
             took_ms: i64::try_from(took.as_millis()).unwrap_or(i64::MAX),
         }
     }

@@ -139,6 +139,9 @@ pub trait AnyWorkflow: Send + Sync + Debug {
     /// The locks that this task needs, in the order they are taken.
     fn task_locks(&self, task: &Task) -> Result<Vec<LockRequest>, StepError>;
 
+    /// Why a stored step or input cannot be read; `None` if they can.
+    fn unknown(&self, step: &str, input: &str) -> Option<String>;
+
     /// The policy of the task's present step.
     fn task_policy(&self, task: &Task) -> Result<StepPolicy, StepError>;
 
@@ -175,6 +178,17 @@ impl<W: Workflow> AnyWorkflow for W {
         Ok(locks)
     }
 
+    fn unknown(&self, step: &str, input: &str) -> Option<String> {
+        let name = W::NAME;
+        if decode::<W::Step>(step).is_err() {
+            return Some(format!("workflow '{name}' has no step {step}"));
+        }
+        let input = decode::<W::Input>(input);
+        input
+            .is_err()
+            .then(|| format!("workflow '{name}' cannot read its input"))
+    }
+
     fn task_policy(&self, task: &Task) -> Result<StepPolicy, StepError> {
         Ok(self.policy(&decode(&task.step)?))
     }
@@ -188,6 +202,14 @@ impl<W: Workflow> AnyWorkflow for W {
         let step = decode(&context.task.step)?;
         let stepped = self.step(context, &input, step).await?;
         Ok(stepped.map(|step| encode(&step)))
+    }
+}
+
+/// Why this build could not go on with a stored task; `None` if it could.
+pub fn unknown(name: &str, step: &str, input: &str) -> Option<String> {
+    match workflow(name) {
+        None => Some(format!("there is no workflow '{name}'")),
+        Some(known) => known.unknown(step, input),
     }
 }
 

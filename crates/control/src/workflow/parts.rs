@@ -20,6 +20,7 @@ use coffer_wire::guest::v1::{
 
 use super::{Context, StepError, Stepped, WaitFor};
 use crate::authority;
+use crate::card;
 use crate::guest::{self, GuestAddress, GuestError, guest_name};
 use crate::limits;
 use crate::tls::{AltNames, Usage};
@@ -261,6 +262,7 @@ async fn server_spec(
         limits,
         zone: graph.instance.spec.zone.clone(),
         boot: super::encode(&boot),
+        card: card::write(graph),
     })
 }
 

@@ -6,7 +6,7 @@ use coffer_core::quota::DefaultLimits;
 use serde_json::{Value, json};
 
 use crate::expected::assert_expected;
-use crate::world::{World, ZONE, tenant_id};
+use crate::world::{EPOCH, World, ZONE, tenant_id};
 
 #[tokio::test]
 async fn projects_and_users_are_listed_in_pages() {
@@ -489,4 +489,27 @@ async fn datastores_are_found_by_id_and_name() {
     let types = format!("/datastores/{id}/versions/{version}/volume-types");
     let types = world.get(&alice, &types).await.expect(200);
     assert_eq!(types["volume_types"][0]["name"], "cow");
+}
+
+#[tokio::test]
+async fn a_restored_state_refuses_changes_until_it_is_settled() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    let id = world.create(&alice, "db1").await;
+    world.store.mark_restored(EPOCH, EPOCH).await.unwrap();
+    // Logins of before are over.
+    world.get(&alice, "/instances").await.expect(401);
+    let alice = world.alice().await;
+    world.get(&alice, "/instances").await.expect(200);
+    let path = format!("/instances/{id}");
+    let refused = world.delete(&alice, &path).await;
+    let fault = refused.fault(503, "serviceUnavailable");
+    assert_eq!(fault["reason"], "state-restored");
+    let hint = fault["hint"].as_str().unwrap();
+    assert!(hint.contains("coffer state report"), "{hint}");
+    let asked = json!({"instance": {"name": "db2"}});
+    let refused = world.post(&alice, "/instances", asked).await;
+    refused.fault(503, "serviceUnavailable");
+    world.store.end_restored().await.unwrap();
+    world.delete(&alice, &path).await.expect(202);
 }

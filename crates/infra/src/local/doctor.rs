@@ -95,16 +95,20 @@ pub fn doctor(config: &LocalConfig) -> Vec<Finding> {
         pool(config),
         groups(&config.tag),
         landlock(),
-        free_space(config),
+        free_space(&config.state_dir),
     ];
     findings.extend(pool_file(config));
+    if !config.pool_dir.starts_with(&config.state_dir) {
+        findings.push(free_space(&config.pool_dir));
+    }
     findings.extend(tools());
     findings.extend(capabilities());
     findings.extend(files(config));
     findings
 }
 
-fn good(what: impl Into<String>, means: impl Into<String>) -> Finding {
+/// A finding that is as it should be.
+pub fn good(what: impl Into<String>, means: impl Into<String>) -> Finding {
     Finding {
         what: what.into(),
         means: means.into(),
@@ -113,7 +117,8 @@ fn good(what: impl Into<String>, means: impl Into<String>) -> Finding {
     }
 }
 
-fn advice(what: impl Into<String>, means: &str, todo: &str) -> Finding {
+/// A finding that could be better.
+pub fn advice(what: impl Into<String>, means: &str, todo: &str) -> Finding {
     let (means, todo) = (means.to_owned(), todo.to_owned());
     Finding {
         what: what.into(),
@@ -123,7 +128,8 @@ fn advice(what: impl Into<String>, means: &str, todo: &str) -> Finding {
     }
 }
 
-fn problem(what: impl Into<String>, means: &str, todo: impl Into<String>) -> Finding {
+/// A finding that keeps something from working.
+pub fn problem(what: impl Into<String>, means: &str, todo: impl Into<String>) -> Finding {
     Finding {
         what: what.into(),
         means: means.to_owned(),
@@ -298,8 +304,8 @@ fn landlock() -> Finding {
     }
 }
 
-fn free_space(config: &LocalConfig) -> Finding {
-    let dir = nearest(&config.state_dir);
+fn free_space(path: &Path) -> Finding {
+    let dir = nearest(path);
     let Ok(facts) = statvfs(dir) else {
         return problem(
             format!("space: {} cannot be looked at", dir.display()),

@@ -11,6 +11,7 @@ mod clock;
 pub mod doctor;
 mod failure;
 mod firewall;
+mod held;
 mod host;
 mod jail;
 pub mod launch;
@@ -52,8 +53,8 @@ pub use record::Launched;
 use crate::error::{ProviderError, Result};
 use crate::link::GuestLink;
 use crate::provider::{
-    Abilities, EndpointRef, EndpointSpec, Fence, NetworkSpec, Origin, Owned, Progress, Provider,
-    ServerRef, ServerSpec, ServerState, VolumeRef, VolumeSpec,
+    Abilities, EndpointRef, EndpointSpec, Fence, Held, NetworkSpec, Origin, Owned, Progress,
+    Provider, ServerRef, ServerSpec, ServerState, VolumeRef, VolumeSpec,
 };
 use cgroup::Version;
 use host::Host;
@@ -384,6 +385,15 @@ impl Provider for LocalProvider {
 
     async fn list_owned(&self) -> Result<Vec<Owned>> {
         self.on_host(owned::list).await
+    }
+
+    async fn list_held(&self) -> Result<Vec<Held>> {
+        self.on_host(held::list).await
+    }
+
+    async fn was_deleted(&self, volume: VolumeId, incarnation: Incarnation) -> Result<bool> {
+        self.on_host(move |host| held::was_deleted(host, volume, incarnation))
+            .await
     }
 }
 

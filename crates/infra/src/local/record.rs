@@ -89,6 +89,9 @@ pub(super) struct ServerRecord {
     pub(super) groups: Vec<PathBuf>,
     /// When a stop turns from asking to killing, on the clock of this boot, and that boot.
     pub(super) stopping: Option<(u64, String)>,
+    /// What a store that lost it would have to be told.
+    #[serde(default)]
+    pub(super) card: String,
 }
 
 /// An endpoint.

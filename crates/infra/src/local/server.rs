@@ -197,6 +197,7 @@ fn write_down(host: &Host, spec: &ServerSpec, known: Option<ServerRecord>) -> Re
         uids: known.as_ref().map_or((0, 0), |k| k.uids),
         groups,
         stopping: None,
+        card: spec.card.clone(),
     };
     if known.as_ref() == Some(&record) {
         return Ok(record);
@@ -298,6 +299,7 @@ fn adjust(host: &Host, record: &ServerRecord, spec: &ServerSpec) -> Result<()> {
         turn: spec.turn,
         memory_mib,
         vcpus,
+        card: spec.card.clone(),
         ..record.clone()
     };
     if changed == *record {

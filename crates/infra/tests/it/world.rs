@@ -324,6 +324,7 @@ impl World {
             },
             zone: None,
             boot: self.boot(id, address),
+            card: String::new(),
         }
     }
 

@@ -52,6 +52,31 @@ pub(crate) async fn claims_follow_priority_and_time(fixture: &Fixture) {
     assert_eq!(store.list_running().await.unwrap().len(), 4);
 }
 
+pub(crate) async fn tasks_are_given_back(fixture: &Fixture) {
+    let store = fixture.store();
+    store.insert_task(&task("one", None)).await.unwrap();
+    let claimed = claim_one(store, "w").await;
+    let give = |version, owner| store.hand_back(claimed.id, version, owner, at(1));
+    assert!(!give(claimed.version, "other").await.unwrap());
+    assert!(!give(claimed.version + 1, "w").await.unwrap());
+    assert!(give(claimed.version, "w").await.unwrap());
+    assert!(!give(claimed.version, "w").await.unwrap());
+    let open = store.list_open_tasks().await.unwrap();
+    assert_eq!(open[0].workflow, claimed.workflow);
+    assert_eq!(
+        (&open[0].step, &open[0].input),
+        (&claimed.step, &claimed.input)
+    );
+    // Another has it at once, and its first owner nothing more to say.
+    let next = claim_one(store, "next").await;
+    assert_eq!(next.id, claimed.id);
+    assert!(next.version > claimed.version + 1 && next.owner.as_deref() == Some("next"));
+    let late = store
+        .commit_step(&commit(&claimed, "w", TaskState::Done))
+        .await;
+    assert!(matches!(late, Err(StoreError::Stale { .. })), "{late:?}");
+}
+
 pub(crate) async fn commits_compare(fixture: &Fixture) {
     let store = fixture.store();
     store.insert_task(&task("one", None)).await.unwrap();

@@ -45,7 +45,8 @@ pub struct NewInstance {
     pub event: Option<Event>,
 }
 
-async fn insert(tx: &mut Tx, instance: &Instance) -> Result<()> {
+/// Writes the row of a new instance.
+pub(crate) async fn insert(tx: &mut Tx, instance: &Instance) -> Result<()> {
     let sql = "INSERT INTO instances (id, tenant_id, set_id, name, flavor_id, volume_gib,
             volume_type, datastore_version_id, network_id, zone, is_public, allowed_cidrs,
             is_protected, lifecycle, incarnation, is_deleted, created_at, updated_at)

@@ -4,6 +4,7 @@
 
 mod agents;
 mod certificates;
+mod clock;
 mod conductor;
 mod exhaustive;
 mod fencing;
@@ -12,5 +13,6 @@ mod leases;
 mod mutants;
 mod parallel;
 mod reconcile;
+mod restored;
 mod seeds;
 mod stuck;

@@ -26,4 +26,5 @@ mod published;
 mod reboot;
 mod spine;
 mod sql_engines;
+mod state;
 mod stop;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use coffer_core::actor::Actor;
 use coffer_core::id::{TaskId, UserId};
-use coffer_store::StoreError;
+use coffer_core::time::Timestamp;
 use coffer_store::instance::Uncertified;
+use coffer_store::{Store, StoreError};
 
 use crate::limits;
 use crate::services::Services;
@@ -27,6 +28,17 @@ const MAKE_THEM: [&str; 4] = [
     RenewCertificates::NAME,
     StartInstance::NAME,
 ];
+
+/// Days that a renewal may be late before somebody has to look.
+const LATE_DAYS: i64 = 30;
+/// LIMIT: instances that are named as late.
+const LATE_MAX: u32 = 1_000;
+
+/// Instances whose certificates should have been renewed long ago, and end before long.
+pub async fn list_overdue(store: &Store, now: Timestamp) -> Result<Vec<Uncertified>, StoreError> {
+    let before = now.plus_seconds(-(RENEW_DAYS + LATE_DAYS) * 86_400);
+    store.list_uncertified(&MAKE_THEM, before, LATE_MAX).await
+}
 
 /// The renewer of one process; any number of them do no harm.
 #[derive(Debug)]

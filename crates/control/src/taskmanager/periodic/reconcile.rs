@@ -3,7 +3,8 @@
 //! What carries Coffer's tag and the store does not know is removed, once it was unknown in two
 //! runs: a row is always written before the provider is asked, so an object without a row is
 //! left over. What the store believes and the provider lost is brought back by a task. Nothing is
-//! touched that does not carry the tag.
+//! touched that does not carry the tag. Over a state that was restored from a backup it only
+//! reports (`restored.rs`), until the operator confirms.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -17,6 +18,7 @@ use coffer_infra::ProviderError;
 use coffer_infra::provider::{Owned, ServerState};
 use coffer_store::StoreError;
 
+use super::restored;
 use crate::conductor::recovery;
 use crate::limits;
 use crate::services::Services;
@@ -46,6 +48,14 @@ pub enum ReconcileError {
     /// The provider failed.
     #[error("reconcile: {0}")]
     Provider(#[from] ProviderError),
+    /// What a restored state does not know cannot be taken in.
+    #[error("adopt instance {id}: {why}")]
+    Adopt {
+        /// The instance.
+        id: InstanceId,
+        /// What is in the way.
+        why: String,
+    },
 }
 
 /// The reconciler of one process.
@@ -81,18 +91,39 @@ impl Reconciler {
                 () = token.cancelled() => {}
                 () = clock.sleep(pause) => {}
             }
-            pause = limits::RECONCILE_PERIOD;
+            // Whoever restored a state waits for what is found, and then for what is settled.
+            let is_restored = self.services.store.is_restored().await;
+            if !is_restored.unwrap_or(false) {
+                pause = limits::RECONCILE_PERIOD;
+            }
         }
     }
 
     /// One run.
     pub async fn once(&mut self) -> Result<ReconcileStatus, ReconcileError> {
         let mut status = ReconcileStatus::default();
+        if self.is_restored().await? {
+            return Ok(status);
+        }
         // What is lost is recovered also when the provider cannot tell what is left over.
         let removed = self.remove_unknown(&mut status).await;
         self.revive_stuck(&mut status).await?;
         self.recover_lost(&mut status).await?;
         removed.map(|()| status)
+    }
+
+    /// Whether this is a restored state that nobody has settled. It is looked at, and settled if
+    /// the operator wants it; nothing is removed in the same run.
+    async fn is_restored(&mut self) -> Result<bool, ReconcileError> {
+        let store = &self.services.store;
+        if !store.is_restored().await? {
+            return Ok(false);
+        }
+        if let Some(mark) = store.restored().await? {
+            self.suspected.clear();
+            restored::once(&self.services, mark).await?;
+        }
+        Ok(true)
     }
 
     async fn remove_unknown(&mut self, status: &mut ReconcileStatus) -> Result<(), ReconcileError> {
@@ -175,7 +206,7 @@ fn is_here(services: &Services, server: &Server) -> bool {
 
 /// What the store knows.
 #[derive(Debug)]
-struct Known {
+pub(super) struct Known {
     networks: BTreeSet<NetworkId>,
     endpoints: BTreeSet<EndpointId>,
     servers: BTreeMap<ServerId, Incarnation>,
@@ -183,7 +214,7 @@ struct Known {
 }
 
 impl Known {
-    async fn read(services: &Services) -> Result<Self, StoreError> {
+    pub(super) async fn read(services: &Services) -> Result<Self, StoreError> {
         let store = &services.store;
         let endpoints = store.list_endpoints().await?;
         Ok(Self {
@@ -205,7 +236,7 @@ impl Known {
         })
     }
 
-    fn has(&self, owned: &Owned) -> bool {
+    pub(super) fn has(&self, owned: &Owned) -> bool {
         match owned {
             Owned::Network(id) => self.networks.contains(id),
             Owned::Endpoint(id) => self.endpoints.contains(id),

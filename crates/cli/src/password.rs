@@ -12,23 +12,23 @@ use crate::failure::{Failure, Result};
 /// LIMIT: longest password; unit: bytes.
 const PASSWORD_MAX: u64 = 4_096;
 
-/// The password of `user`.
-pub(super) fn read(user: &str, file: Option<&Path>) -> Result<String> {
+/// The first line of the file, or what is typed at the question.
+pub fn read(question: &str, file: Option<&Path>) -> Result<String> {
     match file {
         Some(path) => {
             let shown = path.display();
             let opened = File::open(path).map_err(|e| Failure::usage(format!("read {shown}: {e}")));
             first_line(opened?, &shown.to_string())
         }
-        None => ask(user),
+        None => ask(question),
     }
 }
 
-fn ask(user: &str) -> Result<String> {
+fn ask(question: &str) -> Result<String> {
     let terminal = File::options().read(true).write(true).open("/dev/tty");
     let Ok(mut terminal) = terminal else {
         return Err(Failure::usage(
-            "there is no terminal to ask for the password: give --password-file",
+            "there is no terminal to ask on: name a file with it",
         ));
     };
     if !terminal.is_terminal() {
@@ -37,7 +37,7 @@ fn ask(user: &str) -> Result<String> {
         ));
     }
     let cannot = |e: &dyn std::fmt::Display| Failure::failed(format!("ask for the password: {e}"));
-    write!(terminal, "Password of {}: ", crate::output::printable(user)).map_err(|e| cannot(&e))?;
+    write!(terminal, "{question}: ").map_err(|e| cannot(&e))?;
     let hidden = Hidden::new(terminal.try_clone().map_err(|e| cannot(&e))?)?;
     let line = first_line(
         terminal.try_clone().map_err(|e| cannot(&e))?,

@@ -1,0 +1,54 @@
+//! The time of day without its jumps: when somebody sets the clock, deadlines and waits of tasks
+//! are set with it, so that none is given up early and none sleeps for hours.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coffer_core::time::Timestamp;
+
+use crate::clock::Clock;
+use crate::limits;
+
+/// A time of day that runs with the monotonic clock until it is told of a jump.
+#[derive(Debug)]
+pub(super) struct Steady {
+    base: Mutex<(Timestamp, Duration)>,
+}
+
+impl Steady {
+    /// Begins with the clock's own time.
+    pub(super) fn new(clock: &dyn Clock) -> Self {
+        Self {
+            base: Mutex::new((clock.now(), clock.monotonic())),
+        }
+    }
+
+    /// The time.
+    pub(super) fn now(&self, clock: &dyn Clock) -> Timestamp {
+        let (wall, mono) = *self.lock();
+        let since = clock.monotonic().saturating_sub(mono);
+        let micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+        Timestamp::from_micros(wall.micros().saturating_add(micros))
+    }
+
+    /// By how much the clock was set since, if that is more than clocks are corrected by.
+    pub(super) fn jump_ms(&self, clock: &dyn Clock) -> Option<i64> {
+        let micros = clock.now().micros() - self.now(clock).micros();
+        let ms = micros / 1_000;
+        if ms.abs() >= limits::CLOCK_JUMP_MS {
+            return Some(ms);
+        }
+        // Small corrections are simply followed.
+        self.follow(clock);
+        None
+    }
+
+    /// Takes the clock's own time from now on.
+    pub(super) fn follow(&self, clock: &dyn Clock) {
+        *self.lock() = (clock.now(), clock.monotonic());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Timestamp, Duration)> {
+        self.base.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

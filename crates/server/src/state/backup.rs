@@ -1,0 +1,278 @@
+//! Backs the state up while Coffer runs: the store as of one moment, what the local provider
+//! remembers, configuration and certificate, and, sealed by a passphrase, keys and credentials.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use coffer_cli::output::{complain, emit};
+use coffer_cli::password;
+use coffer_control::clock::{Clock, SystemClock, SystemEntropy};
+use coffer_control::passphrase::Stretching;
+use coffer_control::secrets::KeyId;
+use coffer_control::tls::hex;
+use coffer_core::secret::Secret;
+use coffer_core::time::Timestamp;
+use coffer_store::{Store, StoreOptions, StoreUrl, file};
+
+use super::bundle::{self, Content, Manifest};
+use super::{BACKED_UP, STORE_FILE};
+use crate::args::Place;
+use crate::keys;
+use crate::state_dir::StateDir;
+
+/// Part with what only a passphrase opens.
+pub(super) const SEALED: &str = "sealed";
+/// Part with the file that `--config` named.
+pub(super) const CONFIG: &str = "config.toml";
+/// What the local provider remembers lies below this.
+pub(super) const LOCAL: &str = "local";
+/// Directories of the local provider that hold what it remembers.
+pub(super) const RECORDS: [&str; 5] = ["networks", "volumes", "servers", "endpoints", "tombstones"];
+/// Files in the clear beside the store.
+pub(super) const PLAIN: [&str; 2] = ["tag", "ca.pem"];
+
+/// The passphrase that seals, if one is to.
+pub(super) fn passphrase(seal: bool, file: Option<&Path>) -> anyhow::Result<Option<Secret>> {
+    if file.is_none() && !seal {
+        return Ok(None);
+    }
+    let read = |question| password::read(question, file).map_err(|e| anyhow::anyhow!(e.message));
+    let first = read("Passphrase of the backup")?;
+    if file.is_none() {
+        let again = read("The same again")?;
+        ensure!(first == again, "the two passphrases differ");
+    }
+    Ok(Some(Secret::new(first)))
+}
+
+/// Writes a backup to a file, or to a new file in a directory.
+pub(crate) async fn backup(
+    place: &Place,
+    target: &Path,
+    passphrase: Option<Secret>,
+) -> anyhow::Result<ExitCode> {
+    let config = place.load()?;
+    let state = StateDir::existing(&config.state.dir)?;
+    ensure!(
+        !keys::is_rotating(&state),
+        "a rotation of the master key was begun and not ended: end it with coffer key rotate"
+    );
+    let now = SystemClock::new().now();
+    let path = match target.is_dir() {
+        true => target.join(format!("coffer-state-{}.backup", in_a_name(now))),
+        false => target.to_owned(),
+    };
+    let url: StoreUrl = config.store_url().parse()?;
+    let is_sealed = passphrase.is_some();
+    let config_file = place.config.clone();
+    let (store, to) = (url.clone(), path.clone());
+    let gathered = tokio::task::spawn_blocking(move || {
+        let staging = tempfile_in(&to)?;
+        let written = gather(&state, &store, config_file, passphrase, now, &staging)
+            .and_then(|(manifest, contents)| bundle::write(&to, &manifest, &contents));
+        fs::remove_dir_all(&staging).ok();
+        written
+    });
+    gathered.await??;
+    note(&url, now).await;
+    emit(&format!("{}\n", path.display()))?;
+    for line in left_out(&url, is_sealed) {
+        complain(line);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a backup does not hold, and what to do about it.
+fn left_out(url: &StoreUrl, is_sealed: bool) -> Vec<&'static str> {
+    let mut lines = Vec::new();
+    if !is_sealed {
+        lines.push(
+            "it holds no master key and no credentials: keep master.key and admin.toml of the \
+             state directory somewhere else, or give --passphrase-file to seal them into the backup",
+        );
+    }
+    if matches!(url, StoreUrl::Postgres(_)) {
+        lines.push(
+            "the store is PostgreSQL and not in it: back that up with pg_dump --format=custom, \
+             before or after; restore it first with pg_restore, then this with coffer state \
+             restore",
+        );
+    }
+    lines.push("tenants' data are not in it: they are in the volumes");
+    lines
+}
+
+/// `20261129-104501`, for a file's name.
+fn in_a_name(time: Timestamp) -> String {
+    time.trove().replace(['-', ':'], "").replace('T', "-")
+}
+
+/// A directory for what is made on the way, beside the target.
+fn tempfile_in(target: &Path) -> anyhow::Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    let dir = target.with_extension(format!("making{}", std::process::id()));
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&dir)
+        .with_context(|| format!("make {}", dir.display()))?;
+    Ok(dir)
+}
+
+type Gathered = (Manifest, Vec<Content>);
+
+fn gather(
+    state: &StateDir,
+    url: &StoreUrl,
+    config_file: Option<PathBuf>,
+    passphrase: Option<Secret>,
+    now: Timestamp,
+    staging: &Path,
+) -> anyhow::Result<Gathered> {
+    let mut parts: Vec<(String, Content)> = Vec::new();
+    let (mut schema, kind) = (0, url_kind(url));
+    if let StoreUrl::SqliteFile(path) = url {
+        let copy = staging.join(STORE_FILE);
+        file::snapshot(path, &copy)?;
+        file::check(&copy)?;
+        schema = file::schema(&copy)?;
+        parts.push((STORE_FILE.to_owned(), Content::File(copy)));
+    }
+    for name in PLAIN {
+        let path = state.join(name);
+        if path.exists() {
+            parts.push((name.to_owned(), Content::Bytes(read(&path)?)));
+        }
+    }
+    parts.extend(records(&state.join(LOCAL))?);
+    if let Some(path) = config_file {
+        parts.push((CONFIG.to_owned(), Content::Bytes(read(&path)?)));
+    }
+    let mut manifest = Manifest {
+        made_by: env!("CARGO_PKG_VERSION").to_owned(),
+        made_at: now,
+        tag: state.tag()?,
+        store: kind.to_owned(),
+        schema,
+        master_key: KeyId::of(&state.master_keys()?.current).to_string(),
+        stretching: None,
+        parts: Vec::new(),
+    };
+    if let Some(passphrase) = passphrase {
+        let stretching = Stretching::new(&SystemEntropy);
+        let plain = serde_json::to_vec(&secrets(state)?)?;
+        let purpose = manifest.purpose();
+        let sealed = stretching.seal(&SystemEntropy, &passphrase, &purpose, &plain)?;
+        parts.push((SEALED.to_owned(), Content::Bytes(sealed)));
+        manifest.stretching = Some(stretching);
+    }
+    let listed = parts
+        .iter()
+        .map(|(name, content)| bundle::part(name, content));
+    manifest.parts = listed.collect::<anyhow::Result<_>>()?;
+    Ok((
+        manifest,
+        parts.into_iter().map(|(_, content)| content).collect(),
+    ))
+}
+
+pub(super) const fn url_kind(url: &StoreUrl) -> &'static str {
+    match url {
+        StoreUrl::SqliteFile(_) | StoreUrl::SqliteMemory => "sqlite",
+        StoreUrl::Postgres(_) => "postgres",
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("read {}", path.display()))
+}
+
+/// What the local provider remembers: small files that it replaces as a whole, so that each is
+/// whole when it is read. One that goes meanwhile is of something that is being deleted.
+fn records(local: &Path) -> anyhow::Result<Vec<(String, Content)>> {
+    let mut found = Vec::new();
+    let mut dirs: Vec<PathBuf> = RECORDS.iter().map(|name| local.join(name)).collect();
+    let mut files = files_in(local, &mut Vec::new());
+    while let Some(dir) = dirs.pop() {
+        files.extend(files_in(&dir, &mut dirs));
+    }
+    for path in files {
+        let (Ok(bytes), Ok(below)) = (fs::read(&path), path.strip_prefix(local)) else {
+            continue;
+        };
+        let name = Path::new(LOCAL).join(below).display().to_string();
+        found.push((name, Content::Bytes(bytes)));
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+/// Records in a directory: whole ones, which end in `.json` or, for what was deleted, in nothing.
+fn files_in(dir: &Path, below: &mut Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_record = path.extension().is_none_or(|e| e == "json");
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => below.push(path),
+            Ok(kind) if kind.is_file() && is_record => files.push(path),
+            _ => {}
+        }
+    }
+    files
+}
+
+/// Keys and credentials by the names of their files, in hexadecimal digits.
+fn secrets(state: &StateDir) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    for path in files_by_extension(&state.join(""), &["key", "toml"]) {
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+            all.insert(name.to_owned(), hex(&read(&path)?));
+        }
+    }
+    Ok(all)
+}
+
+fn files_by_extension(dir: &Path, wanted: &[&str]) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_wanted = |path: &PathBuf| {
+        let extension = path.extension().and_then(|e| e.to_str());
+        path.is_file() && extension.is_some_and(|e| wanted.contains(&e))
+    };
+    entries
+        .map(|entry| entry.path())
+        .filter(is_wanted)
+        .collect()
+}
+
+/// Notes in the store that there is a backup. A store of another schema is not touched.
+async fn note(url: &StoreUrl, now: Timestamp) {
+    if let StoreUrl::SqliteFile(path) = url
+        && file::schema(path).ok() != Some(file::newest_schema())
+    {
+        return;
+    }
+    let noted = async {
+        let store = Store::open(url, StoreOptions::default()).await?;
+        let value = now.micros().to_string();
+        let noted = store.put_setting(BACKED_UP, &value).await;
+        store.close().await;
+        noted
+    };
+    if let Err(error) = noted.await {
+        complain(&format!("note in the store that it was backed up: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_stands_in_the_name() {
+        let time = Timestamp::from_micros(1_795_000_000_000_000);
+        assert_eq!(in_a_name(time), "20261118-110640");
+    }
+}

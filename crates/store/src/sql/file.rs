@@ -1,0 +1,158 @@
+//! A SQLite file as a whole: copied while it is written, checked, and looked at without changing
+//! its schema. For backups, upgrades and the operator's look; blocks.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use super::BUSY_TIMEOUT;
+use crate::error::{Result, StoreError};
+use crate::migrate::{MIGRATIONS, TABLE};
+
+/// LIMIT: lines of damage that are told.
+const DAMAGE_MAX: usize = 5;
+
+/// The newest schema that this build knows.
+pub fn newest_schema() -> i64 {
+    MIGRATIONS.last().map_or(0, |(version, _, _)| *version)
+}
+
+/// Whether anything of a SQLite file is there: the file itself, or what belongs to one.
+pub fn is_there(path: &Path) -> Option<PathBuf> {
+    let all = ["", "-wal", "-shm", "-journal"];
+    all.iter().map(|end| beside(path, end)).find(|p| p.exists())
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// The schema of a file, by the number of its last migration; 0 if none ever ran.
+pub fn schema(path: &Path) -> Result<i64> {
+    let connection = reader(path)?;
+    let known = "SELECT 1 FROM sqlite_master WHERE name = $1";
+    let is_known: Option<i64> = connection
+        .query_row(known, [TABLE], |row| row.get(0))
+        .optional()?;
+    if is_known.is_none() {
+        return Ok(0);
+    }
+    let sql = format!("SELECT COALESCE(MAX(version), 0) FROM {TABLE} WHERE success");
+    Ok(connection.query_row(&sql, [], |row| row.get(0))?)
+}
+
+/// A setting in a file of whatever schema.
+pub fn setting(path: &Path, name: &str) -> Result<Option<String>> {
+    let sql = "SELECT value FROM settings WHERE name = $1";
+    let found = reader(path)?.query_row(sql, [name], |row| row.get(0));
+    Ok(found.optional()?)
+}
+
+/// Names of the tables of a file that hold rows, with how many.
+pub fn row_counts(path: &Path) -> Result<Vec<(String, i64)>> {
+    let connection = reader(path)?;
+    let sql = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name";
+    let mut statement = connection.prepare(sql)?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let mut counts = Vec::new();
+    for name in names {
+        let name = name?;
+        let sql = format!("SELECT COUNT(*) FROM \"{name}\"");
+        counts.push((name, connection.query_row(&sql, [], |row| row.get(0))?));
+    }
+    Ok(counts)
+}
+
+/// Copies a file that others may be writing, as of one moment; what is given has no file beside it
+/// and is on the disk. The target must not be there.
+pub fn snapshot(source: &Path, target: &Path) -> Result<()> {
+    let from = reader(source)?;
+    let make = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(target);
+    make.map_err(|e| cannot("make", target, e))?;
+    let mut to = Connection::open(target)?;
+    // All in one step: one transaction that reads, and whoever writes is not held up by it.
+    Backup::new(&from, &mut to)?.step(-1)?;
+    settle_file(to, target)
+}
+
+/// Ends the write-ahead log of a file that nobody else has open, so that the file is all there is.
+pub fn settle(path: &Path) -> Result<()> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    settle_file(connection, path)
+}
+
+fn settle_file(connection: Connection, path: &Path) -> Result<()> {
+    connection.pragma_update(None, "journal_mode", "DELETE")?;
+    connection.close().map_err(|(_, error)| error)?;
+    let file = File::open(path).and_then(|file| file.sync_all());
+    file.map_err(|e| cannot("write", path, e))
+}
+
+/// Reads a whole file: that its pages are whole, its indexes fit, and what is referred to is there.
+pub fn check(path: &Path) -> Result<()> {
+    examine(path, "PRAGMA integrity_check")?;
+    let connection = reader(path)?;
+    let sql = "SELECT \"table\" FROM pragma_foreign_key_check LIMIT 1";
+    let broken: Option<String> = connection.query_row(sql, [], |row| row.get(0)).optional()?;
+    match broken {
+        None => Ok(()),
+        Some(table) => Err(damaged(
+            path,
+            &format!("a row of {table} refers to nothing"),
+        )),
+    }
+}
+
+/// The quick half of [`check`], for a store in use.
+pub fn quick_check(path: &Path) -> Result<()> {
+    examine(path, "PRAGMA quick_check")
+}
+
+fn examine(path: &Path, pragma: &str) -> Result<()> {
+    let found = || -> rusqlite::Result<Vec<String>> {
+        let connection = open(path)?;
+        let mut statement = connection.prepare(pragma)?;
+        let lines = statement.query_map([], |row| row.get(0))?;
+        lines.take(DAMAGE_MAX).collect()
+    };
+    match found() {
+        Ok(lines) if lines == ["ok"] => Ok(()),
+        Ok(lines) => Err(damaged(path, &lines.join("; "))),
+        Err(error) => Err(damaged(path, &error.to_string())),
+    }
+}
+
+fn damaged(path: &Path, why: &str) -> StoreError {
+    let problem = format!("the store {} is damaged: {why}", path.display());
+    StoreError::Open { problem }
+}
+
+fn cannot(what: &str, path: &Path, error: std::io::Error) -> StoreError {
+    let problem = format!("cannot {what} {}: {error}", path.display());
+    StoreError::Open { problem }
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    // Read-only would not do: after a crash the log has to be gone through before anything is read.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn reader(path: &Path) -> Result<Connection> {
+    open(path).map_err(|error| StoreError::Open {
+        problem: format!("cannot open the store at {}: {error}", path.display()),
+    })
+}

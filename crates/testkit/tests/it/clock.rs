@@ -1,0 +1,67 @@
+//! Somebody sets the clock by an hour, forwards and back, while something is under way.
+
+use std::time::Duration;
+
+use coffer_control::clock::Clock;
+use coffer_core::instance::Lifecycle;
+use coffer_testkit::chaos::Faults;
+use coffer_testkit::world::World;
+
+/// Runs what is due until a task waits.
+async fn some_steps(world: &World, worker: &coffer_control::taskmanager::Worker) {
+    for task in worker.claim(4).await.unwrap() {
+        worker.run_task(task).await.unwrap();
+    }
+    assert!(
+        !world.unended().await.unwrap().is_empty(),
+        "it ended too soon"
+    );
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_by_an_hour_neither_fails_nor_delays_anything() {
+    for jump in [3_600, -3_600, 86_400, -86_400] {
+        let world = World::new(7, Faults::exact(Vec::new())).await;
+        let id = world.ask_create().await.unwrap();
+        let worker = world.worker();
+        some_steps(&world, &worker).await;
+        let waiting = world.unended().await.unwrap();
+        let deadline = waiting[0].deadline.unwrap();
+        world.clock.jump(jump);
+        let begun = world.clock.monotonic();
+        // The worker that saw the clock jump sets the waits; another one may then go on.
+        worker.claim(0).await.unwrap();
+        let moved = world.unended().await.unwrap()[0].deadline.unwrap();
+        assert_eq!(moved, deadline.plus_seconds(jump), "{jump}");
+        world.settle().await.unwrap();
+        let found = world.services.store.find_instance(id).await.unwrap();
+        assert_eq!(found.unwrap().lifecycle, Lifecycle::Active, "{jump}");
+        let took = world.clock.monotonic() - begun;
+        assert!(took < Duration::from_secs(120), "{jump}: {took:?}");
+        let tasks = world.services.store.list_tasks(id).await.unwrap();
+        assert!(tasks.iter().all(|task| task.error.is_none()), "{tasks:?}");
+        world.ask_delete(id).await.unwrap();
+        world.check().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn two_processes_that_notice_one_jump_shift_once() {
+    let world = World::new(8, Faults::exact(Vec::new())).await;
+    world.ask_create().await.unwrap();
+    let (one, two) = (world.worker(), world.worker());
+    some_steps(&world, &one).await;
+    let deadline = world.unended().await.unwrap()[0].deadline;
+    world.clock.jump(3_600);
+    for worker in [&one, &two] {
+        worker.claim(0).await.unwrap();
+    }
+    let moved = world.unended().await.unwrap()[0].deadline;
+    assert_eq!(moved, deadline.map(|at| at.plus_seconds(3_600)));
+    // Set back, it is another jump.
+    world.clock.jump(-3_600);
+    for worker in [&one, &two] {
+        worker.claim(0).await.unwrap();
+    }
+    assert_eq!(world.unended().await.unwrap()[0].deadline, deadline);
+}

@@ -173,7 +173,7 @@ impl FakeProvider {
     }
 
     /// The volume goes by itself, with what runs on it; nobody remembers having deleted it.
-    pub fn lose_volume(&self, id: VolumeId) {
+    pub fn lose_volume_and_server(&self, id: VolumeId) {
         let mut state = self.state();
         state.volumes.remove(&id);
         state

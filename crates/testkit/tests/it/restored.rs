@@ -172,7 +172,7 @@ async fn what_is_lost_is_shown_and_what_is_a_riddle_is_not_removed_unasked() {
         .spec
         .access;
     let graph = store.get_instance_graph(lost).await.unwrap();
-    world.provider.lose_volume(graph.volumes[0].id);
+    world.provider.lose_volume_and_server(graph.volumes[0].id);
     restore(&mut world, &copy).await;
     // A server of which nobody knows what it is.
     let riddle = world

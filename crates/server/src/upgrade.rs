@@ -73,7 +73,7 @@ async fn upgrade_file(
     more: &[Migration],
 ) -> anyhow::Result<Upgraded> {
     let from = file::schema(path)?;
-    let to = more.last().map_or(file::newest_schema(), |last| last.0);
+    let to = more.last().map_or_else(file::newest_schema, |last| last.0);
     ensure!(
         from <= to,
         "the store has schema {from}, this Coffer knows {to}: run the newer Coffer that upgraded it"

@@ -48,7 +48,9 @@ macro_rules! on {
 macro_rules! boxed {
     ($($module:ident: $($case:ident),* $(,)?;)*) => {
         $(pub(super) mod $module {$(
-            pub(in super::super) fn $case(fixture: &crate::fixture::Fixture) -> super::super::Case<'_> {
+            pub(in super::super) fn $case(
+                fixture: &crate::fixture::Fixture,
+            ) -> super::super::Case<'_> {
                 Box::pin(super::super::$module::$case(fixture))
             }
         )*})*

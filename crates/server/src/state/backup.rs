@@ -91,7 +91,7 @@ fn left_out(url: &StoreUrl, is_sealed: bool) -> Vec<&'static str> {
     if !is_sealed {
         lines.push(
             "it holds no master key and no credentials: keep master.key and admin.toml of the \
-             state directory somewhere else, or give --passphrase-file to seal them into the backup",
+             state directory somewhere else, or give --passphrase-file to seal them into it",
         );
     }
     if matches!(url, StoreUrl::Postgres(_)) {

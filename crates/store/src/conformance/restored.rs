@@ -223,11 +223,11 @@ pub(crate) async fn keys_are_replaced_and_destroyed_at_last(fixture: &Fixture) {
     let found = store.find_project_key_by_id(old.id).await.unwrap();
     assert_eq!(found, Some(old.clone()));
     let retired = store.list_retired_keys(&old.tenant_id).await.unwrap();
-    assert_eq!(retired, [old.clone()]);
+    assert_eq!(retired, std::slice::from_ref(&old));
     assert_eq!(store.list_project_keys().await.unwrap().len(), 2);
     assert!(!store.destroy_retired_key(old.id, at(2)).await.unwrap());
     let under = store.list_sealed_under(old.id, 10).await.unwrap();
-    assert_eq!(under, [sealed.clone()]);
+    assert_eq!(under, std::slice::from_ref(&sealed));
     let fresh = StoredSecret {
         key_id: new.id,
         ciphertext: vec![6],

@@ -37,27 +37,48 @@ pub struct Report {
 
 /// Plays the schedule of one seed and checks what is left.
 pub async fn play(seed: u64, mutant: Option<&'static Mutant>) -> Result<Played, String> {
+    let world = world(seed, mutant).await;
+    play_in(&world, seed).await?;
+    Ok(Played {
+        fired: world.faults.fired(),
+        history: history(&world).await?,
+        rewritten: hits(&world),
+    })
+}
+
+/// What happened in the schedule of a seed, line by line, however it ended: to find out why.
+pub async fn story(seed: u64) -> Result<Vec<String>, String> {
+    let world = world(seed, None).await;
+    // How it ended is known: this tells what led there.
+    play_in(&world, seed).await.ok();
+    history(&world).await
+}
+
+async fn world(seed: u64, mutant: Option<&'static Mutant>) -> World {
     let faults = Faults::random(seed, FAULTS_MAX);
     let faults = match mutant {
         Some(mutant) => faults.over(mutant),
         None => faults,
     };
-    let world = World::new(seed, faults).await;
-    play_in(&world, seed).await?;
+    World::new(seed, faults).await
+}
+
+async fn history(world: &World) -> Result<Vec<String>, String> {
     let mut history = Vec::new();
     for id in world.instances() {
         let tasks = world.services.store.list_tasks(id).await;
         for task in tasks.map_err(|e| e.to_string())? {
             let lines = world.services.store.list_history(task.id).await;
             let lines = lines.map_err(|e| e.to_string())?;
-            history.extend(lines.iter().map(|line| format!("{} {line:?}", task.id)));
+            let kind = &task.workflow;
+            history.extend(
+                lines
+                    .iter()
+                    .map(|line| format!("{} {kind} {line:?}", task.id)),
+            );
         }
     }
-    Ok(Played {
-        fired: world.faults.fired(),
-        history,
-        rewritten: hits(&world),
-    })
+    Ok(history)
 }
 
 fn hits(world: &World) -> u64 {

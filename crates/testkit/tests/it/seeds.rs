@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use coffer_control::workflow;
 use coffer_testkit::chaos::{Kind, step_name};
 use coffer_testkit::counts;
-use coffer_testkit::seeds::{play, play_all, runtime, table};
+use coffer_testkit::seeds::{play, play_all, runtime, story, table};
 
 /// From this number on every kind has to strike, and every step has to be struck.
 const MANY: u64 = 2_000;
@@ -20,6 +20,10 @@ fn random_schedules_leave_nothing_stuck_and_nothing_leaked() {
     println!("{}", table(&report.fired));
     for (seed, problem) in &report.failures {
         println!("failed seed {seed}: {problem}");
+        if number == 1 {
+            let story = runtime().block_on(story(*seed)).unwrap();
+            println!("{}", story.join("\n"));
+        }
     }
     if number >= MANY {
         for kind in Kind::ALL {

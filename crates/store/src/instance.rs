@@ -24,7 +24,7 @@ pub use create::NewInstance;
 pub use graph::InstanceGraph;
 pub use managed::{ManagedFilter, ManagedView};
 
-pub(crate) use begin::{set_incarnation, set_lifecycle, set_spec};
+pub(crate) use begin::{count_turn, set_incarnation, set_lifecycle, set_spec};
 pub(crate) use create::insert;
 pub(crate) use delete::finish_delete;
 

@@ -9,6 +9,7 @@ use coffer_core::task::{LockKind, LockMode, LockRequest, Signal};
 use coffer_core::time::Timestamp;
 
 use crate::error::{Result, StoreError};
+use crate::instance;
 use crate::row::{Reader, args};
 use crate::signal;
 use crate::sql::{Tx, transact};
@@ -128,8 +129,7 @@ async fn take(tx: &mut Tx, ask: &Acquire<'_>) -> Result<()> {
         let args = args![request.kind, request.id, ask.task_id, request.mode, ask.now];
         tx.execute(sql, args).await?;
         if (request.kind, request.mode) == (LockKind::Instance, LockMode::Exclusive) {
-            let sql = "UPDATE instances SET turn = turn + 1 WHERE id = $1";
-            tx.execute(sql, args![request.id]).await?;
+            instance::count_turn(tx, &request.id).await?;
         }
     }
     tx.execute(

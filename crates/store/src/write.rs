@@ -44,6 +44,9 @@ pub enum Write {
         /// Its number.
         incarnation: Incarnation,
     },
+    /// Counts an instance's turn on: providers refuse what was called in an earlier one and arrives
+    /// late.
+    CountTurn(InstanceId),
     /// Ends an instance: marks it deleted, frees its addresses and quota, removes its set (if it
     /// was the last member), endpoints, links, servers, status, inventory and secrets.
     FinishDelete {
@@ -141,6 +144,7 @@ pub(crate) async fn apply(
             instance_id,
             incarnation,
         } => instance::set_incarnation(tx, *instance_id, *incarnation).await,
+        Write::CountTurn(id) => instance::count_turn(tx, &id.to_string()).await,
         Write::FinishDelete { instance_id, at } => {
             instance::finish_delete(tx, *instance_id, *at).await
         }

@@ -48,12 +48,15 @@ impl Commit<'_> {
         self.build(update, stepped.writes, outcome, message, source)
     }
 
-    /// The commit that enters the first undo step.
+    /// The commit that enters the first undo step, in a turn of its own: a call of what is being
+    /// undone may have outlived its limit, and must not come after its undoing.
     pub(super) fn unwind(&self, undo: String, failure: &Failure, source: String) -> StepCommit {
         let mut update = self.enter(undo);
         update.error = Some(failure.message.clone());
         let message = format!("{} ({})", failure.message, failure.details);
-        self.build(update, Vec::new(), "unwind", message, source)
+        let turn = self.task.instance_id.map(Write::CountTurn);
+        let writes = turn.into_iter().collect();
+        self.build(update, writes, "unwind", message, source)
     }
 
     /// The commit that ends the task at once, with nothing to undo.

@@ -106,6 +106,12 @@ pub(crate) async fn set_incarnation(
     tx.execute(sql, args![id, incarnation]).await.map(drop)
 }
 
+/// Counts the instance's turn on.
+pub(crate) async fn count_turn(tx: &mut Tx, id: &str) -> Result<()> {
+    let sql = "UPDATE instances SET turn = turn + 1 WHERE id = $1";
+    tx.execute(sql, args![id]).await.map(drop)
+}
+
 async fn begin(tx: &mut Tx, begin: &BeginTask<'_>) -> Result<()> {
     let (lifecycle, _) = current(tx, begin.instance_id).await?;
     if !begin.expected.contains(&lifecycle) {

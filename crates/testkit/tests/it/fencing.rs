@@ -64,3 +64,31 @@ async fn a_stopped_server_stays_stopped() {
     }
     assert!(stopped > 0, "in no world the tenant stopped it");
 }
+
+/// A call outlives its limit, the change is given up, and its undoing finds the endpoint as it was:
+/// the call is done after that.
+#[tokio::test]
+async fn a_change_that_was_taken_back_does_not_come_late() {
+    let strike = |kind| Strike {
+        kind,
+        workflow: "update_access".to_owned(),
+        step: "ensure_endpoint".to_owned(),
+        call: None,
+        times: 1,
+    };
+    for seed in 0..SEEDS {
+        let faults = Faults::exact(vec![strike(Kind::Late), strike(Kind::Rejected)]);
+        let world = World::new(seed, faults).await;
+        let id = world.ask_create().await.unwrap();
+        world.settle().await.unwrap();
+        world.ask_access(id).await.unwrap();
+        world.settle().await.unwrap();
+        assert!(world.faults.has_fired(Kind::Late) && world.faults.has_fired(Kind::Rejected));
+        let instance = world.services.store.find_instance(id).await.unwrap();
+        assert!(
+            instance.unwrap().fault.is_some(),
+            "seed {seed}: it was given up"
+        );
+        world.check().await.unwrap();
+    }
+}

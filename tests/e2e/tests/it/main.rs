@@ -8,6 +8,7 @@ mod bytes;
 mod clients;
 mod clones;
 mod connect;
+mod cut_short;
 mod disk;
 mod engines;
 mod failures;

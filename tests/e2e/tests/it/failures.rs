@@ -1,6 +1,7 @@
 //! What is wrong is said in words, and mended it goes on.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -18,6 +19,31 @@ fn a_second_coffer_names_the_holder() -> Result<()> {
     let pid = coffer.pid().context("it runs")?.to_string();
     ensure!(second.code != 0 && second.err.contains(&pid), "{second:?}");
     Ok(())
+}
+
+#[test]
+fn a_taken_port_is_told_and_the_start_works_once_it_is_free() -> Result<()> {
+    let mut coffer = Coffer::prepare("up", &[])?;
+    let listen = format!("127.0.0.1:{}", coffer.port());
+    let held = TcpListener::bind(&listen)?;
+    let dir = coffer.dir().display().to_string();
+    let words = [
+        "up",
+        "--state-dir",
+        &dir,
+        "--listen",
+        &listen,
+        "--set",
+        "local.cow_pool_gib=8",
+    ];
+    let refused = Program::new(&binary("coffer")?.display().to_string(), words).run()?;
+    ensure!(refused.code != 0, "{refused:?}");
+    let told = format!("listen on {listen}: is another Coffer there? give another api.listen");
+    ensure!(refused.err.contains(&told), "{refused:?}");
+    drop(held);
+    coffer.up()?;
+    // A start that came to nothing is in the way of nothing.
+    coffer.create("db1").map(drop)
 }
 
 #[test]

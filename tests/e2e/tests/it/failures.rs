@@ -68,7 +68,7 @@ fn mistakes_in_the_configuration_are_told_at_once() -> Result<()> {
 
 #[test]
 fn bad_requests_are_refused_and_change_nothing() -> Result<()> {
-    let coffer = Coffer::start()?;
+    let coffer = Coffer::start_with(&["--set", "limits.max_volume_gib=2"])?;
     let create = |extra: &[&str]| {
         let words = ["database", "instance", "create", "bad", "--size", "1"];
         let all: Vec<&str> = words.into_iter().chain(extra.iter().copied()).collect();
@@ -104,6 +104,12 @@ fn bad_requests_are_refused_and_change_nothing() -> Result<()> {
         let refused = create(&words)?;
         ensure!(refused.code != 0, "{refused:?}");
     }
+    // The last size of the line counts, and the cap is the configuration's.
+    let refused = create(&with(&["--flavor", "small", "--size", "3"]))?;
+    ensure!(
+        refused.code != 0 && refused.err.contains("cannot exceed maximum of 2 GB"),
+        "{refused:?}"
+    );
     let listed = coffer.coffer(&["--json", "instance", "list"])?.json()?;
     ensure!(listed.as_array().is_some_and(Vec::is_empty), "{listed}");
     let quota = coffer.coffer(&["status"])?.ok()?;

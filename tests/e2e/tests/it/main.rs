@@ -7,6 +7,7 @@ mod bare;
 mod bytes;
 mod clients;
 mod clones;
+mod command_line;
 mod connect;
 mod cut_short;
 mod disk;

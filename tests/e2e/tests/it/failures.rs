@@ -165,6 +165,7 @@ fn a_damaged_root_is_named_and_mended() -> Result<()> {
     ensure!(failed.code != 0, "{failed:?}");
     let shown = coffer.coffer(&["instance", "explain", "db1"])?.ok()?;
     ensure!(shown.contains("ERROR") && shown.contains("root"), "{shown}");
+    ensure!(shown.contains("coffer image build"), "what to do: {shown}");
     fs::rename(format!("{file}.away"), &file)?;
     coffer
         .coffer(&["instance", "delete", "db1", "--wait"])?

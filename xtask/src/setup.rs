@@ -20,6 +20,7 @@ pub const RUN: &[&str] = &[
     "mmdebstrap",
     "nftables",
     "postgresql-client",
+    "procps",
     "util-linux",
     "xfsprogs",
 ];

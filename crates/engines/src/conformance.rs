@@ -47,6 +47,9 @@ pub trait Fixture: Send + Sync + Debug {
     async fn write(&self, access: &Access, name: &str, count: u64) -> u64;
     /// Counts the records of a table.
     async fn count(&self, access: &Access, name: &str) -> Result<u64, String>;
+    /// A number in what the engine keeps on disk that each commit of the probe raises; root, who
+    /// is enabled, may look for it.
+    async fn beats(&self, root: &Access) -> Result<u64, String>;
 }
 
 /// Makes data directories of one engine version.
@@ -116,6 +119,8 @@ pub async fn all(world: &dyn World) {
     personalise(world, fixture, IDENTITIES[0]).await;
     fixture.start().await;
     wait_answering(world, fixture).await;
+    eprintln!("case: the probe commits");
+    probe_commits(world, fixture).await;
     eprintln!("case: the probe tells of changes");
     probe_tells(world, fixture).await;
     eprintln!("case: hostile names");
@@ -220,6 +225,26 @@ async fn clones_differ(world: &dyn World) {
         one.stop().await,
         "a clone with a new identity does not stop cleanly"
     );
+}
+
+/// A probe that only asked would call an engine healthy that takes no write.
+async fn probe_commits(world: &dyn World, fixture: &dyn Fixture) {
+    let (runtime, host) = (world.runtime(), fixture.host());
+    let secret = Secret::new("looks".to_owned());
+    let enabled = runtime.enable_root(host, &secret).await;
+    enabled.expect("enable root");
+    let root = access(world.engine().root_user(), "looks", "");
+    let mut before = fixture.beats(&root).await.expect("look for beats");
+    for _ in 0..3 {
+        runtime.probe(host).await.expect("probe");
+        let after = fixture.beats(&root).await.expect("look for beats");
+        assert!(
+            after > before,
+            "a probe left nothing behind: {before}, {after}"
+        );
+        before = after;
+    }
+    runtime.disable_root(host).await.expect("disable root");
 }
 
 async fn probe_tells(world: &dyn World, fixture: &dyn Fixture) {

@@ -13,6 +13,8 @@ mod conductor;
 mod identity;
 #[path = "conformance/instances.rs"]
 mod instances;
+#[path = "conformance/isolation.rs"]
+mod isolation;
 #[path = "conformance/locks.rs"]
 mod locks;
 #[path = "conformance/restored.rs"]
@@ -75,6 +77,12 @@ async fn sqlite_names_damaged_rows() {
 #[tokio::test]
 async fn postgres_names_damaged_rows() {
     shared::damaged_rows_are_named(&crate::fixture::Fixture::postgres().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_levels_are_the_store_s() {
+    let mut fixture = crate::fixture::Fixture::postgres().await;
+    isolation::levels_do_not_follow_the_server(&mut fixture).await;
 }
 
 suite! {

@@ -12,6 +12,11 @@ pub fn count(test: &str) -> u64 {
         .unwrap_or_else(|| panic!("tests/counts.toml has no ci for [{test}]"))
 }
 
+/// Whether the soak runner said how many.
+pub fn is_soak() -> bool {
+    told("COFFER_ROUNDS").is_some()
+}
+
 /// The seeds to play: one from `SEED=n`, some from `SEEDS=a..b`, or as many as `test` has.
 pub fn seeds(test: &str) -> Range<u64> {
     if let Some(seed) = told("SEED") {

@@ -275,6 +275,33 @@ async fn what_cannot_be_found_or_is_too_much_is_refused_and_nothing_is_written()
 }
 
 #[tokio::test]
+async fn the_volume_cap_is_configuration() {
+    let world = World::with(ApiConfig {
+        rate_per_minute: 0,
+        volume_gib_max: 3,
+        ..ApiConfig::default()
+    })
+    .await;
+    let alice = world.alice().await;
+    let sized = |size: u32| {
+        let mut instance = minimal();
+        instance["volume"]["size"] = json!(size);
+        json!({ "instance": instance })
+    };
+    let made = world.post(&alice, "/instances", sized(3)).await.expect(200);
+    assert_eq!(made["instance"]["volume"]["size"], 3);
+    let answer = world.post(&alice, "/instances", sized(4)).await;
+    let fault = answer.fault(413, "overLimit");
+    assert_eq!(fault["reason"], "volume-too-large");
+    assert_eq!(
+        fault["message"],
+        "Volume 'size' cannot exceed maximum of 3 GB, 4 cannot be accepted."
+    );
+    let listed = world.get(&alice, "/instances").await.expect(200);
+    assert_eq!(listed["instances"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn quotas_are_413_with_their_names_and_freed_secrets() {
     let world = World::new().await;
     let alice = world.alice().await;

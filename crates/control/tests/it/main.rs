@@ -21,4 +21,5 @@ mod operator;
 mod pages;
 mod relays;
 mod rows;
+mod unknown_fields;
 mod world;

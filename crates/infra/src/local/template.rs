@@ -185,6 +185,7 @@ fn bootstrap(
     if ended.code == Some(i32::from(launch::ENDED_BY_SIGNAL)) {
         return Err(transient(WHAT, why));
     }
+    why.push_str("; if the root is damaged: coffer image build NAME --again");
     Err(rejected(WHAT, why))
 }
 

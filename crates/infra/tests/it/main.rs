@@ -59,6 +59,12 @@ const TESTS: &[Test] = &[
     }),
     ("snapshot_under_writes", |w| Box::pin(volumes::snapshot(w))),
     ("clones_share_blocks", |w| Box::pin(volumes::sharing(w))),
+    ("volumes_have_large_sectors_and_direct_io", |w| {
+        Box::pin(volumes::sectors(w))
+    }),
+    ("a_mode_is_chosen_where_none_is_named", |w| {
+        Box::pin(volumes::automatic_mode(w))
+    }),
     ("clones_get_their_own_uuid", |w| Box::pin(volumes::uuid(w))),
     ("memory_and_cpu_limits", |w| Box::pin(limits::enforced(w))),
     ("hostile_guest", |w| Box::pin(walls::hostile(w))),

@@ -8,10 +8,11 @@ use coffer_core::id::VolumeId;
 use coffer_core::units::VolumeSize;
 use coffer_infra::conformance::Bench;
 use coffer_infra::error::ProviderError;
+use coffer_infra::local::{LocalConfig, LocalProvider, VolumeMode};
 use coffer_infra::provider::{Origin, Provider, VolumeSpec};
 
 use crate::guest::SEED;
-use crate::world::{World, ready};
+use crate::world::{World, config, ready};
 
 /// A tenant that fills its volume meets its own limit; growing it helps at once, and a second time
 /// while the server is down.
@@ -150,6 +151,68 @@ pub(crate) async fn sharing(w: &World) {
     let extents = String::from_utf8_lossy(&shown.stdout);
     assert!(extents.contains("extent"), "{extents}");
     assert_eq!(extents.contains("shared"), w.has_snapshots(), "{extents}");
+}
+
+/// Volumes in use have sectors of 4096 bytes, and what is written to them goes past the host's
+/// cache of files.
+pub(crate) async fn sectors(w: &World) {
+    let net = w.network("10.9.6.0/24");
+    w.ensure_network(&net).await;
+    let members = [w.member(&net, 11).await, w.member(&net, 12).await];
+    let shown = Command::new("losetup")
+        .args([
+            "--list",
+            "--noheadings",
+            "--output",
+            "BACK-FILE,LOG-SEC,DIO",
+        ])
+        .output()
+        .expect("losetup runs");
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    for member in &members {
+        // A sandbox sees its pool elsewhere, so a volume is known by its id.
+        let id = member.volume_id.to_string();
+        let found: Vec<_> = shown.lines().filter(|line| line.contains(&id)).collect();
+        let [line] = found.as_slice() else {
+            panic!("volume {id} has one device: {shown}");
+        };
+        let facts: Vec<_> = line.split_whitespace().rev().take(2).collect();
+        assert_eq!(facts, ["1", "4096"], "direct I/O and sector size: {line}");
+    }
+}
+
+/// Where nobody names a mode and the pool's directory cannot share blocks, volumes share them all
+/// the same, in a pool of their own. Every test on an XFS sees what happens where it can.
+pub(crate) async fn automatic_mode(w: &World) {
+    // Beside a world without a pool of its own: it takes its place on the disk.
+    if w.local().volume_mode() != VolumeMode::Fast {
+        return;
+    }
+    let dir = w.dir().join("automatic");
+    let tag = format!("a{:04x}", std::process::id() & 0xffff);
+    let asked = LocalConfig {
+        cow_pool_gib: 2,
+        roots_dir: w.config.roots_dir.clone(),
+        ..config(&dir, &tag, VolumeMode::Auto)
+    };
+    std::fs::create_dir_all(&asked.pool_dir).unwrap();
+    let (from, to) = (asked.pool_dir.join("from"), asked.pool_dir.join("to"));
+    std::fs::write(&from, [1; 4096]).unwrap();
+    let copied = Command::new("cp")
+        .arg("--reflink=always")
+        .args([&from, &to])
+        .output()
+        .expect("cp runs");
+    // A host whose temporary files lie on such a file system has no other place to look at.
+    let expected = match copied.status.success() {
+        true => VolumeMode::Xfs,
+        false => VolumeMode::Cow,
+    };
+    let provider = LocalProvider::open(asked).await.expect("it opens");
+    assert_eq!(provider.volume_mode(), expected);
+    assert!(provider.abilities().snapshot);
+    provider.close(true).await.expect("the pool is let go");
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// Clones run side by side with the uuid of what they were cloned from; each gets one of its own

@@ -1,6 +1,6 @@
 //! Every invariant, attacked by 64 writers at once through several stores on one database.
 
-use coffer_core::id::{DatastoreVersionId, EndpointId, InstanceId, ProjectKeyId, TaskId};
+use coffer_core::id::{DatastoreVersionId, EndpointId, InstanceId, ProjectKeyId, SetId, TaskId};
 use coffer_core::instance::Lifecycle;
 use coffer_core::quota::Resource;
 use coffer_core::task::{LockKind, LockMode, LockRequest, TaskState};
@@ -203,16 +203,35 @@ pub(crate) async fn one_exclusive_holder(fixture: &Fixture) {
 pub(crate) async fn one_primary_per_generation(fixture: &Fixture) {
     let world = World::new(fixture.store(), "one").await;
     let new = world.create(fixture.store(), "db").await;
-    let (set_id, instance_id) = (new.set.id, new.instance.id);
+    let other = world.create(fixture.store(), "other").await;
+    let (set_id, member) = (new.set.id, Some(new.instance.id));
+    one_of_two(fixture, set_id, [member, None], Generation(2)).await;
+    if fixture.has_back_door() {
+        // No workflow makes a second member yet.
+        let join = "UPDATE instances SET set_id =
+            (SELECT set_id FROM instances WHERE name = 'db') WHERE name = 'other'";
+        fixture.raw(join).await;
+        let candidates = [member, Some(other.instance.id)];
+        one_of_two(fixture, set_id, candidates, Generation(3)).await;
+    }
+}
+
+/// Half of the writers name the one, half the other, all of them for the same generation: one of
+/// the two is the primary, and whoever named the other is told.
+async fn one_of_two(
+    fixture: &Fixture,
+    set_id: SetId,
+    candidates: [Option<InstanceId>; 2],
+    generation: Generation,
+) {
     let mut tasks = Vec::new();
     for _ in 0..64 {
         tasks.push(running(fixture.store(), 5).await);
     }
     let results = storm(&fixture.stores, |store, n| {
         let mut step = commit(&tasks[n], "w", TaskState::Done);
-        // Half of them name the member, half nobody: repeating the winner's change is no loss.
-        let primary = (n % 2 == 0).then_some(instance_id);
-        let generation = Generation(2);
+        // Each store names both: the writers take them in turn.
+        let primary = candidates[n / 2 % 2];
         step.writes = vec![Write::SetPrimary {
             set_id,
             instance_id: primary,
@@ -225,10 +244,11 @@ pub(crate) async fn one_primary_per_generation(fixture: &Fixture) {
         .iter()
         .filter_map(|result| result.as_ref().ok())
         .collect();
+    // Repeating the winner's change is no loss.
     assert_eq!(winners(&results, stale), 32);
     assert!(won.iter().all(|primary| *primary == won[0]), "{won:?}");
     let set = fixture.store().find_set(set_id).await.unwrap().unwrap();
-    assert_eq!((&set.primary, set.generation), (won[0], Generation(2)));
+    assert_eq!((&set.primary, set.generation), (won[0], generation));
 }
 
 pub(crate) async fn tasks_are_claimed_once(fixture: &Fixture) {

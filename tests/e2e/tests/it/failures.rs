@@ -1,6 +1,7 @@
 //! What is wrong is said in words, and mended it goes on.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -18,6 +19,31 @@ fn a_second_coffer_names_the_holder() -> Result<()> {
     let pid = coffer.pid().context("it runs")?.to_string();
     ensure!(second.code != 0 && second.err.contains(&pid), "{second:?}");
     Ok(())
+}
+
+#[test]
+fn a_taken_port_is_told_and_the_start_works_once_it_is_free() -> Result<()> {
+    let mut coffer = Coffer::prepare("up", &[])?;
+    let listen = format!("127.0.0.1:{}", coffer.port());
+    let held = TcpListener::bind(&listen)?;
+    let dir = coffer.dir().display().to_string();
+    let words = [
+        "up",
+        "--state-dir",
+        &dir,
+        "--listen",
+        &listen,
+        "--set",
+        "local.cow_pool_gib=8",
+    ];
+    let refused = Program::new(&binary("coffer")?.display().to_string(), words).run()?;
+    ensure!(refused.code != 0, "{refused:?}");
+    let told = format!("listen on {listen}: is another Coffer there? give another api.listen");
+    ensure!(refused.err.contains(&told), "{refused:?}");
+    drop(held);
+    coffer.up()?;
+    // A start that came to nothing is in the way of nothing.
+    coffer.create("db1").map(drop)
 }
 
 #[test]
@@ -42,7 +68,7 @@ fn mistakes_in_the_configuration_are_told_at_once() -> Result<()> {
 
 #[test]
 fn bad_requests_are_refused_and_change_nothing() -> Result<()> {
-    let coffer = Coffer::start()?;
+    let coffer = Coffer::start_with(&["--set", "limits.max_volume_gib=2"])?;
     let create = |extra: &[&str]| {
         let words = ["database", "instance", "create", "bad", "--size", "1"];
         let all: Vec<&str> = words.into_iter().chain(extra.iter().copied()).collect();
@@ -78,6 +104,12 @@ fn bad_requests_are_refused_and_change_nothing() -> Result<()> {
         let refused = create(&words)?;
         ensure!(refused.code != 0, "{refused:?}");
     }
+    // The last size of the line counts, and the cap is the configuration's.
+    let refused = create(&with(&["--flavor", "small", "--size", "3"]))?;
+    ensure!(
+        refused.code != 0 && refused.err.contains("cannot exceed maximum of 2 GB"),
+        "{refused:?}"
+    );
     let listed = coffer.coffer(&["--json", "instance", "list"])?.json()?;
     ensure!(listed.as_array().is_some_and(Vec::is_empty), "{listed}");
     let quota = coffer.coffer(&["status"])?.ok()?;
@@ -133,6 +165,7 @@ fn a_damaged_root_is_named_and_mended() -> Result<()> {
     ensure!(failed.code != 0, "{failed:?}");
     let shown = coffer.coffer(&["instance", "explain", "db1"])?.ok()?;
     ensure!(shown.contains("ERROR") && shown.contains("root"), "{shown}");
+    ensure!(shown.contains("coffer image build"), "what to do: {shown}");
     fs::rename(format!("{file}.away"), &file)?;
     coffer
         .coffer(&["instance", "delete", "db1", "--wait"])?

@@ -1,23 +1,24 @@
 //! `kill -9` of Coffer, of agents and of engines, at random moments, while a client writes: nothing
 //! leaks, nothing is stuck, every acknowledged write is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use coffer_testkit::counts::count;
+use coffer_testkit::counts::{count, is_soak};
 use e2e::coffer::Coffer;
 use e2e::host;
 use e2e::lines::LOST;
-use e2e::run::{Background, Program, random_pause, wait_until};
+use e2e::run::{Background, Program, random_pause, timed, wait_until};
 use e2e::writer::Writer;
 
-/// A create takes about this long; kills come within it.
-const WINDOW: Duration = Duration::from_millis(1_500);
 /// How long what was killed or deleted may take to be gone from the host.
 const LEAVE_MAX: Duration = Duration::from_secs(20);
 /// An engine that dies more often than twice in ten minutes is not started in place again.
 const ROUNDS_OF_ONE: u64 = 6;
+/// LIMIT: how often a round is repeated because a kill came when there was nothing to kill.
+const REPEATS_MAX: u32 = 3;
 
 /// A Coffer that says what it loses.
 fn start() -> Result<Coffer> {
@@ -27,7 +28,7 @@ fn start() -> Result<Coffer> {
 }
 
 /// Who dies, in turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Victim {
     Coffer,
     Agent,
@@ -42,22 +43,91 @@ impl Victim {
             _ => Self::Engine,
         }
     }
+}
 
-    /// Kills it at a random moment; says whether there was something to kill.
-    fn strike(self, coffer: &mut Coffer, instance_id: &str, window: Duration) -> Result<String> {
+/// What the kills hit, by victim and by what was going on; shown when it is dropped.
+#[derive(Debug, Default)]
+struct Tally(BTreeMap<(Victim, &'static str), Hits>);
+
+#[derive(Debug, Default)]
+struct Hits {
+    /// Kills that were tried.
+    kills: u64,
+    /// Those that met a process.
+    met: u64,
+    /// Processes that died.
+    processes: usize,
+}
+
+impl Tally {
+    /// Kills the victim at a random moment of an operation that takes about `window`; answers how
+    /// many processes died, and tells of it in words.
+    fn strike(
+        &mut self,
+        victim: Victim,
+        (coffer, instance_id): (&mut Coffer, &str),
+        (operation, window): (&'static str, Duration),
+    ) -> Result<(usize, String)> {
         let pause = random_pause(window)?;
-        let word = match self {
-            Self::Coffer => {
+        let word = match victim {
+            Victim::Coffer => None,
+            Victim::Agent => Some("coffer-guest agent"),
+            Victim::Engine => Some("bin/postgres -D"),
+        };
+        let killed = match word {
+            Some(word) => kill(&processes(coffer, instance_id, word)?)?,
+            None => {
                 coffer.kill()?;
                 coffer.up()?;
-                return Ok(format!("coffer after {pause:?}"));
+                1
             }
-            Self::Agent => "coffer-guest agent",
-            Self::Engine => "bin/postgres -D",
         };
-        let pids = processes(coffer, instance_id, word)?;
-        kill(&pids)?;
-        Ok(format!("{self:?} {pids:?} after {pause:?}"))
+        let hits = self.0.entry((victim, operation)).or_default();
+        hits.kills += 1;
+        hits.met += u64::from(killed > 0);
+        hits.processes += killed;
+        let told = format!("{killed} of {victim:?} after {pause:?} of {operation}; ");
+        Ok((killed, told))
+    }
+
+    fn table(&self) -> String {
+        let mut text = "victim  operation  kills  met  processes\n".to_owned();
+        for ((victim, operation), hits) in &self.0 {
+            let Hits {
+                kills,
+                met,
+                processes,
+            } = hits;
+            let name = format!("{victim:?}");
+            // Text takes whatever is written to it.
+            writeln!(
+                text,
+                "{name:<7} {operation:<9} {kills:>6} {met:>4} {processes:>10}"
+            )
+            .ok();
+        }
+        text
+    }
+
+    /// Among as many rounds as a soak has, every victim is hit. The few of every day's tests may
+    /// all come too early or too late.
+    fn check(&self) -> Result<()> {
+        for victim in [Victim::Coffer, Victim::Agent, Victim::Engine] {
+            let of_it = || self.0.iter().filter(|((who, _), _)| *who == victim);
+            let is_hit = of_it().next().is_none() || of_it().any(|(_, hits)| hits.met > 0);
+            ensure!(
+                is_hit || !is_soak(),
+                "{victim:?} was never hit\n{}",
+                self.table()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        println!("{}", self.table());
     }
 }
 
@@ -71,26 +141,49 @@ pub(crate) fn processes(coffer: &Coffer, instance_id: &str, word: &str) -> Resul
     })
 }
 
-pub(crate) fn kill(pids: &[u32]) -> Result<()> {
+/// Kills these; answers how many were still there.
+pub(crate) fn kill(pids: &[u32]) -> Result<usize> {
+    let mut killed = 0;
     for pid in pids {
-        Program::new("kill", ["-KILL", &pid.to_string()]).run()?;
+        let ended = Program::new("kill", ["-KILL", &pid.to_string()]).run()?;
+        killed += usize::from(ended.code == 0);
     }
-    Ok(())
+    Ok(killed)
 }
 
 /// The host and the quota are as they were.
-fn as_before(coffer: &Coffer, before: &BTreeSet<String>, quota: &str) -> Result<()> {
+pub(crate) fn as_before(coffer: &Coffer, before: &BTreeSet<String>, quota: &str) -> Result<()> {
     let same = || Ok((coffer.traces()? == *before && held(coffer)? == quota).then_some(()));
     wait_until(LEAVE_MAX, same)
         .with_context(|| format!("left: {:#?}, held: {:?}", coffer.traces(), held(coffer)))
 }
 
 /// What the project holds of its quota.
-fn held(coffer: &Coffer) -> Result<String> {
+pub(crate) fn held(coffer: &Coffer) -> Result<String> {
     let status = coffer.coffer(&["status"])?.ok()?;
     let lines = status.lines();
     let quota = lines.filter(|l| l.starts_with("instances") || l.starts_with("volumes"));
     Ok(quota.collect::<Vec<_>>().join("\n"))
+}
+
+/// Asks for a published instance and waits for nothing.
+pub(crate) fn ask(coffer: &Coffer, name: &str) -> Result<String> {
+    let words = [
+        "--json", "instance", "create", name, "--flavor", "tiny", "--public",
+    ];
+    let made = coffer.coffer(&words)?.json()?;
+    Ok(made["id"].as_str().context("no id")?.to_owned())
+}
+
+/// How long a create and a delete take here while nobody is killed; kills come within it.
+fn windows(coffer: &Coffer) -> Result<(Duration, Duration)> {
+    let id = ask(coffer, "measured")?;
+    let (create, active) = timed(|| coffer.await_active(&id));
+    active?;
+    coffer.coffer(&["instance", "delete", &id])?.ok()?;
+    let (delete, gone) = timed(|| coffer.await_gone(&id));
+    gone?;
+    Ok((create, delete))
 }
 
 #[test]
@@ -100,21 +193,32 @@ fn creates_and_deletes_outlive_kills() -> Result<()> {
     let warm = coffer.create("warm")?;
     let writer = Writer::start(&warm, coffer.dir())?;
     let (before, quota) = (coffer.traces()?, held(&coffer)?);
+    let (create, delete) = windows(&coffer)?;
+    let mut tally = Tally::default();
     for round in 0..count("kill_create_delete") {
-        let name = format!("db{round}");
-        let words = [
-            "--json", "instance", "create", &name, "--flavor", "tiny", "--public",
-        ];
-        let made = coffer.coffer(&words)?.json()?;
-        let id = made["id"].as_str().context("no id")?.to_owned();
-        let mut struck = Victim::of(round).strike(&mut coffer, &id, WINDOW)?;
-        coffer.await_active(&id).with_context(|| struck.clone())?;
-        coffer.coffer(&["instance", "delete", &id])?.ok()?;
-        struck += &Victim::of(round).strike(&mut coffer, &id, WINDOW / 3)?;
-        coffer.await_gone(&id).with_context(|| struck.clone())?;
-        as_before(&coffer, &before, &quota).with_context(|| struck)?;
-        writer.verify()?;
+        let victim = Victim::of(round);
+        let (mut met_create, mut met_delete) = (false, false);
+        // A kill that met nothing showed nothing: the round is repeated until each met something.
+        for repeat in 0..=REPEATS_MAX {
+            let id = ask(&coffer, &format!("db{round}-{repeat}"))?;
+            let at = ("create", create);
+            let (killed, mut struck) = tally.strike(victim, (&mut coffer, &id), at)?;
+            met_create |= killed > 0;
+            coffer.await_active(&id).with_context(|| struck.clone())?;
+            coffer.coffer(&["instance", "delete", &id])?.ok()?;
+            let at = ("delete", delete);
+            let (killed, more) = tally.strike(victim, (&mut coffer, &id), at)?;
+            met_delete |= killed > 0;
+            struck += &more;
+            coffer.await_gone(&id).with_context(|| struck.clone())?;
+            as_before(&coffer, &before, &quota).with_context(|| struck)?;
+            writer.verify()?;
+            if met_create && met_delete {
+                break;
+            }
+        }
     }
+    tally.check()?;
     ensure!(writer.count()? > 0, "nothing was written meanwhile");
     warm.await_answer()
 }
@@ -123,23 +227,33 @@ fn creates_and_deletes_outlive_kills() -> Result<()> {
 fn restarts_outlive_kills() -> Result<()> {
     let mut coffer = start()?;
     let rounds = count("kill_restart");
+    let mut tally = Tally::default();
     let mut round = 0;
     while round < rounds {
         let db = coffer.create(&format!("db{round}"))?;
         let writer = Writer::start(&db, coffer.dir())?;
         let (before, quota) = (coffer.traces()?, held(&coffer)?);
+        let restart = || coffer.coffer(&["instance", "restart", &db.id])?.ok();
+        let (window, quiet) = timed(|| restart().and_then(|_| coffer.await_active(&db.id)));
+        quiet.context("a restart while nobody is killed")?;
         for _ in 0..ROUNDS_OF_ONE.min(rounds - round) {
-            let written = writer.count()?;
-            coffer.coffer(&["instance", "restart", &db.id])?.ok()?;
-            let struck = Victim::of(round).strike(&mut coffer, &db.id, WINDOW)?;
-            coffer
-                .await_active(&db.id)
-                .with_context(|| struck.clone())?;
-            db.await_answer()?;
-            let goes_on = || Ok((writer.count()? > written).then_some(()));
-            wait_until(LEAVE_MAX, goes_on).context("the writer goes on")?;
-            writer.verify().with_context(|| struck.clone())?;
-            as_before(&coffer, &before, &quota).with_context(|| struck)?;
+            for _ in 0..=REPEATS_MAX {
+                let written = writer.count()?;
+                coffer.coffer(&["instance", "restart", &db.id])?.ok()?;
+                let (victim, at) = (Victim::of(round), ("restart", window));
+                let (killed, struck) = tally.strike(victim, (&mut coffer, &db.id), at)?;
+                coffer
+                    .await_active(&db.id)
+                    .with_context(|| struck.clone())?;
+                db.await_answer()?;
+                let goes_on = || Ok((writer.count()? > written).then_some(()));
+                wait_until(LEAVE_MAX, goes_on).context("the writer goes on")?;
+                writer.verify().with_context(|| struck.clone())?;
+                as_before(&coffer, &before, &quota).with_context(|| struck)?;
+                if killed > 0 {
+                    break;
+                }
+            }
             round += 1;
         }
         drop(writer);
@@ -147,7 +261,7 @@ fn restarts_outlive_kills() -> Result<()> {
             .coffer(&["instance", "delete", &db.id, "--wait"])?
             .ok()?;
     }
-    Ok(())
+    tally.check()
 }
 
 #[test]

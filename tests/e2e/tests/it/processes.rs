@@ -17,10 +17,25 @@ struct Server {
     port: u16,
 }
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
+/// Where Debian's packages put each version of the server.
+const INSTALLED: &str = "/usr/lib/postgresql";
+
+/// The newest version's directory of programs.
+fn newest_bin() -> Result<String> {
+    let versions = std::fs::read_dir(INSTALLED)
+        .with_context(|| format!("read {INSTALLED}: install postgresql"))?;
+    let number = |entry: std::fs::DirEntry| -> Option<u32> {
+        let is_server = entry.path().join("bin/initdb").exists();
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        is_server.then_some(number)
+    };
+    let newest = versions.flatten().filter_map(number).max();
+    let newest = newest.with_context(|| format!("{INSTALLED} has no server"))?;
+    Ok(format!("{INSTALLED}/{newest}/bin"))
+}
 
 fn as_postgres(program: &str, args: &[&str]) -> Result<String> {
-    let path = format!("{BIN}/{program}");
+    let path = format!("{}/{program}", newest_bin()?);
     let words = ["-u", "postgres", "--", &path]
         .into_iter()
         .chain(args.iter().copied());

@@ -1,8 +1,14 @@
 //! A reboot of the host: processes, namespaces, mounts, loops, cgroups and rules are gone.
 
-use anyhow::{Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use e2e::coffer::{Coffer, wipe_host};
 use e2e::lines::LOST;
+use e2e::run::wait_until;
+
+/// How long the host may take until nothing of what was wiped shows.
+const WIPED_MAX: Duration = Duration::from_secs(20);
 
 #[test]
 fn everything_that_should_run_is_rebuilt_from_the_store() -> Result<()> {
@@ -19,6 +25,13 @@ fn everything_that_should_run_is_rebuilt_from_the_store() -> Result<()> {
     }
     coffer.kill()?;
     wipe_host(&coffer)?;
+    // What a reboot leaves is on the disk. The kernel takes its time with a namespace's links.
+    let is_file = |trace: &String| trace.starts_with("file ");
+    wait_until(WIPED_MAX, || {
+        let left = coffer.traces()?;
+        Ok((!left.is_empty() && left.iter().all(is_file)).then_some(()))
+    })
+    .with_context(|| format!("more than files is left: {:#?}", coffer.traces()))?;
     for db in &all {
         ensure!(
             db.psql("SELECT 1")?.code != 0,

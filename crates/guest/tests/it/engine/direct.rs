@@ -40,6 +40,8 @@ pub(super) trait Client: Send + Sync + Debug {
     async fn write(&self, at: &Direct, access: &Access, name: &str, count: u64) -> u64;
     /// See [`Fixture::count`].
     async fn count(&self, at: &Direct, access: &Access, name: &str) -> Result<u64, String>;
+    /// See [`Fixture::beats`].
+    async fn beats(&self, at: &Direct, root: &Access) -> Result<u64, String>;
 }
 
 /// Where the programs of a version come from, and who runs them.
@@ -230,6 +232,10 @@ impl Fixture for Direct {
 
     async fn count(&self, access: &Access, name: &str) -> Result<u64, String> {
         self.client.count(self, access, name).await
+    }
+
+    async fn beats(&self, root: &Access) -> Result<u64, String> {
+        self.client.beats(self, root).await
     }
 }
 

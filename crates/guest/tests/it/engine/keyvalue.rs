@@ -99,4 +99,18 @@ impl Client for Cli {
             other => Err(format!("{other:?}")),
         }
     }
+
+    /// The probe's key never stays; what it wrote is in the append-only file, which grows.
+    async fn beats(&self, at: &Direct, root: &Access) -> Result<u64, String> {
+        let mut connection = connect(at, root).await?;
+        let Value::Text(told) = connection.told(&["INFO", "persistence"]).await? else {
+            return Err("no text".to_owned());
+        };
+        let mut lines = told.lines();
+        let size = lines.find_map(|line| line.strip_prefix("aof_current_size:"));
+        let size = size.ok_or_else(|| format!("no append-only file: {told}"))?;
+        size.trim()
+            .parse()
+            .map_err(|_| format!("not a number: {size}"))
+    }
 }

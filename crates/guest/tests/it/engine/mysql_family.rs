@@ -94,6 +94,12 @@ impl Known {
             false => Err(String::from_utf8_lossy(&ended.stderr).into_owned()),
         }
     }
+
+    async fn number(&self, at: &Direct, access: &Access, sql: &str) -> Result<u64, String> {
+        let answer = self.ask(at, access, sql).await?;
+        let number = answer.trim().parse();
+        number.map_err(|_| format!("not a number: {answer}"))
+    }
 }
 
 fn number() -> u32 {
@@ -168,10 +174,11 @@ impl Client for Known {
 
     async fn count(&self, at: &Direct, access: &Access, name: &str) -> Result<u64, String> {
         let sql = format!("SELECT count(*) FROM {};", quote(name));
-        let answer = self.ask(at, access, &sql).await?;
-        answer
-            .trim()
-            .parse()
-            .map_err(|_| format!("not a number: {answer}"))
+        self.number(at, access, &sql).await
+    }
+
+    async fn beats(&self, at: &Direct, root: &Access) -> Result<u64, String> {
+        let sql = "SELECT beats FROM coffer.probe WHERE id = 1;";
+        self.number(at, root, sql).await
     }
 }

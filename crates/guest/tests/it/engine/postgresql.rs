@@ -43,8 +43,23 @@ async fn connect(at: &Direct, access: &Access) -> Result<Connection, String> {
         .port(at.address.port())
         .user(&access.user)
         .password(&access.password)
-        .dbname(&access.database)
-        .connect_timeout(Duration::from_secs(5));
+        .dbname(&access.database);
+    open(config).await
+}
+
+/// Connects to Coffer's own database as the agent does: nobody else is let in there.
+async fn connect_own(at: &Direct) -> Result<Connection, String> {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host_path(&at.layout().run_dir)
+        .port(at.address.port())
+        .user("coffer")
+        .dbname("coffer");
+    open(config).await
+}
+
+async fn open(mut config: tokio_postgres::Config) -> Result<Connection, String> {
+    config.connect_timeout(Duration::from_secs(5));
     let (client, connection) = config.connect(NoTls).await.map_err(|e| format!("{e:?}"))?;
     let driver = process::start(async move {
         connection.await.ok();
@@ -105,6 +120,14 @@ impl Client for Psql {
         let connection = connect(at, access).await?;
         let sql = format!("SELECT count(*) FROM {}", quote(name));
         let row = connection.client.query_one(&sql, &[]).await;
+        let row = row.map_err(|e| format!("{e:?}"))?;
+        Ok(row.get::<_, i64>(0).try_into().unwrap())
+    }
+
+    async fn beats(&self, at: &Direct, _root: &Access) -> Result<u64, String> {
+        let connection = connect_own(at).await?;
+        let sql = "SELECT beats FROM public.probe WHERE id = 1";
+        let row = connection.client.query_one(sql, &[]).await;
         let row = row.map_err(|e| format!("{e:?}"))?;
         Ok(row.get::<_, i64>(0).try_into().unwrap())
     }

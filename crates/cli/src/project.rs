@@ -24,6 +24,27 @@ const QUOTA: &[Column] = &[
     ("limit", "/limit"),
 ];
 
+const VERSION: &[Column] = &[
+    ("id", "/id"),
+    ("datastore", "/datastore"),
+    ("version", "/name"),
+    ("number", "/version"),
+    ("port", "/capabilities/port"),
+    ("TLS only", "/capabilities/tls"),
+    ("root", "/capabilities/root_user"),
+    ("users", "/capabilities/users"),
+    ("hosts of users", "/capabilities/user_hosts"),
+    ("databases", "/capabilities/databases"),
+    ("grants", "/capabilities/grants"),
+    ("provision", "/operations/provision"),
+    ("resize", "/operations/resize"),
+    ("schema", "/operations/schema"),
+    ("user", "/operations/user"),
+    ("backup", "/operations/backup"),
+    ("configuration", "/operations/configuration"),
+    ("cluster", "/operations/cluster"),
+];
+
 /// Verbs of networks.
 #[derive(Debug, Subcommand)]
 pub enum NetworkCommand {
@@ -41,6 +62,13 @@ pub enum NetworkCommand {
 pub enum DatastoreCommand {
     /// List engines and their versions
     List,
+    /// Show what can be done with a version
+    Show {
+        /// Name or id of the datastore
+        datastore: String,
+        /// Name or id of the version; without it, the default one
+        version: Option<String>,
+    },
 }
 
 /// Verbs of quotas.
@@ -113,7 +141,15 @@ pub async fn run_datastore(
     options: &Options,
     command: DatastoreCommand,
 ) -> Result<()> {
-    let DatastoreCommand::List = command;
+    match command {
+        DatastoreCommand::List => list_datastores(client, options).await,
+        DatastoreCommand::Show { datastore, version } => {
+            show_version(client, options, &datastore, version).await
+        }
+    }
+}
+
+async fn list_datastores(client: &Client, options: &Options) -> Result<()> {
     let mut rows = Vec::new();
     for datastore in client.list("/datastores", "datastores").await? {
         let default = &datastore["default_version"];
@@ -137,6 +173,43 @@ pub async fn run_datastore(
     ];
     output::rows(options, columns, &rows)?;
     Ok(())
+}
+
+async fn show_version(
+    client: &Client,
+    options: &Options,
+    datastore: &str,
+    version: Option<String>,
+) -> Result<()> {
+    let base = format!("/datastores/{}", segment(datastore));
+    let answer = client.get(&base).await?;
+    let default = || Some(answer["datastore"]["default_version"].as_str()?.to_owned());
+    let version = version.or_else(default).ok_or_else(|| {
+        let message = format!("datastore '{datastore}' has no default version: name one");
+        Failure::new(Kind::NotFound, message)
+    })?;
+    let path = format!("{base}/versions/{}", segment(&version));
+    let mut shown = client.get(&path).await?["version"].take();
+    if !options.json {
+        shown["datastore"] = answer["datastore"]["name"].clone();
+        shown["operations"] = operations_in_words(&shown);
+    }
+    output::object(options, VERSION, &shown)
+}
+
+/// How far each operation goes, with the reason: by name, as a table has a line for each.
+fn operations_in_words(version: &Value) -> Value {
+    let all = version.pointer("/capabilities/operations");
+    let all = all.and_then(Value::as_array).into_iter().flatten();
+    let in_words = |one: &Value| {
+        let support = one["support"].as_str()?.replace('-', " ");
+        let words = match one["reason"].as_str() {
+            Some(reason) => format!("{support}: {reason}"),
+            None => support,
+        };
+        Some((one["operation"].as_str()?.to_owned(), json!(words)))
+    };
+    all.filter_map(in_words).collect::<Map<_, _>>().into()
 }
 
 /// Runs `coffer quota`.
@@ -237,4 +310,21 @@ pub async fn status(client: &Client, options: &Options, credentials: &Credential
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_told_with_their_reasons() {
+        let version = json!({"capabilities": {"operations": [
+            {"operation": "provision", "support": "yes"},
+            {"operation": "backup", "support": "not-yet", "reason": "there are none"},
+        ]}});
+        let expected = json!({"provision": "yes", "backup": "not yet: there are none"});
+        assert_eq!(operations_in_words(&version), expected);
+        // Of another Coffer that does not tell.
+        assert_eq!(operations_in_words(&json!({})), json!({}));
+    }
 }

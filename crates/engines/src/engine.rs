@@ -99,6 +99,11 @@ pub trait Engine: Send + Sync + Debug {
     /// Versions it knows, newest first.
     fn versions(&self) -> &'static [&'static str];
 
+    /// Those of them whose real server not every run of the tests meets: shown as `unverified`.
+    fn unverified_versions(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Standard port.
     fn port(&self) -> u16;
 

@@ -1,12 +1,14 @@
 //! Knowledge of database engines: the pure half that the control side uses (parameters,
 //! validation, rendering, capabilities) and the working half that runs in the guest.
 
+pub mod capability;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod engine;
 pub mod error;
 pub mod keyvalue;
 pub mod mariadb;
+pub mod matrix;
 pub mod mysql;
 mod mysql_family;
 pub mod postgresql;

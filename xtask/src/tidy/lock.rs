@@ -127,6 +127,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_crate_of_ours_is_given_away() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        assert!(read(&root.join("LICENSE")).contains("Apache License"));
+        assert!(read(&root.join("Cargo.toml")).contains("\nlicense = \"Apache-2.0\"\n"));
+        let crates = std::fs::read_dir(root.join("crates")).unwrap();
+        let crates = crates.map(|entry| entry.unwrap().path());
+        let others = [root.join("xtask"), root.join("tests/e2e")];
+        for dir in crates.chain(others) {
+            let manifest = read(&dir.join("Cargo.toml"));
+            assert!(manifest.contains("\nlicense.workspace = true\n"), "{dir:?}");
+        }
+    }
+
+    #[test]
     fn licences_are_read_as_expressions() {
         for fit in [
             "MIT",

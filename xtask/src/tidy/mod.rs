@@ -3,6 +3,7 @@
 //! Everything wrong is found in one run. Fast enough for every commit: it reads sources and
 //! `cargo metadata` and builds nothing.
 
+pub mod comparison;
 pub mod crates;
 pub mod lock;
 pub mod papers;
@@ -24,6 +25,7 @@ pub fn run(root: &Path) -> Result<String> {
     let metadata = crates::Metadata::load(root)?;
     findings.extend(metadata.check());
     findings.extend(papers::check(root, &metadata)?);
+    findings.extend(comparison::check(root, &sources)?);
     findings.extend(uses::check(root, &sources)?);
     findings.extend(shell_files(root)?);
     if !findings.is_empty() {

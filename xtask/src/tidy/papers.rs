@@ -15,6 +15,7 @@ const DOCUMENTS: &[&str] = &[
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "LICENSE",
+    "docs/comparison.md",
     "docs/config.md",
     "docs/dependencies.md",
 ];

@@ -445,6 +445,31 @@ async fn the_operator_changes_objects_by_name() {
 }
 
 #[tokio::test]
+async fn a_datastore_shows_the_version_that_is_named_or_its_default() {
+    let version = |number: &str| ok(json!({"version": {"id": "v", "version": number}}));
+    let default = json!({"datastore": {"name": "redis", "default_version": "d8"}});
+    let answers = BTreeMap::from([
+        ("GET /datastores/redis", ok(default)),
+        ("GET /datastores/redis/versions/d8", version("8.0")),
+        ("GET /datastores/redis/versions/7%2E0", version("7.0")),
+        (
+            "GET /datastores/empty",
+            ok(json!({"datastore": {"name": "empty"}})),
+        ),
+    ]);
+    let server = Server::start(answers);
+    let show = async |words: &[&str]| {
+        let line = [&["datastore", "show"][..], words].concat();
+        server.run(&line).await
+    };
+    assert_eq!(show(&["redis"]).await, ExitCode::SUCCESS);
+    assert_eq!(server.asked()[1], "GET /datastores/redis/versions/d8");
+    assert_eq!(show(&["redis", "7.0"]).await, ExitCode::SUCCESS);
+    assert_eq!(show(&["redis", "6.0"]).await, ExitCode::from(3));
+    assert_eq!(show(&["empty"]).await, ExitCode::from(3));
+}
+
+#[tokio::test]
 async fn refusals_and_silence_have_their_own_exit_codes() {
     let refused = json!({"overLimit": {"code": 413, "message": "Quota exceeded"}});
     let answers = BTreeMap::from([("POST /instances", vec![(413, refused)])]);

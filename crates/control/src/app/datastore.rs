@@ -2,6 +2,7 @@
 
 use coffer_core::datastore::{Datastore, DatastoreVersion};
 use coffer_core::name::shown;
+use coffer_engines::capability::{self, Capabilities};
 
 use super::create::Wanted;
 use super::{AppState, RequestContext};
@@ -77,6 +78,12 @@ pub async fn get_version_by_id(
     found
         .filter(|version| version.is_active || context.is_admin())
         .ok_or_else(|| no_version(text))
+}
+
+/// What can be done with a version; nothing is said of an engine that this build has not.
+pub fn capabilities(version: &DatastoreVersion) -> Option<Capabilities> {
+    let engine = coffer_engines::engine(&version.manager)?;
+    Some(capability::of(engine, &version.number))
 }
 
 async fn find_version(

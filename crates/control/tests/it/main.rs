@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod coverage;
+mod datastores;
 mod expected;
 mod explain;
 mod faults;

@@ -50,6 +50,8 @@ pub struct KeyValue {
     pub(crate) name: &'static str,
     /// Versions, newest first.
     pub(crate) versions: &'static [&'static str],
+    /// Those of them that not every run of the tests meets.
+    pub(crate) unverified: &'static [&'static str],
     /// The server's program in the engine root.
     #[cfg(feature = "guest")]
     pub(crate) server: &'static str,
@@ -81,6 +83,10 @@ impl Engine for KeyValue {
 
     fn versions(&self) -> &'static [&'static str] {
         self.versions
+    }
+
+    fn unverified_versions(&self) -> &'static [&'static str] {
+        self.unverified
     }
 
     fn port(&self) -> u16 {

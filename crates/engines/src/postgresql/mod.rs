@@ -71,7 +71,7 @@ impl Engine for Postgresql {
             Operation::Configuration => {
                 Support::NotYet("configuration groups of postgresql are not there yet")
             }
-            Operation::Cluster => Support::Never("postgresql has no clusters; use replicas"),
+            Operation::Cluster => Support::NotYet("clusters of postgresql are not there yet"),
         }
     }
 

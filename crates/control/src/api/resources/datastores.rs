@@ -104,8 +104,9 @@ async fn show_version(
     let one = datastore::get(&app, &path.datastore).await?;
     let row = datastore::get_version(&app, &context, &one, &path.version).await?;
     let links = Links::new(&app, &context);
+    let able = datastore::capabilities(&row);
     Ok(ok(&VersionEnvelope {
-        version: views::one_version(&row, &links, context.is_admin()),
+        version: views::one_version(&row, able.as_ref(), &links, context.is_admin()),
     }))
 }
 
@@ -120,8 +121,9 @@ async fn show_version_by_id(
 ) -> Result<Response> {
     let row = datastore::get_version_by_id(&app, &context, &path.version).await?;
     let links = Links::new(&app, &context);
+    let able = datastore::capabilities(&row);
     Ok(ok(&VersionEnvelope {
-        version: views::one_version(&row, &links, context.is_admin()),
+        version: views::one_version(&row, able.as_ref(), &links, context.is_admin()),
     }))
 }
 

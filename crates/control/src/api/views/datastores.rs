@@ -1,7 +1,8 @@
 //! Datastores and versions.
 
 use coffer_core::datastore::{Datastore, DatastoreVersion};
-use coffer_wire::rest::v1::datastore::{Datastore as Shown, Version};
+use coffer_engines::capability;
+use coffer_wire::rest::v1::datastore::{Capabilities, Capability, Datastore as Shown, Version};
 
 use crate::api::links::Links;
 
@@ -42,17 +43,20 @@ pub(in crate::api) fn version(version: &DatastoreVersion, links: &Links) -> Vers
         packages: None,
         registry_ext: None,
         repl_strategy: None,
+        capabilities: None,
     }
 }
 
-/// A version by itself; admins see what it is made from.
+/// A version by itself, with what can be done with it; admins see what it is made from.
 pub(in crate::api) fn one_version(
     row: &DatastoreVersion,
+    able: Option<&capability::Capabilities>,
     links: &Links,
     is_admin: bool,
 ) -> Version {
     let mut shown = version(row, links);
     shown.datastore = Some(row.datastore_id.to_string());
+    shown.capabilities = able.map(capabilities);
     if is_admin {
         shown.active = Some(row.is_active);
         shown.image = Some(row.image.clone());
@@ -62,4 +66,29 @@ pub(in crate::api) fn one_version(
         shown.repl_strategy = Some(None);
     }
     shown
+}
+
+fn capabilities(able: &capability::Capabilities) -> Capabilities {
+    Capabilities {
+        operations: able.operations.iter().map(self::capability).collect(),
+        databases: able.has_databases,
+        users: able.has_users,
+        user_hosts: able.has_user_hosts,
+        grants: able.has_grants,
+        root: able.root_user.is_some(),
+        root_user: able.root_user.map(str::to_owned),
+        tls: able.requires_tls,
+        start: able.has_power,
+        stop: able.has_power,
+        restart: able.has_power,
+        port: able.port,
+    }
+}
+
+fn capability(one: &capability::Capability) -> Capability {
+    Capability {
+        operation: one.operation.as_str().to_owned(),
+        support: one.level.as_str().to_owned(),
+        reason: one.reason.map(str::to_owned),
+    }
 }

@@ -83,4 +83,48 @@ pub struct Version {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub repl_strategy: Option<Option<String>>,
+    /// What can be done with it today; where one version is shown. Trove has no such key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
+}
+
+/// What can be done with a version today.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Capabilities {
+    /// How far each operation goes.
+    pub operations: Vec<Capability>,
+    /// Whether databases are made and dropped by name.
+    pub databases: bool,
+    /// Whether users are made, changed and dropped.
+    pub users: bool,
+    /// Whether users have a host part.
+    pub user_hosts: bool,
+    /// Whether a user is granted databases.
+    pub grants: bool,
+    /// Whether a superuser can be enabled.
+    pub root: bool,
+    /// The superuser's name; null where there is none.
+    pub root_user: Option<String>,
+    /// Whether clients are let in over TLS only.
+    pub tls: bool,
+    /// Whether an instance can be started.
+    pub start: bool,
+    /// Whether an instance can be stopped.
+    pub stop: bool,
+    /// Whether an instance can be restarted.
+    pub restart: bool,
+    /// Port that clients are answered on.
+    pub port: u16,
+}
+
+/// How far one operation goes.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Capability {
+    /// `provision`, `resize`, `schema`, `user`, `backup`, `configuration` or `cluster`.
+    pub operation: String,
+    /// `yes`, `partial`, `unverified` (not every run of the tests shows it) or `not-yet`.
+    pub support: String,
+    /// Why no further; not there beside `yes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }

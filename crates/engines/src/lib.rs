@@ -2,7 +2,7 @@
 //! validation, rendering, capabilities) and the working half that runs in the guest.
 
 pub mod capability;
-#[cfg(feature = "conformance")]
+#[cfg(feature = "guest")]
 pub mod conformance;
 pub mod engine;
 pub mod error;

@@ -100,14 +100,44 @@ pub const SUBJECT: Subject = Subject {
             Limit::Shown,
         ),
         row(
+            "api/list-1000-16",
+            "list of 20 of 1,000, 16 connections",
+            HEALTH,
+            Limit::Shown,
+        ),
+        row(
+            "api/list-1000-1",
+            "list of 20 of 1,000, 1 connection",
+            HEALTH,
+            Limit::Shown,
+        ),
+        row(
             "api/list-10-64",
             "list of 20 of 10, which is 10, 64 connections",
             HEALTH,
             Limit::Shown,
         ),
         row(
+            "api/list-10-16",
+            "list of 20 of 10, which is 10, 16 connections",
+            HEALTH,
+            Limit::Shown,
+        ),
+        row(
+            "api/list-10-1",
+            "list of 20 of 10, which is 10, 1 connection",
+            HEALTH,
+            Limit::Shown,
+        ),
+        row(
             "api/list-flat-64",
             "list of 9 of 10,000, 64 connections",
+            SMALL,
+            AS_FAST,
+        ),
+        row(
+            "api/list-flat-16",
+            "list of 9 of 10,000, 16 connections",
             SMALL,
             AS_FAST,
         ),
@@ -205,8 +235,8 @@ impl Api {
     /// The server that a row asks.
     fn server(&self, row: &Row) -> &Served {
         match row.name {
-            "api/list-10-64" => &self.small,
-            "api/list-1000-64" => &self.middle,
+            name if name.starts_with("api/list-10-") => &self.small,
+            name if name.starts_with("api/list-1000-") => &self.middle,
             _ => &self.large,
         }
     }

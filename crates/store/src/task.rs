@@ -530,7 +530,8 @@ impl Store {
             let text = format!("{} {by_ms}", now.micros());
             tx.execute(sql, args![CLOCK_SET, text]).await?;
             let sql = "UPDATE tasks SET run_at = run_at + $1, step_at = step_at + $1,
-                    deadline = deadline + $1, wait_since = wait_since + $1
+                    deadline = deadline + $1, wait_since = wait_since + $1,
+                    updated_at = updated_at + $1
                 WHERE state NOT IN ('done', 'failed', 'cancelled')";
             tx.execute(sql, args![by_ms * 1_000]).await?;
             tx.wake();

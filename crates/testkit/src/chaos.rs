@@ -5,7 +5,7 @@
 //! now and then one kind strikes almost every call, so that steps are given up as well.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use coffer_control::services::{Chaos, Guard, Verdict};
@@ -144,7 +144,7 @@ pub struct Faults {
     inner: Mutex<Inner>,
     random: Arc<Seeded>,
     mutant: Option<&'static Mutant>,
-    store: OnceLock<Store>,
+    store: Mutex<Option<Store>>,
     /// Rung when a worker pauses.
     pub paused: Notify,
     /// Rung to let a paused worker go on.
@@ -191,7 +191,7 @@ impl Faults {
             inner: Mutex::new(inner),
             random,
             mutant: None,
-            store: OnceLock::new(),
+            store: Mutex::default(),
             paused: Notify::new(),
             resume: Notify::new(),
         }
@@ -210,8 +210,12 @@ impl Faults {
 
     /// Lets every outside call be checked against this store.
     pub(crate) fn watch(&self, store: &Store) {
-        // A world has one store.
-        let _ = self.store.set(store.clone());
+        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(store.clone());
+    }
+
+    fn watched(&self) -> Option<Store> {
+        let store = self.store.lock();
+        store.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A promise that was seen broken, if one was.
@@ -357,8 +361,9 @@ impl Chaos for Faults {
     }
 
     async fn before_call(&self, task: &Task) -> Verdict {
-        if let Some(store) = self.store.get()
-            && let Err(problem) = oracle::check_call(store, task).await
+        let store = self.watched();
+        if let Some(store) = store
+            && let Err(problem) = oracle::check_call(&store, task).await
         {
             self.lock().violations.push(problem);
         }

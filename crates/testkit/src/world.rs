@@ -92,10 +92,15 @@ impl World {
     /// The same on a store of its own making, such as a file that can be copied.
     pub async fn on(seed: u64, store: Store) -> Self {
         let mut world = Self::empty(seed, Faults::exact(Vec::new()));
-        world.faults.watch(&store);
-        world.services.store = store;
+        world.go_on_with(store);
         crate::harness::furnish(&world).await;
         world
+    }
+
+    /// From now on the world works on another store.
+    pub fn go_on_with(&mut self, store: Store) {
+        self.faults.watch(&store);
+        self.services.store = store;
     }
 
     /// A world to measure in: on this store, in the machine's own time, without faults, its

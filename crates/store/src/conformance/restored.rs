@@ -9,7 +9,7 @@ use coffer_store::instance::SpecChange;
 use coffer_store::restored::{Adopted, Confirmed, Settled};
 use coffer_store::secret::{ProjectKey, StoredSecret};
 
-use super::world::{World, at, event, id, task, tenant, tenant_id};
+use super::world::{World, at, event, flavor, id, task, tenant, tenant_id};
 use crate::fixture::Fixture;
 
 pub(crate) async fn a_mark_stays_until_it_is_settled(fixture: &Fixture) {
@@ -138,7 +138,7 @@ pub(crate) async fn lost_instances_are_adopted(fixture: &Fixture) {
     let adopted = Adopted {
         tenant: &tenant("two"),
         network: &network,
-        flavor: graph.flavor.as_ref().unwrap(),
+        flavor: &flavor("6.1", 512),
         instance: &other.instance,
         set: &set,
         endpoint: &endpoint,

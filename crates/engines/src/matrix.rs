@@ -76,7 +76,10 @@ fn cell(engine: &dyn Engine, operation: Operation) -> String {
     let level = |version: &str| capability::capability(engine, version, operation).level;
     let is_tested = |version: &&&str| !engine.unverified_versions().contains(*version);
     let tested = engine.versions().iter().find(is_tested);
-    let main = tested.or(engine.versions().first()).copied().map(level);
+    let main = tested
+        .or_else(|| engine.versions().first())
+        .copied()
+        .map(level);
     let main = main.unwrap_or(Level::NotYet);
     let mut text = word(main).to_owned();
     for version in engine.versions() {

@@ -135,7 +135,9 @@ fn gather(
     let (mut schema, kind) = (0, url_kind(url));
     if let StoreUrl::SqliteFile(path) = url {
         let copy = staging.join(STORE_FILE);
-        file::snapshot(path, &copy)?;
+        // Of what is damaged more can be told than that it could not be copied.
+        file::snapshot(path, &copy)
+            .map_err(|error| file::quick_check(path).err().unwrap_or(error))?;
         file::check(&copy)?;
         schema = file::schema(&copy)?;
         parts.push((STORE_FILE.to_owned(), Content::File(copy)));

@@ -241,7 +241,14 @@ fn keys_are_rotated_under_work_and_over_kills_and_a_lost_one_is_said_plainly() -
     );
     let told = tool(&coffer, &["key", "rotate", "--project", "demo"])?.ok()?;
     ensure!(told.contains("has a new key"), "{told}");
-    let grant = ["user", "create", "db1", "jane", "--database", "app"];
+    let grant = [
+        "database-user",
+        "create",
+        "db1",
+        "jane",
+        "--database",
+        "app",
+    ];
     coffer.coffer(&grant)?.ok()?;
     coffer.stop()?;
     coffer.up()?;

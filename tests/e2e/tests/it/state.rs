@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::coffer::{Coffer, Database, INSTANCE_MAX};
+use e2e::lines::LOST;
 use e2e::run::{Ended, Program, wait_until};
 use serde_json::Value;
 
@@ -82,6 +83,9 @@ fn lose_state(coffer: &Coffer, to: &Path) -> Result<()> {
 #[test]
 fn a_lost_state_is_restored_and_nothing_of_what_was_made_since_is_deleted() -> Result<()> {
     let mut coffer = Coffer::start()?;
+    coffer.expect_lines(LOST);
+    // What a restored state says until it is confirmed, in the log and to those who ask.
+    coffer.expect_lines(&["the state was restored from a backup", "state-restored"]);
     let aside = tempfile::tempdir()?;
     let secret = passphrase(aside.path())?.display().to_string();
     let (kept, gone) = (coffer.create("kept")?, coffer.create("gone")?);

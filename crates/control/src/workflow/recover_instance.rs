@@ -7,7 +7,7 @@ use coffer_core::id::{InstanceId, SetId};
 use coffer_core::task::{LockMode, LockRequest, PRIORITY_NORMAL, Task};
 use serde::{Deserialize, Serialize};
 
-use super::parts;
+use super::parts::{self, Part};
 use super::{Context, NewTask, StepPolicy, StepResult, Stepped, Workflow};
 
 /// Recovers an instance's server.
@@ -134,12 +134,15 @@ impl Workflow for RecoverInstance {
                 let event = context.event("instance.recovered", Severity::Warning, message);
                 Stepped::done(vec![event])
             }
-            Step::MarkFailed => {
-                let error = context.task.error.as_deref().unwrap_or("no cause");
-                let message = format!("the instance could not be recovered: {error}");
-                let event = context.event("instance.recover_failed", Severity::Error, message);
-                Stepped::failed(vec![event])
-            }
+            Step::MarkFailed => match parts::settle_endpoint(context, &graph).await? {
+                Part::Waiting(wait) => Stepped::wait(wait),
+                Part::Ready(_) => {
+                    let error = context.task.error.as_deref().unwrap_or("no cause");
+                    let message = format!("the instance could not be recovered: {error}");
+                    let event = context.event("instance.recover_failed", Severity::Error, message);
+                    Stepped::failed(vec![event])
+                }
+            },
         })
     }
 }

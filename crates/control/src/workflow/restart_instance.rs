@@ -10,7 +10,7 @@ use coffer_store::Write;
 use coffer_wire::guest::v1::Operation;
 use serde::{Deserialize, Serialize};
 
-use super::parts;
+use super::parts::{self, Part};
 use super::{Context, NewTask, StepPolicy, StepResult, Stepped, Workflow};
 
 /// Restarts an instance's engine.
@@ -128,17 +128,20 @@ impl Workflow for RestartInstance {
                 let event = context.event("instance.restarted", Severity::Info, "restarted");
                 Stepped::done(vec![set_active(input, None), event])
             }
-            Step::MarkFailed => {
-                let error = context.task.error.clone().unwrap_or_default();
-                let event =
-                    context.event("instance.restart_failed", Severity::Error, error.clone());
-                let fault = Fault {
-                    details: error.clone(),
-                    message: error,
-                    at: context.now(),
-                };
-                Stepped::failed(vec![set_active(input, Some(fault)), event])
-            }
+            Step::MarkFailed => match parts::settle_endpoint(context, &graph).await? {
+                Part::Waiting(wait) => Stepped::wait(wait),
+                Part::Ready(_) => {
+                    let error = context.task.error.clone().unwrap_or_default();
+                    let event =
+                        context.event("instance.restart_failed", Severity::Error, error.clone());
+                    let fault = Fault {
+                        details: error.clone(),
+                        message: error,
+                        at: context.now(),
+                    };
+                    Stepped::failed(vec![set_active(input, Some(fault)), event])
+                }
+            },
         })
     }
 }

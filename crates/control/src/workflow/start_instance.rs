@@ -9,7 +9,7 @@ use coffer_core::task::{LockMode, LockRequest, PRIORITY_NORMAL, Task};
 use coffer_store::Write;
 use serde::{Deserialize, Serialize};
 
-use super::parts;
+use super::parts::{self, Part};
 use super::{Context, NewTask, StepPolicy, StepResult, Stepped, Workflow};
 
 /// Starts an instance that was stopped on request.
@@ -131,16 +131,20 @@ impl Workflow for StartInstance {
                 let event = context.event("instance.started", Severity::Info, "started on request");
                 Stepped::done(vec![set_active(input, None), event])
             }
-            Step::MarkFailed => {
-                let error = context.task.error.clone().unwrap_or_default();
-                let event = context.event("instance.start_failed", Severity::Error, error.clone());
-                let fault = Fault {
-                    details: error.clone(),
-                    message: error,
-                    at: context.now(),
-                };
-                Stepped::failed(vec![set_active(input, Some(fault)), event])
-            }
+            Step::MarkFailed => match parts::settle_endpoint(context, &graph).await? {
+                Part::Waiting(wait) => Stepped::wait(wait),
+                Part::Ready(_) => {
+                    let error = context.task.error.clone().unwrap_or_default();
+                    let event =
+                        context.event("instance.start_failed", Severity::Error, error.clone());
+                    let fault = Fault {
+                        details: error.clone(),
+                        message: error,
+                        at: context.now(),
+                    };
+                    Stepped::failed(vec![set_active(input, Some(fault)), event])
+                }
+            },
         })
     }
 }

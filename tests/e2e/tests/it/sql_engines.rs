@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use coffer_testkit::counts::versions;
 use e2e::coffer::{Coffer, binary};
 use e2e::run::{Program, wait_until};
 use e2e::sql::{Login, Stream, tree_of};
@@ -45,26 +46,13 @@ const HOSTILE: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// An engine of the family, and one version of it.
 struct Version {
     engine: &'static str,
-    version: &'static str,
+    version: String,
     server: &'static str,
     client: &'static str,
 }
-
-const MYSQL: Version = Version {
-    engine: "mysql",
-    version: "9.7",
-    server: "sbin/mysqld ",
-    client: "mysql",
-};
-
-const MARIADB: Version = Version {
-    engine: "mariadb",
-    version: "11.8",
-    server: "sbin/mariadbd ",
-    client: "mariadb",
-};
 
 fn build(version: &Version) -> Result<()> {
     let coffer = binary("coffer")?.display().to_string();
@@ -79,7 +67,7 @@ fn create(coffer: &Coffer, version: &Version, name: &str) -> Result<(String, Log
         "--datastore",
         version.engine,
         "--datastore-version",
-        version.version,
+        &version.version,
     ];
     let db = coffer.create_published(name, &words)?;
     let login = Login {
@@ -99,7 +87,7 @@ fn is_encrypted(version: &Version, joe: &Login) -> Result<()> {
     let show = joe
         .run("SELECT VERSION(); SHOW STATUS LIKE 'Ssl_version'")?
         .ok()?;
-    ensure!(show.starts_with(version.version), "{show}");
+    ensure!(show.starts_with(&version.version), "{show}");
     ensure!(show.contains("TLSv1."), "{show}");
     let plain = match version.client {
         "mysql" => "ssl-mode=DISABLED\n",
@@ -220,12 +208,27 @@ fn lives(version: &Version) -> Result<()> {
     Ok(())
 }
 
+/// Each version that is asked for, one after the other.
+fn all_live(engine: &'static str, server: &'static str, client: &'static str) -> Result<()> {
+    for version in versions("living_versions", engine) {
+        let named = format!("{engine} {version}");
+        let version = Version {
+            engine,
+            version,
+            server,
+            client,
+        };
+        lives(&version).context(named)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn mysql_lives_through_the_api() -> Result<()> {
-    lives(&MYSQL)
+    all_live("mysql", "sbin/mysqld ", "mysql")
 }
 
 #[test]
 fn mariadb_lives_through_the_api() -> Result<()> {
-    lives(&MARIADB)
+    all_live("mariadb", "sbin/mariadbd ", "mariadb")
 }

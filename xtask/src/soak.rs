@@ -102,6 +102,8 @@ const SOAKS: &[Soak] = &[
             "engine::mariadb_conforms",
             "engine::redis_conforms",
             "engine::valkey_conforms",
+            "engine::mysql_bounds_its_root",
+            "engine::mariadb_bounds_its_root",
             "engine::redis_refuses_what_reaches_the_process",
             "engine::valkey_refuses_what_reaches_the_process",
         ],

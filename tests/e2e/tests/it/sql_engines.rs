@@ -10,47 +10,18 @@ use e2e::run::{Program, wait_until};
 use e2e::sql::{Login, Stream, tree_of};
 
 use crate::kills::{kill, processes};
+use crate::sql_root;
 
 /// Longest time until an engine that died is at work again.
-const BACK_MAX: Duration = Duration::from_secs(60);
-
-/// What a tenant's root may not do, each with the words that refuse it.
-const HOSTILE: &[(&str, &[&str])] = &[
-    (
-        "SELECT LOAD_FILE('/etc/passwd') IS NULL AND LOAD_FILE('/data/tls/engine.key') IS NULL",
-        &["1"],
-    ),
-    ("SELECT 1 INTO OUTFILE '/tmp/out'", &["secure"]),
-    ("SELECT 1 INTO DUMPFILE '/data/config/my.cnf'", &["secure"]),
-    (
-        "CREATE TABLE app.l (a TEXT); LOAD DATA INFILE '/etc/passwd' INTO TABLE app.l",
-        &["secure"],
-    ),
-    (
-        "CREATE FUNCTION f RETURNS INTEGER SONAME 'evil.so'",
-        &["an't open"],
-    ),
-    (
-        "CREATE FUNCTION f RETURNS INTEGER SONAME '../../../../data/engine/evil.so'",
-        &["path"],
-    ),
-    ("INSTALL PLUGIN evil SONAME 'evil.so'", &["an't open"]),
-    (
-        "SET GLOBAL require_secure_transport = OFF; SET GLOBAL init_file = '/tmp/x'",
-        &["read only"],
-    ),
-    ("SET GLOBAL secure_file_priv = ''", &["read only"]),
-    (
-        "SET GLOBAL general_log_file = '/usr/x.log'; SET GLOBAL general_log = ON",
-        &["x.log", "rror"],
-    ),
-];
+pub(crate) const BACK_MAX: Duration = Duration::from_secs(60);
 
 /// An engine of the family, and one version of it.
-struct Version {
-    engine: &'static str,
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) engine: &'static str,
     version: String,
-    server: &'static str,
+    /// Word in the command line of the server.
+    pub(crate) server: &'static str,
     client: &'static str,
 }
 
@@ -131,30 +102,6 @@ fn users_and_databases(coffer: &Coffer, name: &str, joe: &Login) -> Result<()> {
     Ok(())
 }
 
-/// Root is let in when it is enabled, gets nowhere, and is out when it is disabled.
-fn root(coffer: &Coffer, name: &str, joe: &Login) -> Result<()> {
-    ensure!(
-        joe.as_user("root", "", "app").run("SELECT 1")?.code != 0,
-        "root from the start"
-    );
-    let enabled = coffer.coffer(&["--json", "root", "enable", name])?.json()?;
-    let password = enabled.pointer("/password").and_then(|p| p.as_str());
-    let root = joe.as_user("root", password.context("no password")?, "app");
-    ensure!(root.run("SELECT CURRENT_USER()")?.ok()?.trim() == "root@%");
-    for (sql, refusal) in HOSTILE {
-        let ended = root.run(sql)?;
-        let said = format!("{}{}", ended.out, ended.err);
-        let is_refused = refusal.iter().any(|word| said.contains(word));
-        ensure!(is_refused, "{sql}: {said}");
-    }
-    coffer.coffer(&["root", "disable", name])?.ok()?;
-    ensure!(
-        root.run("SELECT 1")?.code != 0,
-        "root was disabled, and let in"
-    );
-    Ok(())
-}
-
 /// The engine's own client through Coffer's relay, as a user made for the occasion.
 fn connects(coffer: &Coffer, name: &str) -> Result<()> {
     let sql = "SELECT DATABASE(), CURRENT_USER()";
@@ -178,7 +125,7 @@ fn lives(version: &Version) -> Result<()> {
         .ok()?;
     users_and_databases(&coffer, name, &joe)?;
     connects(&coffer, name)?;
-    root(&coffer, name, &joe)?;
+    sql_root::all(&coffer, version, &id, &joe)?;
 
     coffer
         .coffer(&["instance", "restart", name, "--wait"])?

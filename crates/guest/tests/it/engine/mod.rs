@@ -2,11 +2,14 @@
 //! `conforming_versions` in `tests/counts.toml` asks for, each from its root; PostgreSQL from the
 //! host as well, if it has version 15. A version without a root fails its test.
 
+mod controls;
 mod direct;
 mod keyvalue;
 mod mysql_family;
 mod postgresql;
 mod refusals;
+mod sql_controls;
+mod sql_refusals;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -94,6 +97,22 @@ async fn redis_refuses_what_reaches_the_process() {
 async fn valkey_refuses_what_reaches_the_process() {
     in_each_root(&keyvalue::Cli(&VALKEY), async |world| {
         refusals::all(&world, &VALKEY).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn mysql_bounds_its_root() {
+    in_each_root(&mysql_family::MYSQL, async |world| {
+        sql_refusals::all(&world, &mysql_family::MYSQL).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn mariadb_bounds_its_root() {
+    in_each_root(&mysql_family::MARIADB, async |world| {
+        sql_refusals::all(&world, &mysql_family::MARIADB).await;
     })
     .await;
 }

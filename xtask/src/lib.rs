@@ -38,7 +38,7 @@ usage: cargo xtask COMMAND
   package            build the Debian package and say where it is
   new-resource NAME  write the skeleton of an API resource (a word in the singular)
   quickstart [--once]
-                     from this tree to a PostgreSQL that answers; --once leaves nothing behind
+                     from this tree to a database of each engine; --once leaves nothing behind
 ";
 
 /// Runs the command that the words name.

@@ -1,11 +1,14 @@
-//! From this tree to a PostgreSQL that answers, in one command; what `./quickstart` does.
+//! From this tree to databases that answer, in one command; what `./quickstart` does.
 //!
-//! Every step says what it does and may be repeated. With `--once` a Coffer of its own, on a free
-//! port and in a directory of its own, is started, used, stopped and removed.
+//! PostgreSQL comes first and alone, so that somebody who waits has a database soon; then the other
+//! engines' roots are built and an instance of each is made, all at once. Every step says what it
+//! does and may be repeated: that makes one more PostgreSQL, and asks the other engines' instances
+//! that are there. With `--once` a Coffer of its own, on a free port and in a directory of its own,
+//! is started, used, stopped and removed.
+
+mod engine;
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
@@ -14,9 +17,11 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::process::{Program, Stopwatch, stop, tail, wait_closely};
+use crate::roots::{Roots, Versions};
 use crate::{built, leftovers, setup};
+use engine::{Database, Engine, OTHERS, POSTGRESQL, wanted, with_secret};
 
-/// Recipe of the engine root.
+/// Recipe of the first engine root.
 const RECIPE: &str = "postgresql-17";
 /// State directory of the Coffer that stays.
 const STATE_DIR: &str = "/var/lib/coffer";
@@ -31,8 +36,10 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 
 /// Time between two looks at a Coffer that starts or stops.
 const PACE: Duration = Duration::from_millis(50);
-/// What the second run may take until its database answers, the build aside: 5 s are promised, and
-/// three times as much is forgiven a machine that is busy.
+/// Longest time until a running Coffer offers what a root was built of.
+const OFFER_MAX: Duration = Duration::from_secs(60);
+/// What the second run may take until its PostgreSQL answers, the build aside: 5 s are promised,
+/// and three times as much is forgiven a machine that is busy.
 const SECOND_RUN_MAX: Duration = Duration::from_secs(15);
 
 /// Builds what is shipped.
@@ -88,7 +95,7 @@ fn run_and_stay(coffer: &Path) -> Result<()> {
 
 /// What a run that stays leaves.
 struct Stayed {
-    /// From the start to the answer.
+    /// From the start to PostgreSQL's answer.
     took: Duration,
     /// What it told.
     words: String,
@@ -102,13 +109,56 @@ fn stay(host: &Host, listen: &str, more: &[&str], child: &mut Option<Child>) -> 
         true => println!("coffer runs already"),
         false => *child = Some(host.start(listen, more)?),
     }
-    let database = host.create()?;
-    let answer = database.ask(host)?;
+    let database = host.create(&POSTGRESQL)?;
+    let answer = ask_published(host, &database)?;
     let took = watch.elapsed();
-    println!("{:.1} s to an answering database\n", took.as_secs_f64());
-    let words = database.describe(host, answer.trim());
+    println!("{:.1} s to an answering PostgreSQL\n", took.as_secs_f64());
+    let lines = others(host)?;
+    let first = database.line(answer.trim());
+    let words = format!("{first}\n{lines}\n\n{}", how_to_go_on(host, &database));
     println!("{words}");
     Ok(Stayed { took, words })
+}
+
+/// Has an instance of each other engine and asks it, all at once; what there is to know of them.
+fn others(host: &Host) -> Result<String> {
+    println!("building the other engines' roots (once on this machine)");
+    let roots = Roots::default();
+    roots.begin(&crate::root()?, &built()?, Versions::First)?;
+    roots.end()?;
+    host.await_offers()?;
+    let names: Vec<_> = OTHERS.iter().map(|engine| engine.title).collect();
+    println!("creating {}, unless they are there", names.join(", "));
+    let shown = host.run(&["instance", "list"])?;
+    let there = shown.as_array().map_or(&[][..], Vec::as_slice);
+    let lines: Vec<Result<String>> = std::thread::scope(|scope| {
+        let begun: Vec<_> = OTHERS
+            .iter()
+            .map(|engine| scope.spawn(move || other(host, engine, there)))
+            .collect();
+        let ended = begun.into_iter().map(std::thread::ScopedJoinHandle::join);
+        ended
+            .map(|line| line.expect("a thread reports, and does not panic"))
+            .collect()
+    });
+    let lines: Result<Vec<String>> = lines.into_iter().collect();
+    Ok(lines?.join("\n"))
+}
+
+/// One of them: the one that is there, or a new one.
+fn other(host: &Host, engine: &'static Engine, there: &[Value]) -> Result<String> {
+    let known = there
+        .iter()
+        .find(|one| one["datastore"]["type"] == engine.name && one["status"] == "ACTIVE");
+    let database = match known.and_then(|one| one["id"].as_str()) {
+        Some(id) => {
+            let shown = host.run(&["instance", "show", id])?;
+            Database::read(engine, shown.get("instance").unwrap_or(&shown))?
+        }
+        None => host.create(engine)?,
+    };
+    let answer = database.ask(host)?;
+    Ok(database.line(&answer))
 }
 
 /// The form that stays, twice, in a directory of its own; then it is stopped as it told, and
@@ -200,12 +250,13 @@ fn run_once_in(coffer: &Path, state: &Path) -> Result<()> {
 
 fn use_once(host: &Host) -> Result<String> {
     let watch = Stopwatch::start();
-    let database = host.create()?;
-    let answer = database.ask(host)?;
+    let database = host.create(&POSTGRESQL)?;
+    let answer = ask_published(host, &database)?;
     let seconds = watch.elapsed().as_secs_f64();
+    let lines = others(host)?;
+    let first = database.line(answer.trim());
     Ok(format!(
-        "{}\nanswered after {seconds:.1} s; stopped, and nothing is left",
-        answer.trim()
+        "{first}\n{lines}\n\nPostgreSQL answered after {seconds:.1} s; stopped, and nothing is left"
     ))
 }
 
@@ -283,120 +334,88 @@ impl Host {
         Ok(())
     }
 
-    /// Creates a published instance with a database and a user.
-    fn create(&self) -> Result<Database> {
-        let count = self
-            .run(&["instance", "list"])?
-            .as_array()
-            .map_or(0, Vec::len);
-        let name = format!("db{}", count + 1);
-        println!("creating the PostgreSQL instance {name}");
-        let made = self.run(&[
-            "instance",
-            "create",
-            &name,
-            "--datastore",
-            "postgresql",
-            "--database",
-            "demo",
-            "--user",
-            "demo",
-            "--public",
-            "--wait",
-        ])?;
-        let text = |place: &str| {
-            let value = made
-                .pointer(place)
-                .and_then(Value::as_str)
-                .map(str::to_owned);
-            value.with_context(|| format!("find {place} in {made}"))
-        };
-        let addresses = made["addresses"].as_array().cloned().unwrap_or_default();
-        let public = addresses.iter().find(|address| address["type"] == "public");
-        let address = public.and_then(|address| address["address"].as_str());
-        let port = public
-            .and_then(|address| address["port"].as_u64())
-            .unwrap_or(5432);
-        Ok(Database {
-            name,
-            address: address.context("find the published address")?.to_owned(),
-            port,
-            password: text("/passwords/demo")?,
+    /// Waits until Coffer offers every engine: it looks at the roots every few seconds.
+    fn await_offers(&self) -> Result<()> {
+        wait_closely("an offer of every engine", OFFER_MAX, PACE, || {
+            let offered = self.run(&["datastore", "list"])?;
+            let is_offered = |engine: &Engine| {
+                let rows = offered.as_array().into_iter().flatten();
+                rows.into_iter().any(|row| row["datastore"] == engine.name)
+            };
+            Ok(OTHERS.iter().all(is_offered).then_some(()))
         })
     }
+
+    /// Creates a published instance with a user, and a database where the engine has them.
+    fn create(&self, engine: &'static Engine) -> Result<Database> {
+        let shown = self.run(&["instance", "list"])?;
+        let there = shown.as_array().map_or(&[][..], Vec::as_slice);
+        let name = free_name(engine.name, there);
+        println!("creating the {} instance {name}", engine.title);
+        let words = [&["instance", "create", &name][..], &wanted(engine)].concat();
+        Database::read(engine, &self.run(&words)?)
+    }
 }
 
-/// A database that was made.
-struct Database {
-    name: String,
-    address: String,
-    port: u64,
-    password: String,
+/// The first name of an engine's that no instance has.
+fn free_name(engine: &str, there: &[Value]) -> String {
+    let names = (1..).map(|number| format!("{engine}{number}"));
+    let is_free = |name: &String| there.iter().all(|one| one["name"] != name.as_str());
+    names
+        .into_iter()
+        .find(is_free)
+        .expect("numbers do not end before instances do")
 }
 
-impl Database {
-    /// Asks it something over TLS, its certificate checked against the project's CA.
-    fn ask(&self, host: &Host) -> Result<String> {
-        let ca = host.state.join("demo-ca.pem");
-        let state = host.state.display().to_string();
-        let words = ["ca", "--state-dir", &state, "--project", "demo"];
-        fs::write(&ca, Program::new(&host.coffer, &words).output()?).context("write the CA")?;
-        let passwords = host.state.join("quickstart.pgpass");
-        let _ = fs::remove_file(&passwords);
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&passwords);
-        let line = format!("*:*:*:demo:{}\n", self.password);
-        file.and_then(|mut file| file.write_all(line.as_bytes()))
-            .context("write the password")?;
-        let query = "select version() || ', TLS ' || (select version from pg_stat_ssl where \
-                     pid = pg_backend_pid())";
-        let answer = Program::new("psql", &["-X", "-At", "-d", &self.url(&ca), "-c", query])
-            .with("PGPASSFILE", &passwords.display().to_string())
-            .output();
-        fs::remove_file(&passwords).context("remove the password")?;
-        answer
-    }
+/// Asks a new PostgreSQL at its published address over TLS, its certificate checked against the
+/// project's CA: as somebody who has nothing of Coffer's.
+fn ask_published(host: &Host, database: &Database) -> Result<String> {
+    let ca = ca_file(host);
+    let state = host.state.display().to_string();
+    let words = ["ca", "--state-dir", &state, "--project", "demo"];
+    fs::write(&ca, Program::new(&host.coffer, &words).output()?).context("write the CA")?;
+    let password = database.password.as_deref().context("find its password")?;
+    let query = "select version() || ', TLS ' || (select version from pg_stat_ssl where \
+                 pid = pg_backend_pid())";
+    let words = ["-X", "-At", "-d", &url(database, &ca), "-c", query];
+    let file = host.state.join("quickstart.pgpass");
+    with_secret(&file, &format!("*:*:*:demo:{password}\n"), |file| {
+        Program::new("psql", &words)
+            .with("PGPASSFILE", file)
+            .output()
+    })
+}
 
-    fn url(&self, ca: &Path) -> String {
-        let Self { address, port, .. } = self;
-        let ca = ca.display();
-        format!("postgresql://demo@{address}:{port}/demo?sslmode=verify-full&sslrootcert={ca}")
-    }
+fn ca_file(host: &Host) -> PathBuf {
+    host.state.join("demo-ca.pem")
+}
 
-    fn describe(&self, host: &Host, answer: &str) -> String {
-        let Self {
-            name,
-            address,
-            port,
-            password,
-            ..
-        } = self;
-        let (coffer, ca) = (host.coffer.display(), host.state.join("demo-ca.pem"));
-        let (url, state) = (self.url(&ca), host.state.display());
-        format!(
-            "{answer}\n\n\
-             instance   {name}\n\
-             address    {address}:{port}\n\
-             database   demo\n\
-             user       demo\n\
-             password   {password}\n\n\
-             connect:\n  psql '{url}'\n\n\
-             the stock OpenStack client, if you have it:\n  \
-             eval \"$({coffer} env)\"\n  \
-             openstack database instance list\n  \
-             openstack database instance show {name}\n\n\
-             coffer's own:\n  \
-             {coffer} instance list\n  \
-             {coffer} instance explain {name}\n  \
-             {coffer} instance delete {name} --wait\n\n\
-             stop coffer (instances go on serving):\n  \
-             kill $(cat {state}/quickstart.pid)\n\
-             logs are in {state}/coffer.log"
-        )
-    }
+fn url(database: &Database, ca: &Path) -> String {
+    let Database { address, port, .. } = database;
+    let ca = ca.display();
+    format!("postgresql://demo@{address}:{port}/demo?sslmode=verify-full&sslrootcert={ca}")
+}
+
+/// What to type next, with PostgreSQL as the example.
+fn how_to_go_on(host: &Host, database: &Database) -> String {
+    let (coffer, name) = (host.coffer.display(), &database.name);
+    let (url, state) = (url(database, &ca_file(host)), host.state.display());
+    format!(
+        "connect:\n  psql '{url}'\n\n\
+         or to any of them, with the engine's own client and a user made for the occasion:\n  \
+         {coffer} connect {name}\n\n\
+         the stock OpenStack client, if you have it:\n  \
+         eval \"$({coffer} env)\"\n  \
+         openstack database instance list\n  \
+         openstack database instance show {name}\n\n\
+         coffer's own:\n  \
+         {coffer} instance list\n  \
+         {coffer} instance explain {name}\n  \
+         {coffer} instance delete {name} --wait\n\n\
+         stop coffer (instances go on serving):\n  \
+         kill $(cat {state}/quickstart.pid)\n\
+         logs are in {state}/coffer.log"
+    )
 }
 
 #[cfg(test)]
@@ -404,6 +423,16 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_is_passed_over() {
+        let there = [
+            serde_json::json!({"name": "mysql1"}),
+            serde_json::json!({"name": "mysql3"}),
+        ];
+        assert_eq!(free_name("mysql", &there), "mysql2");
+        assert_eq!(free_name("redis", &there), "redis1");
+    }
 
     #[test]
     fn a_start_that_fails_leaves_nothing() {

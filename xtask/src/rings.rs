@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{self, Program, Stopwatch};
 use crate::quickstart::Build;
-use crate::roots::Roots;
+use crate::roots::{Roots, Versions};
 use crate::runners::{self, Runner};
 use crate::{bench, built, generated, leftovers, package, quickstart, resource, setup, tidy};
 
@@ -169,7 +169,9 @@ fn docs_ring(context: &Run<'_>) -> Result<Count> {
 /// network and the disk, the compiler does not.
 fn build_ring(context: &Run<'_>) -> Result<Count> {
     runners::build_coffer(context.root, &context.log.with_extension("coffer.log"))?;
-    context.roots.begin(context.root, &built()?)?;
+    context
+        .roots
+        .begin(context.root, &built()?, Versions::First)?;
     runners::build(context.root, &context.log)?;
     Ok(Count::default())
 }
@@ -181,7 +183,9 @@ fn package_ring(context: &Run<'_>) -> Result<Count> {
 }
 
 fn roots_ring(context: &Run<'_>) -> Result<Count> {
-    context.roots.begin(context.root, &built()?)?;
+    context
+        .roots
+        .begin(context.root, &built()?, Versions::First)?;
     context.roots.end()?;
     Ok(Count::default())
 }

@@ -1,7 +1,7 @@
 //! The engine roots that the tests run from, built beside other work.
 //!
-//! The default version of each engine is built before the tests; the others are built by the tests
-//! that need them. Roots of one suite wait for its base of their own accord, so two of them at a
+//! The default version of each engine is built before the tests, and the others before a soak that
+//! needs them. Roots of one suite wait for its base of their own accord, so two of them at a
 //! time are what keeps the machine busy: one fetches or waits for the disk while the other unpacks.
 
 use std::collections::VecDeque;
@@ -17,6 +17,15 @@ use crate::process::{Program, Stopwatch};
 /// How many are built at a time.
 const LANES: usize = 2;
 
+/// Which versions' roots are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Versions {
+    /// The one of each engine that is offered first.
+    First,
+    /// Every one that there is a recipe of.
+    All,
+}
+
 /// Engine roots that are being built, or will be.
 #[derive(Debug, Default)]
 pub struct Roots {
@@ -24,13 +33,17 @@ pub struct Roots {
 }
 
 impl Roots {
-    /// Begins to build one version of each engine, unless that has begun.
-    pub fn begin(&self, root: &Path, built: &Path) -> Result<()> {
+    /// Begins to build these versions of each engine, unless that has begun. Those that this
+    /// machine has are done at once.
+    pub fn begin(&self, root: &Path, built: &Path, wanted: Versions) -> Result<()> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         if !lanes.is_empty() {
             return Ok(());
         }
-        let names = Arc::new(Mutex::new(VecDeque::from(tested(&root.join("images"))?)));
+        let names = Arc::new(Mutex::new(VecDeque::from(recipes(
+            &root.join("images"),
+            wanted,
+        )?)));
         let (coffer, logs) = (built.join("coffer"), built.join("rings/roots"));
         for _ in 0..LANES {
             let (names, coffer, logs) = (Arc::clone(&names), coffer.clone(), logs.clone());
@@ -71,8 +84,8 @@ fn lane(names: &Mutex<VecDeque<String>>, coffer: &PathBuf, logs: &Path) -> Resul
     }
 }
 
-/// Names of the recipes that are tested: the default version of each engine.
-fn tested(images: &Path) -> Result<Vec<String>> {
+/// Names of the recipes of these versions.
+fn recipes(images: &Path, wanted: Versions) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(images).with_context(|| format!("read {}", images.display()))? {
         let path = entry.context("read a recipe's name")?.path();
@@ -83,7 +96,7 @@ fn tested(images: &Path) -> Result<Vec<String>> {
         let text = fs::read_to_string(&path).with_context(read)?;
         let recipe: toml::Table = text.parse().with_context(read)?;
         let is_default = recipe.get("default").and_then(toml::Value::as_bool);
-        if is_default == Some(true) {
+        if is_default == Some(true) || wanted == Versions::All {
             let name = recipe.get("name").and_then(toml::Value::as_str);
             names.push(
                 name.with_context(|| format!("{} has no name", path.display()))?
@@ -110,7 +123,10 @@ mod tests {
             let text = format!("name = '{name}'\n{more}");
             fs::write(dir.path().join(format!("{name}.toml")), text).unwrap();
         }
-        assert_eq!(tested(dir.path()).unwrap(), ["a-17", "b-9"]);
+        let first = recipes(dir.path(), Versions::First).unwrap();
+        assert_eq!(first, ["a-17", "b-9"]);
+        let all = recipes(dir.path(), Versions::All).unwrap();
+        assert_eq!(all, ["a-15", "a-17", "b-9"]);
     }
 
     #[test]
@@ -121,7 +137,9 @@ mod tests {
         fs::write(dir.path().join("images/a-1.toml"), text).unwrap();
         let roots = Roots::default();
         // There is no program there.
-        roots.begin(dir.path(), dir.path()).unwrap();
+        roots
+            .begin(dir.path(), dir.path(), Versions::First)
+            .unwrap();
         let error = format!("{:#}", roots.end().unwrap_err());
         assert!(error.contains("image build a-1"), "{error}");
     }

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::process::{Program, Stopwatch};
+use crate::roots::{Roots, Versions};
 use crate::runners::{self, Runner};
 use crate::{built, setup};
 
@@ -38,40 +39,84 @@ struct Soak {
     name: &'static str,
     /// Package whose program `it` has it.
     package: &'static str,
-    /// The test.
-    test: &'static str,
+    /// The tests, which share the count.
+    tests: &'static [&'static str],
     /// Rounds of one batch: what is repeated at the most after an interruption.
     batch: u64,
     /// Whether rounds are told by seed, and not only by number.
     has_seeds: bool,
+    /// Whether the rounds are versions of engines, and need the root of each.
+    has_roots: bool,
 }
 
-const fn kill(name: &'static str, test: &'static str) -> Soak {
+const fn kill(name: &'static str, tests: &'static [&'static str]) -> Soak {
     Soak {
         name,
         package: runners::E2E,
-        test,
+        tests,
         batch: 10,
         has_seeds: false,
+        has_roots: false,
     }
 }
+
+/// A soak of versions of engines: a batch is all of them, because a round is one.
+const fn versions(
+    name: &'static str,
+    package: &'static str,
+    tests: &'static [&'static str],
+) -> Soak {
+    Soak {
+        name,
+        package,
+        tests,
+        batch: VERSIONS_MAX,
+        has_seeds: false,
+        has_roots: true,
+    }
+}
+
+/// More versions than there are recipes.
+const VERSIONS_MAX: u64 = 100;
 
 const SOAKS: &[Soak] = &[
     Soak {
         name: "simulation_seeds",
         package: "coffer-testkit",
-        test: "seeds::random_schedules_leave_nothing_stuck_and_nothing_leaked",
+        tests: &["seeds::random_schedules_leave_nothing_stuck_and_nothing_leaked"],
         batch: 1_000,
         has_seeds: true,
+        has_roots: false,
     },
     kill(
         "kill_create_delete",
-        "kills::creates_and_deletes_outlive_kills",
+        &["kills::creates_and_deletes_outlive_kills"],
     ),
-    kill("kill_restart", "kills::restarts_outlive_kills"),
-    kill(
-        "keyvalue_versions",
-        "keyvalue::redis_and_valkey_live_through_the_api",
+    kill("kill_restart", &["kills::restarts_outlive_kills"]),
+    versions(
+        "conforming_versions",
+        "coffer-guest",
+        &[
+            "engine::postgresql_of_the_root_conforms",
+            "engine::mysql_conforms",
+            "engine::mariadb_conforms",
+            "engine::redis_conforms",
+            "engine::valkey_conforms",
+            "engine::mysql_bounds_its_root",
+            "engine::mariadb_bounds_its_root",
+            "engine::redis_refuses_what_reaches_the_process",
+            "engine::valkey_refuses_what_reaches_the_process",
+        ],
+    ),
+    versions(
+        "living_versions",
+        runners::E2E,
+        &[
+            "engines::every_version_lives_through_the_api",
+            "sql_engines::mysql_lives_through_the_api",
+            "sql_engines::mariadb_lives_through_the_api",
+            "keyvalue::redis_and_valkey_live_through_the_api",
+        ],
     ),
 ];
 
@@ -141,6 +186,9 @@ pub fn run(root: &Path, name: &str) -> Result<ExitCode> {
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     let file = dir.join("progress.json");
     let (runner, mut progress) = begin(root, soak, &dir, &file)?;
+    if soak.has_roots && progress.done < promised {
+        build_roots(root)?;
+    }
     while progress.done < promised {
         let rounds = soak.batch.min(promised - progress.done);
         let watch = Stopwatch::start();
@@ -186,11 +234,18 @@ fn begin(root: &Path, soak: &Soak, dir: &Path, file: &Path) -> Result<(Runner, P
     Ok((runner, known.unwrap_or_else(|| Progress::of(&commit))))
 }
 
+/// Builds the root of every version, unless this machine has it.
+fn build_roots(root: &Path) -> Result<()> {
+    let roots = Roots::default();
+    roots.begin(root, &built()?, Versions::All)?;
+    roots.end()
+}
+
 /// Runs some rounds and answers what failed.
 fn batch(soak: &Soak, runner: &Runner, dir: &Path, from: u64, rounds: u64) -> Result<Vec<String>> {
     let log = dir.join(format!("{from}.log"));
     let seeds = format!("{from}..{}", from + rounds);
-    let words = [soak.test, "--exact", "--nocapture"];
+    let words = [soak.tests, &["--exact", "--nocapture"]].concat();
     let mut program = runner.program(&words);
     program = match soak.has_seeds {
         true => program.with("SEEDS", &seeds),
@@ -201,13 +256,23 @@ fn batch(soak: &Soak, runner: &Runner, dir: &Path, from: u64, rounds: u64) -> Re
     let ended = program.logged(&log);
     let text = fs::read_to_string(&log).unwrap_or_default();
     let failed = failures(&text, &seeds, ended.is_ok());
-    if !text.contains("running 1 test") {
-        bail!("{} did not run; see {}", soak.test, log.display());
+    if !has_begun(&text, soak.tests.len()) {
+        let tests = soak.tests.join(", ");
+        bail!("of {tests} not all did run; see {}", log.display());
     }
     if failed.is_empty() {
         let _ = fs::remove_file(&log);
     }
     Ok(failed)
+}
+
+/// Whether the program of tests knew all of so many.
+fn has_begun(log: &str, tests: usize) -> bool {
+    let known = log.lines().find_map(|line| {
+        let rest = line.strip_prefix("running ")?;
+        rest.split(' ').next()?.parse().ok()
+    });
+    known == Some(tests)
 }
 
 /// What failed, from the log of a batch: `seed N`, or the rounds themselves.
@@ -351,6 +416,31 @@ mod tests {
         assert_eq!(failures(log, "0..100", false), ["seed 12", "seed 40"]);
         assert_eq!(failures("Killed", "10..20", false), ["rounds 10..20"]);
         assert!(failures("test result: ok", "10..20", true).is_empty());
+    }
+
+    #[test]
+    fn a_test_that_is_not_there_is_noticed() {
+        assert!(has_begun("\nrunning 1 test\ntest a ... ok\n", 1));
+        assert!(has_begun("running 9 tests\n", 9));
+        assert!(!has_begun("running 8 tests\n", 9));
+        assert!(!has_begun("running 0 tests\n", 1));
+        assert!(!has_begun("", 0));
+    }
+
+    #[test]
+    fn a_soak_of_versions_is_one_batch_of_as_many_as_there_are_recipes() {
+        let root = crate::root().unwrap();
+        let recipes = fs::read_dir(root.join("images")).unwrap().flatten();
+        let recipes = recipes.filter(|one| one.path().extension().is_some_and(|e| e == "toml"));
+        let recipes = u64::try_from(recipes.count()).unwrap();
+        for soak in SOAKS.iter().filter(|soak| soak.has_roots) {
+            let promised = promised(&root, soak.name).unwrap();
+            assert!(
+                promised == recipes && promised <= soak.batch,
+                "{}",
+                soak.name
+            );
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod comparison;
 pub mod crates;
 pub mod lock;
 pub mod papers;
+pub mod security;
 pub mod source;
 pub mod uses;
 
@@ -26,6 +27,7 @@ pub fn run(root: &Path) -> Result<String> {
     findings.extend(metadata.check());
     findings.extend(papers::check(root, &metadata)?);
     findings.extend(comparison::check(root, &sources)?);
+    findings.extend(security::check(root)?);
     findings.extend(uses::check(root, &sources)?);
     findings.extend(shell_files(root)?);
     if !findings.is_empty() {

@@ -6,7 +6,7 @@ use crate::keyvalue::KeyValue;
 pub const REDIS: KeyValue = KeyValue {
     name: "redis",
     versions: &["8.0", "7.0"],
-    // Only the soak of `keyvalue_versions` meets it.
+    // Only the soaks of `conforming_versions` and `living_versions` meet it.
     unverified: &["7.0"],
     #[cfg(feature = "guest")]
     server: "/usr/bin/redis-server",

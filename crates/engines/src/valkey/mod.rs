@@ -6,7 +6,7 @@ use crate::keyvalue::KeyValue;
 pub const VALKEY: KeyValue = KeyValue {
     name: "valkey",
     versions: &["9.1", "8.1"],
-    // Only the soak of `keyvalue_versions` meets it.
+    // Only the soaks of `conforming_versions` and `living_versions` meet it.
     unverified: &["9.1"],
     #[cfg(feature = "guest")]
     server: "/usr/bin/valkey-server",

@@ -1,8 +1,14 @@
-//! Every version of PostgreSQL that Coffer has a recipe for, the whole way through.
+//! PostgreSQL the whole way through: the versions that `living_versions` in `tests/counts.toml`
+//! asks for, and in every run those that no other test meets.
 
 use anyhow::{Context, Result, ensure};
+use coffer_testkit::counts::versions;
 use e2e::coffer::{Coffer, binary};
 use e2e::run::Program;
+
+/// The support matrix says that every run of the tests meets these; the version that is offered
+/// first is what all other tests run on.
+const ALWAYS: [&str; 2] = ["15", "18"];
 
 /// Builds the root of a version, unless this machine has it.
 fn build(version: &str) -> Result<()> {
@@ -76,13 +82,16 @@ fn lives(coffer: &Coffer, version: &str) -> Result<()> {
 
 #[test]
 fn every_version_lives_through_the_api() -> Result<()> {
-    let versions = ["15", "18"];
-    for version in versions {
+    let mut versions = versions("living_versions", "postgresql");
+    versions.extend(ALWAYS.map(str::to_owned));
+    versions.sort_unstable();
+    versions.dedup();
+    for version in &versions {
         build(version)?;
     }
     let coffer = Coffer::start()?;
     let before = coffer.traces()?;
-    for version in versions {
+    for version in &versions {
         lives(&coffer, version).with_context(|| format!("PostgreSQL {version}"))?;
     }
     let left = coffer.traces()?;

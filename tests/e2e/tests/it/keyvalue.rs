@@ -5,21 +5,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use coffer_testkit::counts::count;
+use coffer_testkit::counts::versions;
 use e2e::coffer::Coffer;
 use e2e::keyvalue::{KeyValue, Writing, build_root};
 use e2e::run::{Ended, Program, wait_until};
 
 use crate::kills;
-
-/// What of them is tested in each run; all of them in a soak (`keyvalue_versions` in counts.toml).
-const QUICK: [(&str, &str); 2] = [("redis", "8.0"), ("valkey", "8.1")];
-const ALL: [(&str, &str); 4] = [
-    ("redis", "7.0"),
-    ("redis", "8.0"),
-    ("valkey", "8.1"),
-    ("valkey", "9.1"),
-];
 
 /// Bound of whatever the guest does by itself.
 const GUEST_MAX: Duration = Duration::from_secs(30);
@@ -414,19 +405,19 @@ fn logs(coffer: &Coffer, db: &KeyValue, engine: &str) -> Result<()> {
 
 #[test]
 fn redis_and_valkey_live_through_the_api() -> Result<()> {
-    let versions: &[_] = if count("keyvalue_versions") > QUICK.len() as u64 {
-        &ALL
-    } else {
-        &QUICK
+    let of_engine = |engine: &'static str| {
+        let versions = versions("living_versions", engine).into_iter();
+        versions.map(move |version| (engine, version))
     };
-    for (engine, version) in versions {
+    let versions: Vec<_> = of_engine("redis").chain(of_engine("valkey")).collect();
+    for (engine, version) in &versions {
         build_root(&format!("{engine}-{version}"))?;
     }
     let mut coffer = Coffer::start()?;
     // Whether the conductor knows of a stop before it misses the guest is a matter of moments.
     coffer.expect_lines(&["guest is not heard"]);
     let before = coffer.traces()?;
-    for (engine, version) in versions {
+    for (engine, version) in &versions {
         lives(&coffer, engine, version).with_context(|| format!("{engine} {version}"))?;
     }
     let left = coffer.traces()?;

@@ -28,5 +28,6 @@ mod published;
 mod reboot;
 mod spine;
 mod sql_engines;
+mod sql_root;
 mod state;
 mod stop;

@@ -4,67 +4,26 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use coffer_testkit::counts::versions;
 use e2e::coffer::{Coffer, binary};
 use e2e::run::{Program, wait_until};
 use e2e::sql::{Login, Stream, tree_of};
 
 use crate::kills::{kill, processes};
+use crate::sql_root;
 
 /// Longest time until an engine that died is at work again.
-const BACK_MAX: Duration = Duration::from_secs(60);
+pub(crate) const BACK_MAX: Duration = Duration::from_secs(60);
 
-/// What a tenant's root may not do, each with the words that refuse it.
-const HOSTILE: &[(&str, &[&str])] = &[
-    (
-        "SELECT LOAD_FILE('/etc/passwd') IS NULL AND LOAD_FILE('/data/tls/engine.key') IS NULL",
-        &["1"],
-    ),
-    ("SELECT 1 INTO OUTFILE '/tmp/out'", &["secure"]),
-    ("SELECT 1 INTO DUMPFILE '/data/config/my.cnf'", &["secure"]),
-    (
-        "CREATE TABLE app.l (a TEXT); LOAD DATA INFILE '/etc/passwd' INTO TABLE app.l",
-        &["secure"],
-    ),
-    (
-        "CREATE FUNCTION f RETURNS INTEGER SONAME 'evil.so'",
-        &["an't open"],
-    ),
-    (
-        "CREATE FUNCTION f RETURNS INTEGER SONAME '../../../../data/engine/evil.so'",
-        &["path"],
-    ),
-    ("INSTALL PLUGIN evil SONAME 'evil.so'", &["an't open"]),
-    (
-        "SET GLOBAL require_secure_transport = OFF; SET GLOBAL init_file = '/tmp/x'",
-        &["read only"],
-    ),
-    ("SET GLOBAL secure_file_priv = ''", &["read only"]),
-    (
-        "SET GLOBAL general_log_file = '/usr/x.log'; SET GLOBAL general_log = ON",
-        &["x.log", "rror"],
-    ),
-];
-
-struct Version {
-    engine: &'static str,
-    version: &'static str,
-    server: &'static str,
+/// An engine of the family, and one version of it.
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) engine: &'static str,
+    version: String,
+    /// Word in the command line of the server.
+    pub(crate) server: &'static str,
     client: &'static str,
 }
-
-const MYSQL: Version = Version {
-    engine: "mysql",
-    version: "9.7",
-    server: "sbin/mysqld ",
-    client: "mysql",
-};
-
-const MARIADB: Version = Version {
-    engine: "mariadb",
-    version: "11.8",
-    server: "sbin/mariadbd ",
-    client: "mariadb",
-};
 
 fn build(version: &Version) -> Result<()> {
     let coffer = binary("coffer")?.display().to_string();
@@ -79,7 +38,7 @@ fn create(coffer: &Coffer, version: &Version, name: &str) -> Result<(String, Log
         "--datastore",
         version.engine,
         "--datastore-version",
-        version.version,
+        &version.version,
     ];
     let db = coffer.create_published(name, &words)?;
     let login = Login {
@@ -99,7 +58,7 @@ fn is_encrypted(version: &Version, joe: &Login) -> Result<()> {
     let show = joe
         .run("SELECT VERSION(); SHOW STATUS LIKE 'Ssl_version'")?
         .ok()?;
-    ensure!(show.starts_with(version.version), "{show}");
+    ensure!(show.starts_with(&version.version), "{show}");
     ensure!(show.contains("TLSv1."), "{show}");
     let plain = match version.client {
         "mysql" => "ssl-mode=DISABLED\n",
@@ -143,30 +102,6 @@ fn users_and_databases(coffer: &Coffer, name: &str, joe: &Login) -> Result<()> {
     Ok(())
 }
 
-/// Root is let in when it is enabled, gets nowhere, and is out when it is disabled.
-fn root(coffer: &Coffer, name: &str, joe: &Login) -> Result<()> {
-    ensure!(
-        joe.as_user("root", "", "app").run("SELECT 1")?.code != 0,
-        "root from the start"
-    );
-    let enabled = coffer.coffer(&["--json", "root", "enable", name])?.json()?;
-    let password = enabled.pointer("/password").and_then(|p| p.as_str());
-    let root = joe.as_user("root", password.context("no password")?, "app");
-    ensure!(root.run("SELECT CURRENT_USER()")?.ok()?.trim() == "root@%");
-    for (sql, refusal) in HOSTILE {
-        let ended = root.run(sql)?;
-        let said = format!("{}{}", ended.out, ended.err);
-        let is_refused = refusal.iter().any(|word| said.contains(word));
-        ensure!(is_refused, "{sql}: {said}");
-    }
-    coffer.coffer(&["root", "disable", name])?.ok()?;
-    ensure!(
-        root.run("SELECT 1")?.code != 0,
-        "root was disabled, and let in"
-    );
-    Ok(())
-}
-
 /// The engine's own client through Coffer's relay, as a user made for the occasion.
 fn connects(coffer: &Coffer, name: &str) -> Result<()> {
     let sql = "SELECT DATABASE(), CURRENT_USER()";
@@ -190,7 +125,7 @@ fn lives(version: &Version) -> Result<()> {
         .ok()?;
     users_and_databases(&coffer, name, &joe)?;
     connects(&coffer, name)?;
-    root(&coffer, name, &joe)?;
+    sql_root::all(&coffer, version, &id, &joe)?;
 
     coffer
         .coffer(&["instance", "restart", name, "--wait"])?
@@ -220,12 +155,27 @@ fn lives(version: &Version) -> Result<()> {
     Ok(())
 }
 
+/// Each version that is asked for, one after the other.
+fn all_live(engine: &'static str, server: &'static str, client: &'static str) -> Result<()> {
+    for version in versions("living_versions", engine) {
+        let named = format!("{engine} {version}");
+        let version = Version {
+            engine,
+            version,
+            server,
+            client,
+        };
+        lives(&version).context(named)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn mysql_lives_through_the_api() -> Result<()> {
-    lives(&MYSQL)
+    all_live("mysql", "sbin/mysqld ", "mysql")
 }
 
 #[test]
 fn mariadb_lives_through_the_api() -> Result<()> {
-    lives(&MARIADB)
+    all_live("mariadb", "sbin/mariadbd ", "mariadb")
 }

@@ -145,6 +145,20 @@ impl Direct {
         self.client.engine().runtime()
     }
 
+    /// Starts the engine with other words than an instance's: a test's way to show that something
+    /// is refused because of Coffer's words.
+    pub(super) async fn start_with(&self, change: impl FnOnce(&mut Vec<String>)) {
+        let mut program = self.runtime().launch(&self.host);
+        change(&mut program.args);
+        let mut command = self.host.programs.command(&program);
+        let log = std::fs::File::create(self.host.layout.data_dir.join("start.log")).unwrap();
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        *self.child.lock().await = Some(command.spawn().expect("start the engine"));
+    }
+
     /// What an engine's first process leaves when it is killed, as init's sweep over the user would
     /// find it.
     fn leftovers(&self) -> Vec<i32> {
@@ -177,16 +191,7 @@ impl Fixture for Direct {
     }
 
     async fn start(&self) {
-        let mut command = self
-            .host
-            .programs
-            .command(&self.runtime().launch(&self.host));
-        let log = std::fs::File::create(self.host.layout.data_dir.join("start.log")).unwrap();
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        *self.child.lock().await = Some(command.spawn().expect("start the engine"));
+        self.start_with(|_| ()).await;
     }
 
     async fn stop(&self) -> bool {
@@ -315,6 +320,26 @@ impl DirectWorld {
         }
     }
 
+    /// A data directory of its own, cloned from the template.
+    pub(super) async fn direct(&self, name: &str) -> Direct {
+        let template = self.ensure_template().await;
+        let host = self.host(name);
+        let to = host.layout.data_dir.join("engine");
+        let from = format!("{}/.", template.display());
+        process::succeed(&["cp", "-a", &from, &to.display().to_string()]).await;
+        let number = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id().to_le_bytes();
+        let address = [127, process[0], process[1].max(1), number];
+        let address = SocketAddr::from((address, self.client.engine().port()));
+        self.configure(&host, address.ip());
+        Direct {
+            host,
+            address,
+            client: self.client,
+            child: Mutex::new(None),
+        }
+    }
+
     async fn ensure_template(&self) -> PathBuf {
         let mut template = self.template.lock().await;
         if template.is_none() {
@@ -338,22 +363,7 @@ impl World for DirectWorld {
     }
 
     async fn clone_template(&self, name: &str) -> Box<dyn Fixture> {
-        let template = self.ensure_template().await;
-        let host = self.host(name);
-        let to = host.layout.data_dir.join("engine");
-        let from = format!("{}/.", template.display());
-        process::succeed(&["cp", "-a", &from, &to.display().to_string()]).await;
-        let number = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed);
-        let process = std::process::id().to_le_bytes();
-        let address = [127, process[0], process[1].max(1), number];
-        let address = SocketAddr::from((address, self.client.engine().port()));
-        self.configure(&host, address.ip());
-        Box::new(Direct {
-            host,
-            address,
-            client: self.client,
-            child: Mutex::new(None),
-        })
+        Box::new(self.direct(name).await)
     }
 }
 
@@ -387,4 +397,17 @@ pub(super) async fn hold_root(root: &Path, base: &Path, uid: u32) -> (Child, Vec
         format!("--userspec={uid}:{uid}"),
     ];
     (holder, prefix.to_vec())
+}
+
+/// Names of the attempts that `docs/security.md` has in the section of this heading: the first
+/// column of its table.
+pub(super) fn rows(heading: &str) -> Vec<&'static str> {
+    let text = include_str!("../../../../../docs/security.md");
+    let sections = text.split("\n## ");
+    let title = heading.trim_start_matches("## ");
+    let section = sections.filter(|section| section.starts_with(title));
+    section
+        .flat_map(str::lines)
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect()
 }

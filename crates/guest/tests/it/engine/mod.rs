@@ -1,11 +1,15 @@
-//! The engines' conformance suite with the real servers, run directly: each engine's default
-//! version from its root; PostgreSQL from the host as well, if it has version 15.
+//! The engines' conformance suite with the real servers, run directly: the versions that
+//! `conforming_versions` in `tests/counts.toml` asks for, each from its root; PostgreSQL from the
+//! host as well, if it has version 15. A version without a root fails its test.
 
+mod controls;
 mod direct;
 mod keyvalue;
 mod mysql_family;
 mod postgresql;
 mod refusals;
+mod sql_controls;
+mod sql_refusals;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +17,7 @@ use std::path::{Path, PathBuf};
 use coffer_engines::conformance;
 use coffer_engines::redis::REDIS;
 use coffer_engines::valkey::VALKEY;
+use coffer_testkit::counts::versions;
 
 use crate::support::process;
 use direct::{Client, DirectWorld, Programs, hold_root};
@@ -57,46 +62,32 @@ async fn postgresql_of_the_host_conforms() {
 
 #[tokio::test]
 async fn postgresql_of_the_root_conforms() {
-    process::require_root();
-    if process::engine_root("postgresql-17").is_none() {
-        let is_tested = Path::new("/usr/lib/postgresql/15/bin/postgres").exists();
-        assert!(
-            is_tested,
-            "this test needs an engine root with PostgreSQL 17"
-        );
-        eprintln!("there is no engine root with PostgreSQL 17; version 15 is tested from the host");
-        return;
-    }
-    conforms(&postgresql::Psql, "17").await;
+    every_version_conforms(&postgresql::Psql).await;
 }
 
 #[tokio::test]
 async fn mysql_conforms() {
-    conforms(&mysql_family::MYSQL, "9.7").await;
+    every_version_conforms(&mysql_family::MYSQL).await;
 }
 
 #[tokio::test]
 async fn mariadb_conforms() {
-    conforms(&mysql_family::MARIADB, "11.8").await;
-    // The older version once its root is there: the rings build the default one only.
-    if process::engine_root("mariadb-10.11").is_some() {
-        conforms(&mysql_family::MARIADB, "10.11").await;
-    }
+    every_version_conforms(&mysql_family::MARIADB).await;
 }
 
 #[tokio::test]
 async fn redis_conforms() {
-    conforms(&keyvalue::Cli(&REDIS), "8.0").await;
+    every_version_conforms(&keyvalue::Cli(&REDIS)).await;
 }
 
 #[tokio::test]
 async fn valkey_conforms() {
-    conforms(&keyvalue::Cli(&VALKEY), "8.1").await;
+    every_version_conforms(&keyvalue::Cli(&VALKEY)).await;
 }
 
 #[tokio::test]
 async fn redis_refuses_what_reaches_the_process() {
-    in_root(&keyvalue::Cli(&REDIS), "8.0", async |world| {
+    in_each_root(&keyvalue::Cli(&REDIS), async |world| {
         refusals::all(&world, &REDIS).await;
     })
     .await;
@@ -104,25 +95,53 @@ async fn redis_refuses_what_reaches_the_process() {
 
 #[tokio::test]
 async fn valkey_refuses_what_reaches_the_process() {
-    in_root(&keyvalue::Cli(&VALKEY), "8.1", async |world| {
+    in_each_root(&keyvalue::Cli(&VALKEY), async |world| {
         refusals::all(&world, &VALKEY).await;
     })
     .await;
 }
 
-/// Runs the suite with the programs of a version's root.
-async fn conforms(client: &'static dyn Client, version: &'static str) {
-    in_root(client, version, async |world| {
+#[tokio::test]
+async fn mysql_bounds_its_root() {
+    in_each_root(&mysql_family::MYSQL, async |world| {
+        sql_refusals::all(&world, &mysql_family::MYSQL).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn mariadb_bounds_its_root() {
+    in_each_root(&mysql_family::MARIADB, async |world| {
+        sql_refusals::all(&world, &mysql_family::MARIADB).await;
+    })
+    .await;
+}
+
+/// Runs the suite with each version that is asked for.
+async fn every_version_conforms(client: &'static dyn Client) {
+    in_each_root(client, async |world| {
         conformance::all(&world).await;
     })
     .await;
+}
+
+/// Does something with the programs of each version that is asked for.
+async fn in_each_root(client: &'static dyn Client, work: impl AsyncFn(DirectWorld)) {
+    let engine = client.engine();
+    for asked in versions("conforming_versions", engine.name()) {
+        let mut known = engine.versions().iter().copied();
+        let version = known.find(|known| *known == asked);
+        let version = version.unwrap_or_else(|| panic!("{} knows no {asked}", engine.name()));
+        eprintln!("{} {version}", engine.name());
+        in_root(client, version, &work).await;
+    }
 }
 
 /// Does something with the programs of a version's root.
 async fn in_root(
     client: &'static dyn Client,
     version: &'static str,
-    work: impl AsyncFnOnce(DirectWorld),
+    work: &impl AsyncFn(DirectWorld),
 ) {
     process::require_root();
     let recipe = format!("{}-{version}", client.engine().name());

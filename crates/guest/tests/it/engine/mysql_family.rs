@@ -20,6 +20,8 @@ pub(super) struct Known {
     program: &'static str,
     /// Says that the server's name is not looked at, as the test's certificate has none.
     trust: &'static str,
+    /// Says that there is to be no TLS.
+    plain: &'static str,
 }
 
 /// MySQL.
@@ -27,6 +29,7 @@ pub(super) const MYSQL: Known = Known {
     engine: &Mysql,
     program: "/usr/bin/mysql",
     trust: "ssl-mode=REQUIRED",
+    plain: "ssl-mode=DISABLED",
 };
 
 /// MariaDB.
@@ -34,6 +37,7 @@ pub(super) const MARIADB: Known = Known {
     engine: &Mariadb,
     program: "/usr/bin/mariadb",
     trust: "ssl\nskip-ssl-verify-server-cert",
+    plain: "skip-ssl",
 };
 
 fn quote(name: &str) -> String {
@@ -46,15 +50,20 @@ fn option(value: &str) -> String {
 }
 
 impl Known {
+    /// Name of the engine.
+    pub(super) fn engine_name(&self) -> &'static str {
+        self.engine.name()
+    }
+
     /// The client, which reads statements from its input and shows each answer at once.
-    fn client(&self, at: &Direct, access: &Access) -> Command {
+    fn client(&self, at: &Direct, access: &Access, tls: &str) -> Command {
         let options = format!(
             "[client]\nprotocol=TCP\nhost={}\nport={}\nuser={}\npassword={}\n{}\n",
             at.address.ip(),
             at.address.port(),
             option(&access.user),
             option(&access.password),
-            self.trust
+            tls
         );
         let file = at
             .layout()
@@ -82,8 +91,37 @@ impl Known {
         command
     }
 
-    async fn ask(&self, at: &Direct, access: &Access, sql: &str) -> Result<String, String> {
-        let mut child = self.client(at, access).spawn().expect("start the client");
+    /// What the server answers to statements; what it refuses them with is an error.
+    pub(super) async fn ask(
+        &self,
+        at: &Direct,
+        access: &Access,
+        sql: &str,
+    ) -> Result<String, String> {
+        self.ask_over(at, access, self.trust, sql).await
+    }
+
+    /// The same without TLS.
+    pub(super) async fn ask_plain(
+        &self,
+        at: &Direct,
+        access: &Access,
+        sql: &str,
+    ) -> Result<String, String> {
+        self.ask_over(at, access, self.plain, sql).await
+    }
+
+    async fn ask_over(
+        &self,
+        at: &Direct,
+        access: &Access,
+        tls: &str,
+        sql: &str,
+    ) -> Result<String, String> {
+        let mut child = self
+            .client(at, access, tls)
+            .spawn()
+            .expect("start the client");
         let mut input = child.stdin.take().expect("it is piped");
         // A client that is not let in reads nothing.
         input.write_all(sql.as_bytes()).await.ok();
@@ -168,7 +206,8 @@ impl Client for Known {
     }
 
     async fn write(&self, at: &Direct, access: &Access, name: &str, count: u64) -> u64 {
-        let child = self.client(at, access).spawn().expect("start the client");
+        let mut client = self.client(at, access, self.trust);
+        let child = client.spawn().expect("start the client");
         write_on(child, name, count).await
     }
 

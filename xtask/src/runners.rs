@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use crate::process::{Program, Stopwatch, tail};
 
-/// Packages whose tests make sandboxes, start servers or measure: one after the other, in a lane
-/// of their own beside the others.
-const HOST_PACKAGES: &[&str] = &["coffer-infra", "coffer-guest", "coffer-engines"];
+/// Packages whose tests make sandboxes or measure: one after the other, in a lane of their own
+/// beside the others.
+const HOST_PACKAGES: &[&str] = &["coffer-infra", "coffer-engines"];
 /// The package of the end-to-end tests, which have the machine to themselves.
 pub const E2E: &str = "e2e";
 

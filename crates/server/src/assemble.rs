@@ -78,6 +78,24 @@ async fn open_store(url: &StoreUrl) -> anyhow::Result<Store> {
     Ok(store)
 }
 
+/// Makes this host the one whose instances the store tells of. A task manager beside another
+/// state directory would be given tasks for what lies on the host of the first.
+pub(crate) async fn claim_host(base: &Base, state: &StateDir) -> anyhow::Result<()> {
+    let own = state.tag()?;
+    let first = base.store.put_setting_once("local/tag", &own).await?;
+    if first != own {
+        let file = state.join("tag");
+        bail!(
+            "the instances of this store are those of the Coffer with the tag '{first}', and {} \
+             holds '{own}': run task manager, conductor and tracker on its host, with its state \
+             directory. If this is its host and the state directory was lost, write {first} into \
+             the file",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
 /// What it means that the master key is not there, or another one is.
 pub(crate) fn key_lost(state: &StateDir) -> String {
     let path = state.join(MASTER_KEY);

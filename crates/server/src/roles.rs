@@ -144,6 +144,7 @@ async fn start_workers(
     roles: Roles,
     supervisor: &Supervisor,
 ) -> anyhow::Result<Arc<LocalProvider>> {
+    assemble::claim_host(base, state).await?;
     let Workers {
         services,
         provider,

@@ -53,9 +53,19 @@ impl Context<'_> {
         what: &'static str,
         call: impl Future<Output = Result<T, ProviderError>> + Send,
     ) -> Result<T, StepError> {
+        self.ask_provider(what, call)
+            .await?
+            .map_err(|error| provider_failed(what, &error))
+    }
+
+    /// The same, for a step that has something else to do where the provider refuses.
+    pub async fn ask_provider<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = Result<T, ProviderError>> + Send,
+    ) -> Result<Result<T, ProviderError>, StepError> {
         match self.outside(call).await? {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(error)) => Err(provider_failed(what, &error)),
+            Some(answer) => Ok(answer),
             None => Err(StepError::retry(
                 format!(
                     "{what}: the provider has not answered within {} s; it may still be at it, \
@@ -153,7 +163,7 @@ pub(super) fn store_failed(error: &StoreError) -> StepError {
     }
 }
 
-fn provider_failed(what: &'static str, error: &ProviderError) -> StepError {
+pub(super) fn provider_failed(what: &'static str, error: &ProviderError) -> StepError {
     let message = format!("{what}: {error}");
     match error {
         // What is not there may have been taken by a delete beside us and is made again.

@@ -2,11 +2,13 @@
 //!
 //! All are idempotent; a workflow's own file decides the order and what follows.
 
+use coffer_core::event::Severity;
 use coffer_core::id::ServerId;
 use coffer_core::network::Network;
 use coffer_core::replication::{Endpoint, Published};
 use coffer_core::server::{Link, LinkForm, Presence, Server, Volume, VolumeRole};
 use coffer_engines::engine::RenderContext;
+use coffer_infra::error::ProviderError;
 use coffer_infra::provider::{
     EndpointSpec, Limits, NetworkSpec, Origin, Progress, ServerSpec, VolumeSpec,
 };
@@ -18,6 +20,7 @@ use coffer_wire::guest::v1::{
     Fencing, OTHER_CONTENT, Operation, PROTOCOL, Role, Spec, Status,
 };
 
+use super::context::provider_failed;
 use super::{Context, StepError, Stepped, WaitFor};
 use crate::authority;
 use crate::card;
@@ -317,15 +320,54 @@ pub(super) async fn ensure_endpoint(
 
 /// Leads the endpoint as it is written down: what a change that was given up has done of it beside
 /// the store is taken back, so that nothing stays open that nobody knows of.
+///
+/// An address that another endpoint has got meanwhile, or that the pool no longer has, does not
+/// come back: the endpoint is closed then, and an event says so.
 pub(super) async fn restore_endpoint(
     context: &Context<'_>,
     graph: &InstanceGraph,
 ) -> Result<Part, StepError> {
-    let spec = as_written(graph, endpoint(graph)?)?;
+    const WHAT: &str = "take the change back";
+    let row = endpoint(graph)?;
+    let spec = as_written(graph, row)?;
     let provider = &context.services.provider;
     let call = provider.ensure_endpoint(&spec);
-    let progress = context.provider("take the change back", call).await?;
-    Ok(Part::of_provider(progress, |_| Vec::new()))
+    match context.ask_provider(WHAT, call).await? {
+        Ok(progress) => Ok(Part::of_provider(progress, |_| Vec::new())),
+        Err(ProviderError::Rejected { why, .. } | ProviderError::Conflict { why, .. })
+            if spec.is_published =>
+        {
+            close_endpoint(context, row, spec, &why).await
+        }
+        Err(error) => Err(provider_failed(WHAT, &error)),
+    }
+}
+
+/// Publishes the endpoint no longer, because its address is not to be had: `why`.
+async fn close_endpoint(
+    context: &Context<'_>,
+    row: &Endpoint,
+    spec: EndpointSpec,
+    why: &str,
+) -> Result<Part, StepError> {
+    let spec = EndpointSpec {
+        is_published: false,
+        published: None,
+        allowed_cidrs: Vec::new(),
+        ..spec
+    };
+    let call = context.services.provider.ensure_endpoint(&spec);
+    let progress = context.provider("close endpoint", call).await?;
+    let row = Endpoint {
+        published: None,
+        allowed_cidrs: Vec::new(),
+        ..row.clone()
+    };
+    let said = format!("no longer published, publish it anew: {why}");
+    let event = context.event("instance.access_closed", Severity::Error, said);
+    Ok(Part::of_provider(progress, |_| {
+        vec![Write::PutEndpoint(row), event]
+    }))
 }
 
 /// The same at the end of a story that leads the endpoint on its way and failed: where what is

@@ -65,6 +65,38 @@ async fn a_stopped_server_stays_stopped() {
     assert!(stopped > 0, "in no world the tenant stopped it");
 }
 
+/// A change is given up, and the provider refuses to lead the endpoint where it led before: the
+/// address is gone. Where it was published it is closed, and the instance's history says so.
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_led_back_is_closed() {
+    let strike = |step: &str| Strike {
+        kind: Kind::Rejected,
+        workflow: "update_access".to_owned(),
+        step: step.to_owned(),
+        call: None,
+        times: 1,
+    };
+    let mut closed = 0;
+    for seed in 0..SEEDS {
+        let faults = Faults::exact(vec![strike("ensure_endpoint"), strike("restore_endpoint")]);
+        let world = World::new(seed, faults).await;
+        let id = world.ask_create().await.unwrap();
+        world.settle().await.unwrap();
+        let graph = world.services.store.get_instance_graph(id).await.unwrap();
+        let was_published = graph.endpoints[0].published.is_some();
+        world.ask_access(id).await.unwrap();
+        world.settle().await.unwrap();
+        world.check().await.unwrap();
+        let graph = world.services.store.get_instance_graph(id).await.unwrap();
+        assert!(graph.instance.fault.is_some(), "seed {seed}: it was given up");
+        let endpoint = &graph.endpoints[0];
+        assert_eq!(endpoint.published, None, "seed {seed}");
+        assert_eq!(world.provider.published(endpoint.id), None, "seed {seed}");
+        closed += u64::from(was_published);
+    }
+    assert!(closed > 0, "in no world it was published");
+}
+
 /// A call outlives its limit, the change is given up, and its undoing finds the endpoint as it was:
 /// the call is done after that.
 #[tokio::test]

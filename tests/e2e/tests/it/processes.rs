@@ -241,6 +241,7 @@ fn two_apis_and_two_task_managers_on_postgresql_and_one_is_killed() -> Result<()
     let _conductor = Role::start("conductor", &[], &coffer, &store)?;
     let ports = [coffer.port(), port];
     await_offers(ports, &coffer)?;
+    await_refusal_of_another_host(&coffer, &store)?;
     let mut ids = Vec::new();
     for (n, port) in (0..4).zip(ports.into_iter().cycle()) {
         let name = format!("db{n}");
@@ -277,6 +278,26 @@ fn two_apis_and_two_task_managers_on_postgresql_and_one_is_killed() -> Result<()
     }
     let left = coffer.traces()?;
     ensure!(left.is_empty(), "left: {left:#?}");
+    Ok(())
+}
+
+/// A task manager beside another state directory, as on another host, with this Coffer's key.
+fn await_refusal_of_another_host(coffer: &Coffer, store: &Server) -> Result<()> {
+    let other = coffer.dir().join("other-host");
+    std::fs::create_dir(&other)?;
+    std::fs::copy(coffer.dir().join("master.key"), other.join("master.key"))?;
+    let dir = other.display().to_string();
+    let words = [
+        "60", "coffer", "task-manager", "--state-dir", &dir, "--set", &store.url(),
+    ]
+    .map(str::to_owned);
+    let program = binary("coffer")?.display().to_string();
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    words[1] = &program;
+    let ended = Program::new("timeout", words).run()?;
+    ensure!(ended.code == 1, "{ended:?}");
+    ensure!(ended.err.contains("holds '"), "{ended:?}");
+    ensure!(ended.err.contains("run task manager"), "{ended:?}");
     Ok(())
 }
 

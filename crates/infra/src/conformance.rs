@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use coffer_core::id::{EndpointId, InstanceId, NetworkId, ServerId, TenantId, VolumeId};
 use coffer_core::server::{ServerPurpose, VolumeRole};
-use coffer_core::units::{Incarnation, Turn, VolumeSize};
+use coffer_core::units::{BytesPerSecond, Incarnation, IoLimits, Turn, VolumeSize};
 use uuid::Uuid;
 
 use crate::error::{ProviderError, Result};
@@ -119,6 +119,7 @@ impl<'a> Suite<'a> {
             limits: Limits {
                 memory_mib: 256,
                 vcpus: 1,
+                io: io(),
             },
             zone: None,
             boot: bench.boot(id, address(5)),
@@ -600,6 +601,15 @@ async fn owned(bench: &dyn Bench) -> std::result::Result<Vec<Owned>, Failure> {
 
 fn address(n: u8) -> IpAddr {
     IpAddr::from([10, 77, 0, n])
+}
+
+/// Limits on I/O that keep nothing of the suite waiting.
+fn io() -> IoLimits {
+    let parse = BytesPerSecond::parse("suite", 1 << 30);
+    IoLimits {
+        write_bytes_sec: Some(parse.expect("the suite's rate is in range")),
+        ..IoLimits::NONE
+    }
 }
 
 fn gib(n: i64) -> VolumeSize {

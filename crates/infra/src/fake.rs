@@ -426,6 +426,7 @@ impl Provider for FakeProvider {
             fence: true,
             published_address: true,
             not_enforced: vec!["nothing is real".to_owned()],
+            io_gap: None,
         }
     }
 

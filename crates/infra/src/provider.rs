@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, InstanceId, NetworkId, ServerId, TenantId, VolumeId};
 use coffer_core::server::{ServerPurpose, VolumeRole};
-use coffer_core::units::{Incarnation, Turn, VolumeSize};
+use coffer_core::units::{Incarnation, IoLimits, Turn, VolumeSize};
 
 use crate::error::Result;
 use crate::link::GuestLink;
@@ -55,6 +55,9 @@ pub struct Abilities {
     pub published_address: bool,
     /// What is asked for but not enforced here, each with the reason.
     pub not_enforced: Vec<String>,
+    /// What limits on I/O leave out here although they are enforced, with the reason; it matters to
+    /// servers that have some.
+    pub io_gap: Option<String>,
 }
 
 /// A tenant network to ensure.
@@ -114,13 +117,15 @@ pub struct VolumeRef {
     pub provider_ref: String,
 }
 
-/// Limits of a server, from the flavor.
+/// Limits of a server, from the flavor and the volume type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Memory; unit: MiB.
     pub memory_mib: u32,
     /// CPUs.
     pub vcpus: u32,
+    /// How fast its data volume may be read and written.
+    pub io: IoLimits,
 }
 
 /// A server to ensure: created if absent, started if stopped.
@@ -148,7 +153,7 @@ pub struct ServerSpec {
     pub network_id: NetworkId,
     /// Its address there.
     pub network_address: IpAddr,
-    /// Limits from the flavor.
+    /// Limits from the flavor and the volume type; of a server that runs they change at once.
     pub limits: Limits,
     /// Zone asked for.
     pub zone: Option<String>,

@@ -7,6 +7,7 @@ use coffer_core::id::ServerId;
 use coffer_core::network::Network;
 use coffer_core::replication::{Endpoint, Published};
 use coffer_core::server::{Link, LinkForm, Presence, Server, Volume, VolumeRole};
+use coffer_core::units::IoLimits;
 use coffer_engines::engine::RenderContext;
 use coffer_infra::error::ProviderError;
 use coffer_infra::provider::{
@@ -229,6 +230,7 @@ async fn server_spec(
     let limits = Limits {
         memory_mib: flavor.memory_mib,
         vcpus: flavor.vcpus,
+        io: IoLimits::NONE,
     };
     let link_ca = authority::link(context.services)
         .await

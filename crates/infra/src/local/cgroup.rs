@@ -11,17 +11,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use coffer_core::units::{BytesPerSecond, IoLimits, Iops};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::clock::wait_until;
+use super::device::Device;
 use super::failure::{io as failed, rejected, transient};
 use crate::error::Result;
 use crate::provider::Limits;
 
-/// Controllers that are used.
-const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
+/// Controllers that are used, as version 1 and version 2 call them.
+const CONTROLLERS: [(&str, &str); 4] = [
+    ("memory", "memory"),
+    ("cpu", "cpu"),
+    ("pids", "pids"),
+    ("blkio", "io"),
+];
+/// A file that says that a kernel can limit I/O, not only count it: of a version 1 tree, and of a
+/// version 2 group.
+const THROTTLES: (&str, &str) = ("blkio.throttle.write_bps_device", "io.max");
 /// LIMIT: processes and threads of one sandbox.
 pub(super) const TASKS_MAX: u32 = 4096;
 /// Period over which CPU time is shared out; unit: microseconds.
@@ -67,19 +77,15 @@ impl Groups {
             .map(|(_, at, _)| *at);
         let mut parents = Vec::new();
         let mut missing = Vec::new();
-        for controller in CONTROLLERS {
-            let has = |options: &str| options.split(',').any(|o| o == controller);
-            let tree = trees
-                .iter()
-                .find(|(kind, _, options)| *kind == "cgroup" && has(options));
-            match tree {
-                Some((_, at, _)) => parents.push(below(at, own_path(own, controller), group)),
+        for (controller, _) in CONTROLLERS {
+            match base_of(&trees, own, controller) {
+                Some(base) => parents.push(base.join(group)),
                 None => missing.push(controller.to_owned()),
             }
         }
         if !missing.iter().any(|m| m == "memory") {
             // The unified tree has no controllers then, and kills a whole group at once.
-            parents.extend(unified.map(|at| below(at, own_path(own, ""), group)));
+            parents.extend(unified.map(|at| below(at, own_path(own, "")).join(group)));
             return Self {
                 version: Version::V1,
                 parents,
@@ -100,11 +106,11 @@ impl Groups {
 
     fn unified(at: &Path, group: &str) -> Self {
         let offered = fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
-        let has = |c: &&str| offered.split_whitespace().any(|o| o == *c);
+        let has = |controller: &str| offered.split_whitespace().any(|o| o == controller);
         let missing: Vec<String> = CONTROLLERS
             .iter()
-            .filter(|c| !has(c))
-            .map(ToString::to_string)
+            .filter(|(_, controller)| !has(controller))
+            .map(|(_, controller)| (*controller).to_owned())
             .collect();
         let version = if missing.iter().any(|m| m == "memory") {
             Version::None
@@ -134,12 +140,47 @@ impl Groups {
         &self.refused
     }
 
+    /// Why I/O cannot be limited in these groups; `None` where it can. Until [`Self::try_out`] has
+    /// asked it is what the controllers' names promise.
+    pub(super) fn io_missing(&self) -> Option<String> {
+        if self.version == Version::None {
+            return Some("this host has no memory controller, and so no groups".to_owned());
+        }
+        if let Some(controller) = self.missing.iter().find(|one| is_io(one)) {
+            return Some(format!(
+                "this host has no {controller} controller that limits"
+            ));
+        }
+        let refused = self.refused.iter().find(|one| is_io(one))?;
+        Some(format!("{refused}: the kernel does not hand it down"))
+    }
+
+    /// What of flavors cannot be limited in these groups, each with the reason.
+    pub(super) fn not_enforced(&self) -> Vec<String> {
+        if self.version == Version::None {
+            return vec!["memory and CPU: this host has no memory controller".to_owned()];
+        }
+        let (missing, refused) = of_flavors(&self.missing, &self.refused);
+        let mut told = Vec::new();
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            told.push(format!("{missing}: this host lacks these controllers"));
+        }
+        for one in refused {
+            told.push(format!("{one}: the kernel does not hand it down"));
+        }
+        told
+    }
+
     /// Learns what the kernel refuses although it is there: only asking tells.
     pub(super) fn try_out(&mut self) {
         for parent in self.parents.iter().filter(|_| self.version == Version::V2) {
             // Where no group can be made at all, the first server says so.
             fs::create_dir_all(parent).ok();
             self.refused = hand_down(parent, &self.missing, |file, word| fs::write(file, word));
+            if self.io_missing().is_none() && !parent.join(THROTTLES.1).exists() {
+                self.missing.push("io".to_owned());
+            }
             // One that holds groups stays; one that does not is made again with the first.
             fs::remove_dir(parent).ok();
         }
@@ -212,6 +253,47 @@ pub(super) fn set_limits(groups: &[PathBuf], limits: Limits) -> Result<()> {
         set(group, "pids.max", &TASKS_MAX.to_string())?;
     }
     Ok(())
+}
+
+/// Sets how fast a group may read from and write to a device; what has no limit is let free.
+pub(super) fn set_io_limits(groups: &[PathBuf], device: Device, io: &IoLimits) -> Result<()> {
+    let (bytes, iops) = (BytesPerSecond::get, Iops::get);
+    let limits = [
+        ("read_bps", "rbps", io.read_bytes_sec.map(bytes)),
+        ("write_bps", "wbps", io.write_bytes_sec.map(bytes)),
+        ("read_iops", "riops", io.read_iops_sec.map(iops)),
+        ("write_iops", "wiops", io.write_iops_sec.map(iops)),
+    ];
+    let words = limits.map(|(_, key, limit)| match limit {
+        Some(limit) => format!("{key}={limit}"),
+        None => format!("{key}=max"),
+    });
+    for group in groups {
+        for (file, _, limit) in limits {
+            // Version 1 takes 0 for no limit.
+            let value = format!("{device} {}", limit.unwrap_or(0));
+            set(group, &format!("blkio.throttle.{file}_device"), &value)?;
+        }
+        set(group, "io.max", &format!("{device} {}", words.join(" ")))?;
+    }
+    Ok(())
+}
+
+/// What of missing and refused controllers flavors are limited by, and not volume types.
+pub(super) fn of_flavors<'a>(
+    missing: &'a [String],
+    refused: &'a [String],
+) -> (Vec<&'a str>, Vec<&'a str>) {
+    let others = |list: &'a [String]| {
+        let names = list.iter().map(String::as_str);
+        names.filter(|one| !is_io(one)).collect()
+    };
+    (others(missing), others(refused))
+}
+
+/// Whether this is the controller of I/O, with or without the reason why it was refused.
+fn is_io(one: &str) -> bool {
+    matches!(one.split(' ').next(), Some("blkio" | "io"))
 }
 
 /// Pids of all processes in the group.
@@ -291,9 +373,9 @@ fn hand_down(
     missing: &[String],
     write: impl Fn(&Path, &str) -> io::Result<()>,
 ) -> Vec<String> {
-    let is_there = |controller: &&str| !missing.iter().any(|one| one == controller);
+    let is_there = |(_, name): &(&str, &str)| !missing.iter().any(|one| one == name);
     let mut refused = Vec::new();
-    for controller in CONTROLLERS.into_iter().filter(is_there) {
+    for (_, controller) in CONTROLLERS.into_iter().filter(is_there) {
         let dirs = [parent.parent(), Some(parent)].into_iter().flatten();
         let handed: io::Result<()> = dirs
             .map(|dir| dir.join("cgroup.subtree_control"))
@@ -328,8 +410,9 @@ fn set(group: &Path, file: &str, value: &str) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
+    let is_memory = file.starts_with("memory.");
     match fs::write(&path, value) {
-        Err(e) if e.raw_os_error() == Some(Errno::EBUSY as i32) => {
+        Err(e) if is_memory && e.raw_os_error() == Some(Errno::EBUSY as i32) => {
             Err(below_use(group, value.parse().unwrap_or(0)))
         }
         other => other.map_err(failed("set limit", path.display())),
@@ -354,16 +437,26 @@ fn own_path<'a>(own: &'a str, controller: &str) -> &'a str {
         .map_or("/", |(_, path)| path)
 }
 
-fn below(at: &str, own: &str, group: &str) -> PathBuf {
+/// Our own place in the tree of a version 1 controller, if there is one that can limit.
+fn base_of(trees: &[(&str, &str, &str)], own: &str, controller: &str) -> Option<PathBuf> {
+    let has = |options: &str| options.split(',').any(|o| o == controller);
+    let tree = trees
+        .iter()
+        .find(|(kind, _, options)| *kind == "cgroup" && has(options));
+    let base = tree.map(|(_, at, _)| below(at, own_path(own, controller)))?;
+    let can_limit = !is_io(controller) || base.join(THROTTLES.0).exists();
+    can_limit.then_some(base)
+}
+
+fn below(at: &str, own: &str) -> PathBuf {
     let own = own.trim_start_matches('/');
     let base = Path::new(at).join(own);
     // In a container the own path may name what is not visible here.
-    let base = if base.is_dir() {
+    if base.is_dir() {
         base
     } else {
         PathBuf::from(at)
-    };
-    base.join(group)
+    }
 }
 
 #[cfg(test)]
@@ -373,6 +466,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         memory_mib: 512,
         vcpus: 2,
+        io: IoLimits::NONE,
     };
 
     #[test]
@@ -387,7 +481,7 @@ mod tests {
         let own = "4:memory:/own\n1:cpu:/\n0::/\n";
         let groups = Groups::from_texts(own, &mounts, "coffer-t");
         assert_eq!(groups.version(), Version::V1);
-        assert_eq!(groups.missing(), ["pids"]);
+        assert_eq!(groups.missing(), ["pids", "blkio"]);
         let dirs = groups.of("s");
         assert_eq!(dirs[0], dir.path().join("memory/own/coffer-t/s"));
         assert_eq!(dirs[1], dir.path().join("cpu/coffer-t/s"));
@@ -415,7 +509,7 @@ mod tests {
         assert_eq!(read("cpu.max"), "200000 100000");
         assert_eq!(read("pids.max"), "4096");
         let handed = fs::read_to_string(root.join("coffer-t/cgroup.subtree_control")).unwrap();
-        assert_eq!(handed, "+pids");
+        assert_eq!(handed, "+io");
         fs::write(own.join("memory.current"), (600_u64 << 20).to_string()).unwrap();
         let error = set_limits(&dirs, LIMITS).unwrap_err();
         assert!(error.to_string().contains("512 MiB are in use"), "{error}");
@@ -435,7 +529,7 @@ mod tests {
         let mut groups = unified(dir.path(), "memory pids\n");
         groups.try_out();
         assert_eq!(groups.version(), Version::V2);
-        assert_eq!(groups.missing(), ["cpu"]);
+        assert_eq!(groups.missing(), ["cpu", "io"]);
         assert_eq!(groups.refused(), <[String; 0]>::default());
         let asked = std::cell::RefCell::new(Vec::new());
         hand_down(dir.path(), groups.missing(), |_, word| {
@@ -477,10 +571,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // A directory in its place cannot be written, like a file that answers EBUSY.
         fs::create_dir(dir.path().join("cgroup.subtree_control")).unwrap();
-        let mut groups = unified(dir.path(), "cpu memory pids\n");
+        let mut groups = unified(dir.path(), "cpu io memory pids\n");
         groups.try_out();
         let told = groups.refused().join(", ");
-        for controller in CONTROLLERS {
+        let io = groups.io_missing().unwrap();
+        assert!(io.contains("io (") && io.contains("hand it down"), "{io}");
+        for (_, controller) in CONTROLLERS {
             assert!(told.contains(controller), "{told}");
         }
         assert!(
@@ -501,6 +597,91 @@ mod tests {
         let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", dir.path().display());
         let groups = Groups::from_texts("0::/\n", &mounts, "coffer-t");
         assert_eq!(groups.version(), Version::None);
-        assert_eq!(groups.missing(), ["memory", "cpu", "pids"]);
+        assert_eq!(groups.missing(), ["memory", "cpu", "pids", "io"]);
+        assert!(groups.io_missing().unwrap().contains("no groups"));
+    }
+
+    fn limits() -> IoLimits {
+        IoLimits {
+            write_iops_sec: Iops::parse("test", 500).ok(),
+            read_bytes_sec: BytesPerSecond::parse("test", 1 << 20).ok(),
+            ..IoLimits::NONE
+        }
+    }
+
+    /// A group of plain files.
+    fn files(root: &Path, names: &[&str]) -> PathBuf {
+        let group = root.join("s");
+        fs::create_dir_all(&group).unwrap();
+        for name in names {
+            fs::write(group.join(name), "").unwrap();
+        }
+        group
+    }
+
+    #[test]
+    fn version_2_limits_io_in_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = files(dir.path(), &["io.max"]);
+        let device = Device::of(nix::sys::stat::makedev(7, 3));
+        let set = |io: &IoLimits| {
+            set_io_limits(std::slice::from_ref(&group), device, io).unwrap();
+            fs::read_to_string(group.join("io.max")).unwrap()
+        };
+        let expected = "7:3 rbps=1048576 wbps=max riops=max wiops=500";
+        assert_eq!(set(&limits()), expected);
+        let lifted = "7:3 rbps=max wbps=max riops=max wiops=max";
+        assert_eq!(set(&IoLimits::NONE), lifted);
+        assert!(!group.join("blkio.throttle.read_bps_device").exists());
+    }
+
+    #[test]
+    fn version_1_limits_io_in_four_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["read_bps", "write_bps", "read_iops", "write_iops"]
+            .map(|name| format!("blkio.throttle.{name}_device"));
+        let group = files(dir.path(), &names.each_ref().map(String::as_str));
+        let device = Device::of(nix::sys::stat::makedev(7, 3));
+        let set = |io: &IoLimits| {
+            set_io_limits(std::slice::from_ref(&group), device, io).unwrap();
+            let read = |name| fs::read_to_string(group.join(name)).unwrap();
+            names.each_ref().map(read)
+        };
+        let expected = ["7:3 1048576", "7:3 0", "7:3 0", "7:3 500"];
+        assert_eq!(set(&limits()), expected);
+        assert_eq!(set(&IoLimits::NONE), ["7:3 0"; 4]);
+        assert!(!group.join("io.max").exists());
+    }
+
+    #[test]
+    fn a_kernel_that_only_counts_io_is_told_from_one_that_limits_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().display().to_string();
+        fs::create_dir(dir.path().join("blkio")).unwrap();
+        let mounts = ["memory", "cpu", "pids", "blkio"]
+            .map(|name| format!("cgroup {root}/{name} cgroup rw,{name} 0 0\n"))
+            .concat();
+        let groups = || Groups::from_texts("", &mounts, "coffer-t");
+        assert!(groups().io_missing().unwrap().contains("no blkio"));
+        assert_eq!(groups().not_enforced(), Vec::<String>::new());
+        fs::write(dir.path().join("blkio").join(THROTTLES.0), "").unwrap();
+        assert_eq!(groups().io_missing(), None);
+        let own = groups().of("s");
+        assert!(
+            own.contains(&dir.path().join("blkio/coffer-t/s")),
+            "{own:?}"
+        );
+
+        let dir = tempfile::tempdir().unwrap();
+        let tried = || {
+            let mut groups = unified(dir.path(), "cpu io memory pids\n");
+            groups.try_out();
+            groups
+        };
+        assert!(tried().io_missing().unwrap().contains("no io"));
+        assert_eq!(tried().not_enforced(), Vec::<String>::new());
+        fs::create_dir_all(dir.path().join("coffer-t")).unwrap();
+        fs::write(dir.path().join("coffer-t").join(THROTTLES.1), "").unwrap();
+        assert_eq!(tried().io_missing(), None);
     }
 }

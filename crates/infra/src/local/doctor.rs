@@ -6,9 +6,12 @@
 use std::fs;
 use std::path::Path;
 
+use coffer_core::units::IoLimits;
 use nix::sys::statvfs::statvfs;
 
-use super::cgroup::{Groups, Version, remove};
+use super::cgroup::{Groups, Version, of_flavors, remove};
+use super::device::Device;
+use super::host::NO_DISK;
 use super::pool::{self, VolumeMode, can_reflink, unreserved};
 use super::record::{Records, VolumeRecord, read_json};
 use super::{LocalConfig, loops, process, sys};
@@ -80,9 +83,13 @@ const MODES: [(&str, &str); 3] = [
 const PROBE: Limits = Limits {
     memory_mib: 64,
     vcpus: 1,
+    io: IoLimits::NONE,
 };
 const MOUNT_GROUPS: &str =
     "mount cgroup version 2 at /sys/fs/cgroup, or the version 1 controllers below it";
+/// What helps when a controller is not there.
+const ENABLE: &str =
+    "enable what is missing in the kernel's command line or in the service manager";
 /// What helps when the root hands down nothing.
 const FREE_ROOT: &str = "move the processes out of the root of the control groups into a group \
     below it (a container: run it with an init that does, or delegate a group to it)";
@@ -91,12 +98,10 @@ const FREE_GIB_MIN: u64 = 10;
 
 /// Looks at the host; blocks for some milliseconds.
 pub fn doctor(config: &LocalConfig) -> Vec<Finding> {
-    let mut findings = vec![
-        pool(config),
-        groups(&config.tag),
-        landlock(),
-        free_space(&config.state_dir),
-    ];
+    let mut findings = vec![pool(config)];
+    findings.extend(groups(config));
+    findings.push(landlock());
+    findings.push(free_space(&config.state_dir));
     findings.extend(pool_file(config));
     if !config.pool_dir.starts_with(&config.state_dir) {
         findings.push(free_space(&config.pool_dir));
@@ -236,27 +241,72 @@ fn costs(in_use: &str) -> String {
 }
 
 /// Whether limits can be set, found out by setting some: what is there may still be refused.
-fn groups(tag: &str) -> Finding {
-    let mut groups = Groups::detect(&format!("coffer-{tag}-doctor-{}", std::process::id()));
+fn groups(config: &LocalConfig) -> Vec<Finding> {
+    let name = format!("coffer-{}-doctor-{}", config.tag, std::process::id());
+    let mut groups = Groups::detect(&name);
     if groups.version() == Version::None {
-        return unlimited("no memory controller", MOUNT_GROUPS);
+        let unlimited = unlimited("no memory controller", MOUNT_GROUPS);
+        return vec![unlimited, io_limited(config, &groups)];
     }
     groups.try_out();
     let tried = groups.ensure("probe", PROBE);
     let cleared = remove(&groups.of("probe"));
     groups.remove_parents();
     match tried.and(cleared) {
-        Err(error) => problem(
+        Err(error) => vec![problem(
             format!("limits: a control group cannot be made: {error}"),
             "no instance can be made",
             "mount the control groups writable (a container: delegate them to it)",
-        ),
-        Ok(()) => limited(groups.version(), groups.missing(), groups.refused()),
+        )],
+        Ok(()) => {
+            let limited = limited(groups.version(), groups.missing(), groups.refused());
+            vec![limited, io_limited(config, &groups)]
+        }
     }
 }
 
-/// What can be limited in groups that can be made.
+/// What of volume types' limits on I/O is enforced in groups that can be made.
+fn io_limited(config: &LocalConfig, groups: &Groups) -> Finding {
+    let unlimited = |why: &str, todo: &str| {
+        advice(
+            format!("I/O limits: {why}"),
+            "a volume type's limits on operations and bytes a second are not enforced: one \
+             instance can take the whole of a disk's throughput",
+            todo,
+        )
+    };
+    if let Some(why) = groups.io_missing() {
+        let todo = match groups.version() {
+            Version::None => MOUNT_GROUPS,
+            Version::V1 | Version::V2 if groups.refused().is_empty() => ENABLE,
+            Version::V1 | Version::V2 => FREE_ROOT,
+        };
+        return unlimited(&why, todo);
+    }
+    let asked = kept_mode(config).unwrap_or(config.volume_mode);
+    let has_directories = match asked {
+        VolumeMode::Directory => true,
+        VolumeMode::Auto => !loops::are_there(),
+        VolumeMode::Xfs | VolumeMode::Cow | VolumeMode::Fast => false,
+    };
+    if has_directories && Device::below(nearest(&config.pool_dir)).is_none() {
+        return unlimited(NO_DISK, "put local.pool_dir on a disk's own file system");
+    }
+    let version = groups.version();
+    let means = match version {
+        Version::V1 => {
+            "volume types' limits hold for what is read, and for what is written directly or \
+             synced; what the kernel writes back later by itself is not limited: only version 2 \
+             counts that"
+        }
+        Version::V2 | Version::None => "volume types' limits are enforced",
+    };
+    good(format!("I/O limits: control groups {version:?}"), means)
+}
+
+/// What of flavors can be limited in groups that can be made.
 fn limited(version: Version, missing: &[String], refused: &[String]) -> Finding {
+    let (missing, refused) = of_flavors(missing, refused);
     let (missing, told) = (missing.join(", "), refused.join(", "));
     if refused.iter().any(|one| one.starts_with("memory")) {
         let what = format!("control groups {version:?}, but the kernel does not hand down {told}");
@@ -273,7 +323,7 @@ fn limited(version: Version, missing: &[String], refused: &[String]) -> Finding 
         return advice(
             format!("limits: control groups {version:?} without {missing}"),
             "what these controllers limit is not enforced",
-            "enable them in the kernel's command line or in the service manager",
+            ENABLE,
         );
     }
     good(
@@ -433,13 +483,45 @@ mod tests {
         let found = limited(Version::V2, &["pids".to_owned()], &refused[1..]);
         assert_eq!(found.level, Level::Advice);
         assert!(found.what.contains("cpu (busy)"), "{found:?}");
+        // Flavors do without the controller of I/O; what its lack means is a finding of its own.
+        let (missing, refused) = (["blkio".to_owned()], ["io (busy)".to_owned()]);
+        assert_eq!(limited(Version::V1, &missing, none).level, Level::Good);
+        assert_eq!(limited(Version::V2, none, &refused).level, Level::Good);
+    }
+
+    #[test]
+    fn io_that_cannot_be_limited_is_said_to_be_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let config = config(root, VolumeMode::Fast);
+        fs::write(root.join("cgroup.controllers"), "cpu io memory pids\n").unwrap();
+        let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", root.display());
+        let mut groups = Groups::from_texts("0::/\n", &mounts, "coffer-t");
+        let found = io_limited(&config, &groups);
+        assert_eq!(found.level, Level::Good, "{found:?}");
+        groups.try_out();
+        let found = io_limited(&config, &groups);
+        assert_eq!(found.level, Level::Advice);
+        assert!(found.what.contains("no io controller"), "{found:?}");
+        assert!(found.means.contains("not enforced") && !found.todo.is_empty());
+        let none = Groups::from_texts("", "", "coffer-t");
+        assert_eq!(io_limited(&config, &none).level, Level::Advice);
     }
 
     #[test]
     fn limits_are_tried_and_the_probe_is_removed() {
         let tag = format!("probe-{}", std::process::id());
-        let found = groups(&tag);
-        assert!(!found.what.contains("cannot be made"), "{found:?}");
+        let dir = tempfile::tempdir().unwrap();
+        let config = LocalConfig {
+            tag: tag.clone(),
+            ..config(dir.path(), VolumeMode::Cow)
+        };
+        let found = groups(&config);
+        for (one, about) in found.iter().zip(["limits:", "I/O limits:"]) {
+            assert!(one.what.starts_with(about), "{found:?}");
+            assert!(!one.what.contains("cannot be made"), "{found:?}");
+        }
+        assert_eq!(found.len(), 2);
         let left = Groups::detect(&format!("coffer-{tag}-doctor-{}", std::process::id()));
         assert!(
             left.of("x")

@@ -35,6 +35,7 @@ fn held(host: &Host, record: ServerRecord, endpoints: &[EndpointRecord]) -> Resu
         limits: Limits {
             memory_mib: record.memory_mib,
             vcpus: record.vcpus,
+            io: record.io,
         },
         volume: HeldVolume {
             id: record.volume_id,

@@ -7,7 +7,7 @@ use coffer_core::access::Cidr;
 use coffer_core::id::ServerId;
 
 use super::LocalConfig;
-use super::cgroup::Groups;
+use super::cgroup::{Groups, Version};
 use super::failure::{io, rejected};
 use super::names::Names;
 use super::pool::Pool;
@@ -18,6 +18,12 @@ use super::record::{
 use super::{network, publish};
 use crate::error::Result;
 
+/// Why I/O cannot be limited where volumes are directories of a file system without a disk.
+pub(super) const NO_DISK: &str =
+    "volumes are directories, and their file system lies on no disk of its own";
+/// What version 1 of control groups charges to nobody.
+const WRITTEN_BACK: &str = "what the kernel writes back later by itself, after it was written \
+    neither directly nor synced, is not limited by control groups version 1";
 /// LIMIT: highest user id given to a sandbox, below those that the kernel reserves.
 const UID_MAX: u32 = 2_000_000_000;
 
@@ -75,6 +81,19 @@ impl Host {
             host_name,
             config,
         })
+    }
+
+    /// Why I/O of volumes cannot be limited here; `None` where it can.
+    pub(super) fn io_missing(&self) -> Option<String> {
+        let has_none = || self.pool.has_directories() && self.pool.disk().is_none();
+        let no_disk = || has_none().then(|| NO_DISK.to_owned());
+        self.groups.io_missing().or_else(no_disk)
+    }
+
+    /// What limits on I/O leave out here, where there are any.
+    pub(super) fn io_gap(&self) -> Option<String> {
+        let is_partial = self.groups.version() == Version::V1 && self.io_missing().is_none();
+        is_partial.then(|| WRITTEN_BACK.to_owned())
     }
 
     /// Takes the lock of one object.

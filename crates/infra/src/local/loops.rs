@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{major, minor};
 
 use super::clock::wait_until;
+use super::device::Device;
 use super::failure::{conflict, errno, io, rejected, transient};
 use super::{limits, process, sys};
 use crate::error::Result;
@@ -150,6 +150,19 @@ impl Mounted {
     }
 }
 
+/// The loop device that has a volume's file; `None` while none has.
+pub(super) fn number_of(file: &Path) -> Result<Option<Device>> {
+    let device = device_of(file)?;
+    device
+        .map(|device| number(&device, "find loop device", file))
+        .transpose()
+}
+
+fn number(device: &File, what: &'static str, file: &Path) -> Result<Device> {
+    let facts = device.metadata().map_err(io(what, file.display()))?;
+    Ok(Device::of(facts.rdev()))
+}
+
 /// Whether a volume's file is attached or being attached.
 pub(super) fn is_in_use(file: &Path) -> Result<bool> {
     if !file.exists() {
@@ -181,8 +194,7 @@ pub(super) fn release(file: &Path) -> Result<()> {
     let Some(device) = device_of(file)? else {
         return Ok(());
     };
-    let number = device.metadata().map_err(io(what, file.display()))?.rdev();
-    let number = format!("{}:{}", major(number), minor(number));
+    let number = number(&device, what, file)?.to_string();
     unmount_where(|fields| fields.get(2) == Some(&number.as_str()))?;
     match sys::detach_loop(&device) {
         Ok(()) | Err(Errno::ENXIO) => Ok(()),

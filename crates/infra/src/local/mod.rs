@@ -8,6 +8,7 @@
 
 mod cgroup;
 mod clock;
+mod device;
 pub mod doctor;
 mod failure;
 mod firewall;
@@ -56,7 +57,6 @@ use crate::provider::{
     Abilities, EndpointRef, EndpointSpec, Fence, Held, NetworkSpec, Origin, Owned, Progress,
     Provider, ServerRef, ServerSpec, ServerState, VolumeRef, VolumeSpec,
 };
-use cgroup::Version;
 use host::Host;
 
 /// Port on which every guest's agent listens.
@@ -238,16 +238,10 @@ impl Provider for LocalProvider {
 
     fn abilities(&self) -> Abilities {
         let has_reflink = self.host.pool.has_reflink();
-        let mut not_enforced = Vec::new();
-        if self.host.groups.version() == Version::None {
-            not_enforced.push("memory and CPU: this host has no memory controller".to_owned());
-        } else if !self.host.groups.missing().is_empty() {
-            let missing = self.host.groups.missing().join(", ");
-            not_enforced.push(format!("{missing}: this host lacks these controllers"));
-        }
-        for refused in self.host.groups.refused() {
-            not_enforced.push(format!("{refused}: the kernel does not hand it down"));
-        }
+        let mut not_enforced = self.host.groups.not_enforced();
+        let io_missing = self.host.io_missing();
+        let io = io_missing.as_ref();
+        not_enforced.extend(io.map(|why| format!("I/O limits of volume types: {why}")));
         if self.host.pool.has_directories() {
             not_enforced.push(
                 "volume sizes: there are no loop devices, so volumes are directories".to_owned(),
@@ -266,6 +260,7 @@ impl Provider for LocalProvider {
             fence: true,
             published_address: self.host.config.published_ports.is_none(),
             not_enforced,
+            io_gap: self.host.io_gap(),
         }
     }
 

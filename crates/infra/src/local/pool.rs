@@ -23,6 +23,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{Whence, lseek};
 use serde::{Deserialize, Serialize};
 
+use super::device::Device;
 use super::failure::{errno, io, rejected};
 use super::record::{Lock, private_dir, read_json, remove_file, write_json};
 use super::{LocalConfig, loops, process, sys};
@@ -113,6 +114,12 @@ impl Pool {
             return fs::create_dir(file).map_err(io("make volume", file.display()));
         }
         loops::format(file, bytes, options)
+    }
+
+    /// The disk that volumes lie on when they are directories; `None` if their file system lies on
+    /// none of its own.
+    pub(super) fn disk(&self) -> Option<Device> {
+        Device::below(&self.dir)
     }
 
     /// Directory of volume files.

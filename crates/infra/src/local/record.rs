@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, NetworkId, ServerId, VolumeId};
-use coffer_core::units::{Incarnation, Turn};
+use coffer_core::units::{Incarnation, IoLimits, Turn};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +83,9 @@ pub(super) struct ServerRecord {
     pub(super) network_address: IpAddr,
     pub(super) memory_mib: u32,
     pub(super) vcpus: u32,
+    /// How fast its volume may be read and written.
+    #[serde(default)]
+    pub(super) io: IoLimits,
     /// User ids of its agent and its engine.
     pub(super) uids: (u32, u32),
     /// Directories of its control groups; they may lie where an earlier Coffer ran.
@@ -469,8 +472,10 @@ pub(super) fn remove_file(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use coffer_core::units::Iops;
     use uuid::Uuid;
+
+    use super::*;
 
     #[test]
     fn a_note_that_lost_its_content_with_the_power_names_no_process() {
@@ -487,6 +492,36 @@ mod tests {
         };
         write_json_for_this_boot(&path, &launched).unwrap();
         assert_eq!(Launched::living(&path), Some(launched));
+    }
+
+    #[test]
+    fn a_server_of_an_earlier_coffer_has_no_io_limits() {
+        let id = Uuid::from_u128(1);
+        let limited = IoLimits {
+            write_iops_sec: Iops::parse("test", 500).ok(),
+            ..IoLimits::NONE
+        };
+        let record = ServerRecord {
+            id: ServerId::from_uuid(id),
+            incarnation: Incarnation(1),
+            turn: Turn(1),
+            roots: Vec::new(),
+            volume_id: VolumeId::from_uuid(id),
+            network_id: NetworkId::from_uuid(id),
+            network_address: "10.0.0.5".parse().unwrap(),
+            memory_mib: 512,
+            vcpus: 1,
+            io: limited,
+            uids: (0, 0),
+            groups: Vec::new(),
+            stopping: None,
+            card: String::new(),
+        };
+        let mut text = serde_json::to_value(&record).unwrap();
+        let read = |text: &serde_json::Value| ServerRecord::deserialize(text).unwrap().io;
+        assert_eq!(read(&text), limited);
+        text.as_object_mut().unwrap().remove("io");
+        assert_eq!(read(&text), IoLimits::NONE);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coffer_core::id::ServerId;
-use coffer_core::units::{Incarnation, Turn};
+use coffer_core::units::{Incarnation, IoLimits, Turn};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -194,6 +194,7 @@ fn write_down(host: &Host, spec: &ServerSpec, known: Option<ServerRecord>) -> Re
         network_address: spec.network_address,
         memory_mib: spec.limits.memory_mib,
         vcpus: spec.limits.vcpus,
+        io: spec.limits.io,
         uids: known.as_ref().map_or((0, 0), |k| k.uids),
         groups,
         stopping: None,
@@ -248,7 +249,24 @@ fn start(host: &Host, spec: &ServerSpec, record: &ServerRecord) -> Result<()> {
         launched: dir.join("launched.json"),
         is_waiting: false,
     };
-    run_launcher(host, &launch, &dir.join("launch.json"))
+    run_launcher(host, &launch, &dir.join("launch.json"))?;
+    if record.io.is_none() {
+        return Ok(());
+    }
+    limit_io(host, record, &record.io)
+}
+
+/// Sets how fast a running server may read and write its volume. Where that cannot be limited
+/// nothing is set: the provider's abilities say so. Nor is it in groups that an earlier Coffer
+/// made, which have no part for it, until the next start.
+fn limit_io(host: &Host, record: &ServerRecord, io: &IoLimits) -> Result<()> {
+    if host.io_missing().is_some() {
+        return Ok(());
+    }
+    match volume::device(host, record.volume_id)? {
+        Some(device) => cgroup::set_io_limits(&record.groups, device, io),
+        None => Ok(()),
+    }
 }
 
 fn run_launcher(host: &Host, launch: &LaunchSpec, path: &Path) -> Result<()> {
@@ -294,11 +312,20 @@ fn usable_volume(host: &Host, spec: &ServerSpec) -> Result<PathBuf> {
 }
 
 fn adjust(host: &Host, record: &ServerRecord, spec: &ServerSpec) -> Result<()> {
-    let Limits { memory_mib, vcpus } = spec.limits;
+    let Limits {
+        memory_mib,
+        vcpus,
+        io,
+    } = spec.limits;
+    // A start that was cut short has written them down and not set them.
+    if !io.is_none() || io != record.io {
+        limit_io(host, record, &io)?;
+    }
     let changed = ServerRecord {
         turn: spec.turn,
         memory_mib,
         vcpus,
+        io,
         card: spec.card.clone(),
         ..record.clone()
     };

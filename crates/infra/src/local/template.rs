@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use coffer_core::units::IoLimits;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -31,6 +32,7 @@ const FORMAT_OPTIONS: [&str; 2] = ["-d", "agcount=2"];
 const LIMITS: Limits = Limits {
     memory_mib: 1024,
     vcpus: 2,
+    io: IoLimits::NONE,
 };
 /// How the names of control groups begin in which templates are made.
 const GROUP: &str = "template-";

@@ -15,6 +15,7 @@ use std::time::Duration;
 use coffer_core::id::VolumeId;
 use coffer_core::units::Incarnation;
 
+use super::device::Device;
 use super::failure::{conflict, io, rejected, transient};
 use super::host::Host;
 use super::jail::DATA_DIR;
@@ -119,6 +120,19 @@ pub(super) fn thaw_all(host: &Host) {
             // Its server may have just ended, and the file system with it.
             volume.thaw().ok();
         }
+    }
+}
+
+/// The block device that what is read from and written to a volume in use is charged to: the
+/// volume's own loop device, whatever lies below that. Where volumes are directories it is the disk
+/// below them, with all that the sandbox does there; `None` if there is no such disk.
+pub(super) fn device(host: &Host, id: VolumeId) -> Result<Option<Device>> {
+    if host.pool.has_directories() {
+        return Ok(host.pool.disk());
+    }
+    match loops::number_of(&file_of(host, id))? {
+        Some(device) => Ok(Some(device)),
+        None => Err(transient("limit I/O", "its server is just starting")),
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn run(dir: &str, tag: &str) -> ExitCode {
         let w = World::join(dir, tag, VolumeMode::Auto, SEED).await;
         assert_eq!(w.local().volume_mode(), VolumeMode::Directory);
         let told = w.local().abilities().not_enforced;
-        for what in ["memory and CPU", "volume sizes"] {
+        for what in ["memory and CPU", "volume sizes", "I/O limits"] {
             assert!(told.iter().any(|line| line.starts_with(what)), "{told:?}");
         }
         doctor_says_so(&w);
@@ -68,7 +68,7 @@ fn doctor_says_so(w: &World) {
     let found = doctor(&w.config);
     let problems: Vec<_> = found.iter().filter(|f| f.level == Level::Problem).collect();
     assert!(problems.is_empty(), "{problems:?}");
-    for what in ["limits:", "volumes: mode directory"] {
+    for what in ["limits:", "I/O limits:", "volumes: mode directory"] {
         let one = found.iter().find(|f| f.what.starts_with(what)).unwrap();
         assert_eq!(one.level, Level::Advice);
         assert!(one.means.contains("not enforced"), "{one:?}");

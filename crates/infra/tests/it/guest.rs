@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -16,6 +17,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use serde_json::Value;
 
+/// What [`direct`] reads and writes at once; unit: bytes.
+pub(crate) const BLOCK: usize = 16 * 1024;
 /// What `bootstrap` leaves in a template.
 pub(crate) const SEED: &str = "made by bootstrap";
 
@@ -114,6 +117,7 @@ fn answer(line: &str, peer: SocketAddr) -> String {
         ["size"] => size().to_string(),
         ["dial", address] => dial(address),
         ["send", address] => done(send(address)),
+        ["direct", how, count] => direct(how, count.parse().expect("a number")),
         ["hold", mib] => hold(mib.parse().expect("a number")),
         ["spin", ms] => spin(ms.parse().expect("a number")).to_string(),
         ["attack"] => attack(),
@@ -150,6 +154,42 @@ fn fill(name: &str, mib: u64) -> u64 {
                 .is_ok()
         })
         .count() as u64
+}
+
+/// Reads or writes the head of a file so many times 16 KiB, past the cache; returns how long that
+/// took, in milliseconds.
+fn direct(how: &str, count: u64) -> String {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(libc::O_DIRECT)
+        .open("/data/direct");
+    let done = file.and_then(|file| {
+        // Direct I/O wants memory that lies as the device's sectors do.
+        let mut memory = vec![0_u8; 2 * BLOCK];
+        let first = memory.as_ptr().align_offset(BLOCK);
+        let block = &mut memory[first..first + BLOCK];
+        let begun = monotonic();
+        for n in 0..count {
+            let at = n * BLOCK as u64;
+            match how {
+                "write" => file.write_all_at(block, at)?,
+                _ => file.read_exact_at(block, at)?,
+            }
+        }
+        Ok(monotonic() - begun)
+    });
+    done.map_or_else(
+        |e| format!("error {e}"),
+        |took| took.as_millis().to_string(),
+    )
+}
+
+fn monotonic() -> Duration {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    Duration::from(now.expect("it has a clock"))
 }
 
 fn size() -> u64 {
@@ -195,16 +235,11 @@ fn spin(ms: u64) -> u64 {
         let now = nix::time::clock_gettime(clock).expect("it has a clock");
         Duration::from(now)
     };
-    let wall = || {
-        Duration::from(
-            nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("it has a clock"),
-        )
-    };
-    let (cpu, end) = (clock(), wall() + Duration::from_millis(ms));
+    let (cpu, end) = (clock(), monotonic() + Duration::from_millis(ms));
     let threads: Vec<_> = (0..4)
         .map(|_| {
             thread::spawn(move || {
-                while wall() < end {
+                while monotonic() < end {
                     std::hint::spin_loop()
                 }
             })

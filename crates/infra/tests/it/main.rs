@@ -67,6 +67,7 @@ const TESTS: &[Test] = &[
     }),
     ("clones_get_their_own_uuid", |w| Box::pin(volumes::uuid(w))),
     ("memory_and_cpu_limits", |w| Box::pin(limits::enforced(w))),
+    ("io_limits", |w| Box::pin(limits::io(w))),
     ("hostile_guest", |w| Box::pin(walls::hostile(w))),
     ("stubborn_guest_is_stopped", |w| {
         Box::pin(recovery::stubborn(w))

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use coffer_core::id::{NetworkId, ServerId, VolumeId};
 use coffer_core::server::{ServerPurpose, VolumeRole};
-use coffer_core::units::{Incarnation, Turn, VolumeSize};
+use coffer_core::units::{Incarnation, IoLimits, Turn, VolumeSize};
 use coffer_infra::conformance::{self, Bench};
 use coffer_infra::error::Result;
 use coffer_infra::link::GuestLink;
@@ -39,7 +39,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 
 /// What is run on a pool directory that is an XFS of its own, beside the two modes that every host
 /// can have: what depends on how volumes are kept.
-const ON_XFS: [&str; 7] = [
+const ON_XFS: [&str; 8] = [
     "conformance",
     "volume_limit_and_growth",
     "overcommit_is_refused",
@@ -47,13 +47,15 @@ const ON_XFS: [&str; 7] = [
     "clones_share_blocks",
     "volumes_have_large_sectors_and_direct_io",
     "clones_get_their_own_uuid",
+    "io_limits",
 ];
 /// What is run with volumes that are directories.
-const ON_DIRECTORIES: [&str; 5] = [
+const ON_DIRECTORIES: [&str; 6] = [
     "conformance",
     "killed_guest_is_noticed",
     "broken_roots_are_explained",
     "remains_are_found_and_removed",
+    "io_limits",
     BARE,
 ];
 /// What is run in that mode only: on a host that has no other.
@@ -322,6 +324,7 @@ impl World {
             limits: Limits {
                 memory_mib: 256,
                 vcpus: 1,
+                io: IoLimits::NONE,
             },
             zone: None,
             boot: self.boot(id, address),

@@ -12,7 +12,11 @@ fn a_database_works_without_loop_devices_and_control_groups() -> Result<()> {
     let db = coffer.create("db1")?;
     db.psql("CREATE TABLE t (a int); INSERT INTO t VALUES (7)")?
         .ok()?;
-    let not_enforced = ["memory and CPU", "volume sizes"];
+    let not_enforced = [
+        "memory and CPU",
+        "volume sizes",
+        "I/O limits of volume types",
+    ];
     let explained = coffer.coffer(&["instance", "explain", "db1"])?.ok()?;
     for what in not_enforced {
         let line = format!("not enforced on this host: {what}");
@@ -28,6 +32,7 @@ fn a_database_works_without_loop_devices_and_control_groups() -> Result<()> {
     for what in [
         "flavor's memory and CPU are not enforced",
         "volume sizes are not enforced",
+        "limits on operations and bytes a second are not enforced",
     ] {
         ensure!(found.out.contains(what), "{found:?}");
     }

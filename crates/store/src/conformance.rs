@@ -91,8 +91,8 @@ suite! {
         tokens_carry_what_they_stand_for,
         projects_with_instances_stay;
     catalogue:
-        flavors_types_and_zones_are_kept, datastores_and_versions_are_kept, roots_are_kept,
-        what_is_used_stays, networks_are_kept;
+        flavors_types_and_zones_are_kept, volume_types_keep_their_limits,
+        datastores_and_versions_are_kept, roots_are_kept, what_is_used_stays, networks_are_kept;
     instances:
         creation_writes_everything, pages_are_stable, a_rename_stays_in_its_project,
         quota_excess_writes_nothing, foreign_networks_are_refused, addresses_run_out,

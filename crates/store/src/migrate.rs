@@ -31,6 +31,11 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         "retired_keys",
         include_str!("../migrations/0005_retired_keys.sql"),
     ),
+    (
+        6,
+        "volume_limits",
+        include_str!("../migrations/0006_volume_limits.sql"),
+    ),
 ];
 
 /// Runs the migrations that the database lacks, of this build's and then of `more`.

@@ -8,7 +8,7 @@
 use std::sync::atomic::Ordering;
 
 use coffer_core::event::Event;
-use coffer_core::flavor::Flavor;
+use coffer_core::flavor::{Flavor, VolumeType};
 use coffer_core::id::{InstanceId, TaskId};
 use coffer_core::instance::{Fault, Instance, Lifecycle};
 use coffer_core::network::Network;
@@ -27,6 +27,7 @@ use crate::sql::{Tx, transact};
 use crate::store::Store;
 use crate::{
     endpoint, event, flavor, lock, network, quota, server, set, status, task, tenant, volume,
+    volume_type,
 };
 
 /// The mark: when the state was backed up and when it was restored.
@@ -86,6 +87,8 @@ pub struct Adopted<'a> {
     pub network: &'a Network,
     /// Its flavor, made if it was lost too.
     pub flavor: &'a Flavor,
+    /// Its volume type, if it has one, made if it was lost too.
+    pub volume_type: Option<&'a VolumeType>,
     /// The instance.
     pub instance: &'a Instance,
     /// Its set.
@@ -285,6 +288,9 @@ async fn adopt(tx: &mut Tx, adopted: &Adopted<'_>) -> Result<()> {
     let Adopted { instance, .. } = adopted;
     tenant::insert_missing(tx, adopted.tenant).await?;
     flavor::insert_missing(tx, adopted.flavor).await?;
+    if let Some(one) = adopted.volume_type {
+        volume_type::insert_missing(tx, one).await?;
+    }
     network::insert_missing(tx, adopted.network).await?;
     set::insert(tx, adopted.set).await?;
     instance::insert(tx, instance).await?;

@@ -23,7 +23,7 @@ use coffer_core::server::{LinkForm, Presence, ServerPurpose, VolumeRole};
 use coffer_core::task::{LockKind, LockMode, Signal, TaskState};
 use coffer_core::time::Timestamp;
 use coffer_core::tracker::RelayPurpose;
-use coffer_core::units::{Generation, Incarnation, Timeline, VolumeSize};
+use coffer_core::units::{BytesPerSecond, Generation, Incarnation, Iops, Timeline, VolumeSize};
 
 use crate::error::{Result, StoreError};
 use crate::sql::{Arg, Columns};
@@ -87,6 +87,8 @@ int_arg! {
     bool: value => i64::from(value);
     Timestamp: value => value.micros();
     VolumeSize: value => i64::from(value.as_gib());
+    Iops: value => value.get().cast_signed();
+    BytesPerSecond: value => value.get().cast_signed();
     Generation: value => value.0.cast_signed();
     Incarnation: value => value.0.cast_signed();
     Timeline: value => value.0.cast_signed();
@@ -269,6 +271,17 @@ impl<'r> Reader<'r> {
     /// A size in GiB.
     pub(crate) fn size(&mut self, column: &'static str) -> Result<VolumeSize> {
         VolumeSize::gib(self.int(column)?).map_err(|_| self.corrupt(column))
+    }
+
+    /// A rate that may be NULL, checked by its type.
+    pub(crate) fn opt_rate<T>(
+        &mut self,
+        column: &'static str,
+        parse: fn(&'static str, i64) -> coffer_core::Result<T>,
+    ) -> Result<Option<T>> {
+        self.opt_int(column)?
+            .map(|value| parse(column, value).map_err(|_| self.corrupt(column)))
+            .transpose()
     }
 
     /// A list, stored as a JSON array of strings.

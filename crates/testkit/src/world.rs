@@ -73,6 +73,8 @@ pub struct World {
     pub tenant_id: TenantId,
     /// The project's network.
     pub network_id: NetworkId,
+    /// Volume type of the instances that are asked for.
+    pub volume_type: Option<String>,
     /// How the store's statements are weakened.
     pub rewrites: Vec<Rewrite>,
     generation: AtomicU64,
@@ -150,6 +152,7 @@ impl World {
             guests,
             tenant_id,
             network_id,
+            volume_type: None,
             rewrites,
             generation: AtomicU64::new(0),
             looks: AtomicU64::new(0),

@@ -3,7 +3,9 @@
 use coffer_core::flavor::{Flavor, VolumeType, Zone};
 use coffer_core::id::FlavorId;
 use coffer_core::name::Name;
+use coffer_core::units::IoLimits;
 use coffer_store::flavor::FlavorChange;
+use coffer_store::volume_type::VolumeTypeChange;
 
 use super::AppState;
 use crate::error::{Error, Result};
@@ -89,26 +91,30 @@ pub async fn create_volume_type(
     app: &AppState,
     name: Name,
     description: String,
+    io: IoLimits,
 ) -> Result<VolumeType> {
     let volume_type = VolumeType {
         name,
         description,
+        io,
         created_at: app.clock.now(),
     };
     app.store.insert_volume_type(&volume_type).await?;
     Ok(volume_type)
 }
 
-/// Changes what a volume type says it is for.
+/// Changes a volume type. Its limits reach an instance when a task asks the provider for its server
+/// again: a restart, a start, a recovery.
 pub async fn update_volume_type(
     app: &AppState,
     text: &str,
-    description: String,
+    change: VolumeTypeChange,
 ) -> Result<VolumeType> {
-    let mut volume_type = get_volume_type(app, text).await?;
-    volume_type.description = description;
-    app.store.update_volume_type(&volume_type).await?;
-    Ok(volume_type)
+    let old = get_volume_type(app, text).await?;
+    app.store
+        .update_volume_type(old.name.as_str(), &change)
+        .await?;
+    get_volume_type(app, text).await
 }
 
 /// Deletes a volume type that no instance has.

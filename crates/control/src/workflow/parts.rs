@@ -230,7 +230,10 @@ async fn server_spec(
     let limits = Limits {
         memory_mib: flavor.memory_mib,
         vcpus: flavor.vcpus,
-        io: IoLimits::NONE,
+        io: graph
+            .volume_type
+            .as_ref()
+            .map_or(IoLimits::NONE, |volume_type| volume_type.io),
     };
     let link_ca = authority::link(context.services)
         .await

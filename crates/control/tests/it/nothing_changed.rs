@@ -269,6 +269,11 @@ fn of_the_operator() -> Vec<Case> {
             "/admin/volume-types/cow",
             json!({ "volume_type": { "name": "x" } }),
         ),
+        case(
+            "PATCH",
+            "/admin/volume-types/cow",
+            json!({ "volume_type": { "description": "x", "read_iops_sec": 0 } }),
+        ),
         case("POST", "/admin/zones", json!({ "zone": { "name": ZONE } })),
         case(
             "PATCH",

@@ -340,6 +340,88 @@ async fn sizes_and_places_come_and_go() {
         .expect(204);
 }
 
+/// The four limits of a volume type as it is shown.
+fn limits(shown: &Value) -> Value {
+    let fields = [
+        "read_iops_sec",
+        "write_iops_sec",
+        "read_bytes_sec",
+        "write_bytes_sec",
+    ];
+    fields.iter().map(|field| shown[field].clone()).collect()
+}
+
+#[tokio::test]
+async fn io_limits_are_set_and_lifted_and_shown_to_tenants() {
+    let world = World::new().await;
+    let (alice, root) = (world.alice().await, world.root().await);
+    let new = json!({ "volume_type": { "name": "gold", "read_iops_sec": 500,
+        "write_iops_sec": null, "write_bytes_sec": 1_048_576 } });
+    let made = world.post(&root, "/admin/volume-types", new).await;
+    let expected = json!([500, null, null, 1_048_576]);
+    assert_eq!(limits(&made.expect(200)["volume_type"]), expected);
+    let path = "/admin/volume-types/gold";
+    let change = async |change: Value| {
+        let body = json!({ "volume_type": change });
+        let shown = world.call(&root, "PATCH", path, body).await.expect(200);
+        limits(&shown["volume_type"])
+    };
+    assert_eq!(change(json!({ "description": "slow" })).await, expected);
+    assert_eq!(change(json!({})).await, expected);
+    let other = json!({ "read_iops_sec": null, "write_iops_sec": 10 });
+    let expected = json!([null, 10, null, 1_048_576]);
+    assert_eq!(change(other).await, expected);
+    let shown = world.get(&root, path).await.expect(200);
+    assert_eq!(shown["volume_type"]["description"], "slow");
+    assert_eq!(limits(&shown["volume_type"]), expected);
+    let types = "/datastores/postgresql/versions/17/volume-types";
+    let types = world.get(&alice, types).await.expect(200);
+    let types = types["volume_types"].as_array().unwrap();
+    assert_eq!(limits(&types[0]), json!([null, null, null, null]));
+    assert_eq!(limits(&types[1]), expected);
+}
+
+#[tokio::test]
+async fn io_limits_that_no_volume_can_have_are_refused() {
+    let world = World::new().await;
+    let root = world.root().await;
+    let operations = "is out of range: 10 to 10000000 operations a second";
+    let bytes = "is out of range: 65536 to 1099511627776 bytes a second";
+    for (field, value, words) in [
+        ("read_iops_sec", json!(0), operations),
+        ("read_iops_sec", json!(9), operations),
+        ("write_iops_sec", json!(-1), operations),
+        ("write_iops_sec", json!(10_000_001), operations),
+        ("write_iops_sec", json!(1_u64 << 32), operations),
+        ("read_bytes_sec", json!(0), bytes),
+        ("read_bytes_sec", json!(65_535), bytes),
+        ("write_bytes_sec", json!(-65_536), bytes),
+        ("write_bytes_sec", json!(i64::MAX), bytes),
+        ("write_bytes_sec", json!(u64::MAX), "expected i64"),
+        ("write_bytes_sec", json!(1e30), "is not of type 'integer'"),
+        ("read_iops_sec", json!(99.5), "is not of type 'integer'"),
+        ("read_iops_sec", json!("100"), "is not of type 'integer'"),
+        ("read_iops_sec", json!([100]), "is not of type 'integer'"),
+    ] {
+        let new = json!({ "volume_type": { "name": "gold", field: value } });
+        let change = json!({ "volume_type": { field: value } });
+        for (verb, path, body) in [
+            ("POST", "/admin/volume-types", new),
+            ("PATCH", "/admin/volume-types/cow", change),
+        ] {
+            let answer = world.call(&root, verb, path, body.clone()).await;
+            let fault = answer.fault(400, "badRequest");
+            let message = fault["message"].as_str().unwrap();
+            let is_told = message.contains(field) && message.contains(words);
+            assert!(is_told, "{verb} {body}: {message}");
+        }
+    }
+    let types = world.get(&root, "/admin/volume-types").await.expect(200);
+    let types = types["volume_types"].as_array().unwrap();
+    assert_eq!(types.len(), 1, "{types:?}");
+    assert_eq!(limits(&types[0]), json!([null, null, null, null]));
+}
+
 #[tokio::test]
 async fn our_own_routes_refuse_unknown_keys_and_bad_values() {
     let world = World::new().await;

@@ -24,7 +24,7 @@ use coffer_core::name::Name;
 use coffer_core::task::{Task, TaskState};
 use coffer_core::tenant::{RoleAssignment, Tenant, Token, User};
 use coffer_core::time::Timestamp;
-use coffer_core::units::Generation;
+use coffer_core::units::{Generation, IoLimits};
 use coffer_store::inventory::{StoredDatabase, StoredInventory, StoredUser};
 use coffer_store::status::Report;
 use coffer_store::task::{StepCommit, TaskUpdate};
@@ -285,6 +285,7 @@ impl World {
         let kind = VolumeType {
             name: Name::parse("name", "cow").unwrap(),
             description: "copy on write".to_owned(),
+            io: IoLimits::NONE,
             created_at: EPOCH,
         };
         self.store.insert_volume_type(&kind).await.unwrap();

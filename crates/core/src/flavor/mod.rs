@@ -3,6 +3,7 @@
 use crate::id::FlavorId;
 use crate::name::Name;
 use crate::time::Timestamp;
+use crate::units::IoLimits;
 
 /// CPU and memory size.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct VolumeType {
     pub name: Name,
     /// What it is for.
     pub description: String,
+    /// How fast each volume of it may be read and written.
+    pub io: IoLimits,
     /// When it was made.
     pub created_at: Timestamp,
 }

@@ -2,9 +2,11 @@
 
 use coffer_core::datastore::EngineRoot;
 use coffer_core::flavor::{VolumeType, Zone};
+use coffer_core::units::{BytesPerSecond, IoLimits, Iops};
 use coffer_store::StoreError;
 use coffer_store::flavor::FlavorChange;
 use coffer_store::root::Template;
+use coffer_store::volume_type::VolumeTypeChange;
 
 use super::world::{World, at, flavor, name, network, tenant_id};
 use crate::fixture::Fixture;
@@ -46,14 +48,14 @@ pub(crate) async fn flavors_types_and_zones_are_kept(fixture: &Fixture) {
         "{missing:?}"
     );
 
-    let mut fast = VolumeType {
-        name: name("fast"),
-        description: "quick".to_owned(),
-        created_at: at(0),
-    };
+    let mut fast = fast();
     store.insert_volume_type(&fast).await.unwrap();
     fast.description = "quicker".to_owned();
-    store.update_volume_type(&fast).await.unwrap();
+    let quicker = VolumeTypeChange {
+        description: Some(fast.description.clone()),
+        ..VolumeTypeChange::default()
+    };
+    store.update_volume_type("fast", &quicker).await.unwrap();
     assert_eq!(store.list_volume_types().await.unwrap(), [fast.clone()]);
     assert_eq!(
         store.find_volume_type("fast").await.unwrap(),
@@ -81,6 +83,66 @@ pub(crate) async fn flavors_types_and_zones_are_kept(fixture: &Fixture) {
             matches!(refused, Err(StoreError::AlreadyExists { .. })),
             "{refused:?}"
         );
+    }
+}
+
+fn fast() -> VolumeType {
+    VolumeType {
+        name: name("fast"),
+        description: "quick".to_owned(),
+        io: IoLimits::NONE,
+        created_at: at(0),
+    }
+}
+
+/// Limits are set and lifted one by one, an instance is read with its type's, and what breaks their
+/// bounds is a damaged row.
+pub(crate) async fn volume_types_keep_their_limits(fixture: &Fixture) {
+    let store = fixture.store();
+    let iops = |value| Iops::parse("test", value).unwrap();
+    let bytes = |value| BytesPerSecond::parse("test", value).unwrap();
+    let kept = async || store.find_volume_type("fast").await.unwrap().unwrap();
+    let mut fast = fast();
+    fast.io.read_iops_sec = Some(iops(10));
+    fast.io.write_bytes_sec = Some(bytes(1 << 40));
+    store.insert_volume_type(&fast).await.unwrap();
+    assert_eq!(kept().await, fast);
+
+    let change = VolumeTypeChange {
+        read_iops_sec: Some(None),
+        write_iops_sec: Some(Some(iops(500))),
+        read_bytes_sec: Some(Some(bytes(65_536))),
+        ..VolumeTypeChange::default()
+    };
+    store.update_volume_type("fast", &change).await.unwrap();
+    fast.io.read_iops_sec = None;
+    fast.io.write_iops_sec = Some(iops(500));
+    fast.io.read_bytes_sec = Some(bytes(65_536));
+    assert_eq!(kept().await, fast);
+    let nothing = VolumeTypeChange::default();
+    store.update_volume_type("fast", &nothing).await.unwrap();
+    assert_eq!(store.list_volume_types().await.unwrap(), [fast.clone()]);
+    let missing = store.update_volume_type("none", &change).await;
+    assert!(
+        matches!(missing, Err(StoreError::NotFound { .. })),
+        "{missing:?}"
+    );
+
+    let world = World::new(store, "one").await;
+    let id = world.create(store, "db").await.instance.id;
+    let graph = store.get_instance_graph(id).await.unwrap();
+    assert_eq!(graph.volume_type, Some(fast));
+
+    if fixture.has_back_door() {
+        fixture
+            .raw("UPDATE volume_types SET write_iops_sec = 9")
+            .await;
+        let found = store.find_volume_type("fast").await;
+        let Err(StoreError::Corrupt { table, id, column }) = found else {
+            panic!("{found:?}")
+        };
+        let expected = ("volume_types", "fast".to_owned(), "write_iops_sec");
+        assert_eq!((table, id, column), expected);
     }
 }
 
@@ -208,11 +270,7 @@ pub(crate) async fn what_is_used_stays(fixture: &Fixture) {
     let store = fixture.store();
     let world = World::new(store, "one").await;
     let (fast, zone) = (
-        VolumeType {
-            name: name("fast"),
-            description: "quick".to_owned(),
-            created_at: at(0),
-        },
+        fast(),
         Zone {
             name: name("az1"),
             created_at: at(0),

@@ -1,15 +1,17 @@
 //! A store that was restored: its mark, and what is settled; and keys that are rotated.
 
+use coffer_core::flavor::VolumeType;
 use coffer_core::id::{ProjectKeyId, SecretId};
 use coffer_core::instance::{Fault, Lifecycle};
 use coffer_core::task::TaskState;
 use coffer_core::tenant::Token;
+use coffer_core::units::{IoLimits, Iops};
 use coffer_store::StoreError;
 use coffer_store::instance::SpecChange;
 use coffer_store::restored::{Adopted, Confirmed, Settled};
 use coffer_store::secret::{ProjectKey, StoredSecret};
 
-use super::world::{World, at, event, flavor, id, task, tenant, tenant_id};
+use super::world::{World, at, event, flavor, id, name, task, tenant, tenant_id};
 use crate::fixture::Fixture;
 
 pub(crate) async fn a_mark_stays_until_it_is_settled(fixture: &Fixture) {
@@ -134,11 +136,21 @@ pub(crate) async fn lost_instances_are_adopted(fixture: &Fixture) {
     network.tenant_id = tenant_id("two");
     other.instance.spec.network_id = network.id;
     endpoint.network_id = network.id;
+    let kind = VolumeType {
+        name: name(other.instance.spec.volume_type.as_deref().unwrap()),
+        description: "adopted".to_owned(),
+        io: IoLimits {
+            read_iops_sec: Iops::parse("test", 100).ok(),
+            ..IoLimits::NONE
+        },
+        created_at: at(0),
+    };
     let (recovery, told) = (task("two", Some(instance_id)), event("two", instance_id));
     let adopted = Adopted {
         tenant: &tenant("two"),
         network: &network,
         flavor: &flavor("6.1", 512),
+        volume_type: Some(&kind),
         instance: &other.instance,
         set: &set,
         endpoint: &endpoint,
@@ -157,6 +169,7 @@ pub(crate) async fn lost_instances_are_adopted(fixture: &Fixture) {
     assert_eq!((found.endpoints, found.set), (vec![endpoint], Some(set)));
     assert_eq!(found.servers, [server]);
     assert_eq!(found.volumes, [volume]);
+    assert_eq!(found.volume_type, Some(kind));
     assert!(
         store
             .find_tenant(&tenant_id("two"))

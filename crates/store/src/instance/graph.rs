@@ -1,9 +1,9 @@
 //! An instance with everything that hangs on it, read as of one moment.
 
 use coffer_core::datastore::{Datastore, DatastoreVersion};
-use coffer_core::flavor::Flavor;
+use coffer_core::flavor::{Flavor, VolumeType};
 use coffer_core::id::InstanceId;
-use coffer_core::instance::Instance;
+use coffer_core::instance::{Instance, InstanceSpec};
 use coffer_core::network::Network;
 use coffer_core::replication::{Endpoint, ReplicationSet};
 use coffer_core::server::{Link, Server, Volume};
@@ -13,7 +13,7 @@ use crate::error::{Result, StoreError};
 use crate::row::args;
 use crate::sql::{Arg, Row, Tx};
 use crate::store::Store;
-use crate::{datastore, endpoint, flavor, link, network, server, set, volume};
+use crate::{datastore, endpoint, flavor, link, network, server, set, volume, volume_type};
 
 /// An instance with everything a workflow needs to know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct InstanceGraph {
     pub network: Option<Network>,
     /// Its flavor, unless the operator deleted that.
     pub flavor: Option<Flavor>,
+    /// Its volume type, if it was asked with one.
+    pub volume_type: Option<VolumeType>,
     /// Its datastore version.
     pub version: DatastoreVersion,
     /// Its datastore.
@@ -96,11 +98,25 @@ async fn read(tx: &mut Tx, id: InstanceId) -> Result<InstanceGraph> {
         links: all(tx, link::BY_INSTANCE, args![id], link::link).await?,
         network: one(tx, network::BY_ID, args![spec.network_id], network::network).await?,
         flavor: one(tx, flavor::BY_ID, args![spec.flavor_id], flavor::flavor).await?,
+        volume_type: volume_type_of(tx, spec).await?,
         version,
         datastore,
         instance,
         turn,
     })
+}
+
+async fn volume_type_of(tx: &mut Tx, spec: &InstanceSpec) -> Result<Option<VolumeType>> {
+    let Some(name) = &spec.volume_type else {
+        return Ok(None);
+    };
+    one(
+        tx,
+        volume_type::BY_NAME,
+        args![name],
+        volume_type::volume_type,
+    )
+    .await
 }
 
 impl Store {

@@ -11,6 +11,7 @@ mod fencing;
 mod history;
 mod leases;
 mod mutants;
+mod offers;
 mod parallel;
 mod reconcile;
 mod restored;

@@ -17,6 +17,8 @@ use coffer_testkit::chaos::Faults;
 use coffer_testkit::world::World;
 use tokio_util::sync::CancellationToken;
 
+use crate::offers::{limits, offer_gold};
+
 async fn open(path: &Path) -> Store {
     let options = StoreOptions {
         durability: Durability::Off,
@@ -206,6 +208,32 @@ async fn what_is_lost_is_shown_and_what_is_a_riddle_is_not_removed_unasked() {
     );
     // The tenant deletes what is lost, and everything is as it should be.
     world.ask_delete(lost).await.unwrap();
+    world.check().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_volume_type_that_was_lost_comes_back_with_its_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::on(4, open(&dir.path().join("db")).await).await;
+    let copy = dir.path().join("copy");
+    file::snapshot(&dir.path().join("db"), &copy).unwrap();
+    offer_gold(&mut world, limits()).await;
+    let created = world.ask_create().await.unwrap();
+    world.settle().await.unwrap();
+    restore(&mut world, &copy).await;
+    let store = world.services.store.clone();
+    assert_eq!(store.list_volume_types().await.unwrap(), []);
+    look(&world).await;
+    let report = confirm(&world, Confirmed::Keep).await;
+    assert!(report.is_settled, "{report:?}");
+    world.settle().await.unwrap();
+    let found = store.find_volume_type("gold").await.unwrap().unwrap();
+    assert_eq!(found.io, limits());
+    let graph = store.get_instance_graph(created).await.unwrap();
+    assert_eq!(graph.volume_type, Some(found));
+    // What is in it is known again once the guest was asked.
+    world.ask_root(created).await.unwrap();
+    world.settle().await.unwrap();
     world.check().await.unwrap();
 }
 

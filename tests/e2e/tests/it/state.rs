@@ -293,11 +293,11 @@ const BACK: &str = "
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1])
 db.executescript('''
-    DROP INDEX project_keys_one_in_use;
-    ALTER TABLE project_keys DROP COLUMN retired_at;
-    CREATE UNIQUE INDEX project_keys_one_in_use ON project_keys (tenant_id)
-        WHERE destroyed_at IS NULL;
-    DELETE FROM schema_version WHERE version = 5;
+    ALTER TABLE volume_types DROP COLUMN read_iops_sec;
+    ALTER TABLE volume_types DROP COLUMN write_iops_sec;
+    ALTER TABLE volume_types DROP COLUMN read_bytes_sec;
+    ALTER TABLE volume_types DROP COLUMN write_bytes_sec;
+    DELETE FROM schema_version WHERE version = 6;
 ''')
 db.close()
 ";
@@ -316,7 +316,7 @@ fn a_store_of_before_is_upgraded_with_a_create_in_flight_while_databases_serve()
     Program::new("python3", ["-c", BACK, &store]).run()?.ok()?;
     let writing = write_on(&db, 10);
     let told = tool(&coffer, &["upgrade"])?.ok()?;
-    ensure!(told.contains("from schema 4 to "), "{told}");
+    ensure!(told.contains("from schema 5 to "), "{told}");
     coffer.up()?;
     refused(tool(&coffer, &["upgrade"])?, "in use by")?;
     coffer.await_active(&id)?;

@@ -4,7 +4,9 @@ use axum::extract::State;
 use axum::response::Response;
 use coffer_core::flavor::Flavor;
 use coffer_core::name::Name;
+use coffer_core::units::{BytesPerSecond, IoLimits, Iops};
 use coffer_store::flavor::FlavorChange;
+use coffer_store::volume_type::VolumeTypeChange;
 use coffer_wire::rest::v1::admin::{
     FlavorUpdateRequest, NewFlavorRequest, NewVolumeTypeRequest, VolumeTypeEnvelope,
     VolumeTypeUpdateRequest,
@@ -22,6 +24,12 @@ use crate::api::respond::{empty, ok};
 use crate::api::views::offers as views;
 use crate::app::{AppState, RequestContext, catalogue};
 use crate::error::Result;
+
+const DESCRIPTION: &str = "volume_type['description']";
+const READ_IOPS: &str = "volume_type['read_iops_sec']";
+const WRITE_IOPS: &str = "volume_type['write_iops_sec']";
+const READ_BYTES: &str = "volume_type['read_bytes_sec']";
+const WRITE_BYTES: &str = "volume_type['write_bytes_sec']";
 
 pub(in crate::api) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -150,12 +158,16 @@ async fn post_volume_type(
     State(app): State<AppState>,
     Json(request): Json<NewVolumeTypeRequest>,
 ) -> Result<Response> {
-    let name = Name::parse("volume_type['name']", &request.volume_type.name)?;
-    let description = text(
-        "volume_type['description']",
-        request.volume_type.description,
-    )?;
-    let made = catalogue::create_volume_type(&app, name, description).await?;
+    let asked = request.volume_type;
+    let name = Name::parse("volume_type['name']", &asked.name)?;
+    let description = text(DESCRIPTION, asked.description)?;
+    let io = IoLimits {
+        read_iops_sec: iops(READ_IOPS, asked.read_iops_sec)?,
+        write_iops_sec: iops(WRITE_IOPS, asked.write_iops_sec)?,
+        read_bytes_sec: bytes(READ_BYTES, asked.read_bytes_sec)?,
+        write_bytes_sec: bytes(WRITE_BYTES, asked.write_bytes_sec)?,
+    };
+    let made = catalogue::create_volume_type(&app, name, description, io).await?;
     Ok(ok(&VolumeTypeEnvelope {
         volume_type: views::volume_type(&made),
     }))
@@ -174,7 +186,7 @@ async fn show_volume_type(
     }))
 }
 
-/// Changes what a volume type says it is for.
+/// Changes a volume type; a running instance gets new limits at its next restart or start.
 #[utoipa::path(patch, path = "/v1.0/{project_id}/admin/volume-types/{name}", tag = "operator",
     params(("name" = String, Path)), request_body = VolumeTypeUpdateRequest,
     responses((status = 200, body = VolumeTypeEnvelope)))]
@@ -183,11 +195,18 @@ async fn patch_volume_type(
     Segments(path): Segments<OneVolumeType>,
     Json(request): Json<VolumeTypeUpdateRequest>,
 ) -> Result<Response> {
-    let description = text(
-        "volume_type['description']",
-        request.volume_type.description,
-    )?;
-    let changed = catalogue::update_volume_type(&app, &path.name, description).await?;
+    let asked = request.volume_type;
+    let change = VolumeTypeChange {
+        description: asked
+            .description
+            .map(|one| text(DESCRIPTION, one))
+            .transpose()?,
+        read_iops_sec: changed(asked.read_iops_sec, |to| iops(READ_IOPS, to))?,
+        write_iops_sec: changed(asked.write_iops_sec, |to| iops(WRITE_IOPS, to))?,
+        read_bytes_sec: changed(asked.read_bytes_sec, |to| bytes(READ_BYTES, to))?,
+        write_bytes_sec: changed(asked.write_bytes_sec, |to| bytes(WRITE_BYTES, to))?,
+    };
+    let changed = catalogue::update_volume_type(&app, &path.name, change).await?;
     Ok(ok(&VolumeTypeEnvelope {
         volume_type: views::volume_type(&changed),
     }))
@@ -202,4 +221,23 @@ async fn delete_volume_type(
 ) -> Result<Response> {
     catalogue::delete_volume_type(&app, &path.name).await?;
     Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// A limit on operations.
+fn iops(field: &'static str, asked: Option<i64>) -> Result<Option<Iops>> {
+    Ok(asked.map(|value| Iops::parse(field, value)).transpose()?)
+}
+
+/// A limit on bytes.
+fn bytes(field: &'static str, asked: Option<i64>) -> Result<Option<BytesPerSecond>> {
+    let parse = |value| BytesPerSecond::parse(field, value);
+    Ok(asked.map(parse).transpose()?)
+}
+
+/// A limit that may change: what was not given stays, `null` lifts it.
+fn changed<T>(
+    asked: Option<Option<i64>>,
+    parse: impl FnOnce(Option<i64>) -> Result<Option<T>>,
+) -> Result<Option<Option<T>>> {
+    asked.map(parse).transpose()
 }

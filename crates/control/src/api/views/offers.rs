@@ -3,6 +3,7 @@
 use coffer_core::flavor::{Flavor, VolumeType, Zone};
 use coffer_core::network::Network;
 use coffer_core::quota::Quota;
+use coffer_core::units::{BytesPerSecond, Iops};
 use coffer_store::tracker::TrackerView;
 use coffer_wire::rest::v1::admin::Zone as ShownZone;
 use coffer_wire::rest::v1::flavor::{Flavor as ShownFlavor, VolumeType as ShownVolumeType};
@@ -48,11 +49,16 @@ pub(in crate::api) fn tracker(view: &TrackerView, answers: bool) -> ShownTracker
 
 /// A volume type.
 pub(in crate::api) fn volume_type(volume_type: &VolumeType) -> ShownVolumeType {
+    let io = &volume_type.io;
     ShownVolumeType {
         id: volume_type.name.as_str().to_owned(),
         name: volume_type.name.as_str().to_owned(),
         is_public: true,
         description: volume_type.description.clone(),
+        read_iops_sec: io.read_iops_sec.map(Iops::get),
+        write_iops_sec: io.write_iops_sec.map(Iops::get),
+        read_bytes_sec: io.read_bytes_sec.map(BytesPerSecond::get),
+        write_bytes_sec: io.write_bytes_sec.map(BytesPerSecond::get),
     }
 }
 

@@ -2,7 +2,7 @@
 //! and by what is there.
 
 use coffer_core::access::Access;
-use coffer_core::flavor::Flavor;
+use coffer_core::flavor::{Flavor, VolumeType};
 use coffer_core::id::TenantId;
 use coffer_core::instance::{Health, Instance, InstanceSpec};
 use coffer_core::name::Name;
@@ -21,6 +21,10 @@ use super::restored;
 use crate::card::Card;
 use crate::services::Services;
 
+/// What is said of a project and of a volume type that were lost: what they were for is not kept
+/// outside the store.
+const ADOPTED: &str = "made after the backup from which the state was restored";
+
 /// Writes an instance that the store has lost, and what brings it into service.
 pub(super) async fn adopt(
     services: &Services,
@@ -38,6 +42,7 @@ pub(super) async fn adopt(
         tenant: &rows.tenant,
         network: &rows.network,
         flavor: &rows.flavor,
+        volume_type: rows.volume_type.as_ref(),
         instance: &rows.instance,
         set: &rows.set,
         endpoint: &rows.endpoint,
@@ -57,6 +62,7 @@ struct Rows {
     tenant: Tenant,
     network: Network,
     flavor: Flavor,
+    volume_type: Option<VolumeType>,
     instance: Instance,
     set: ReplicationSet,
     endpoint: Endpoint,
@@ -77,6 +83,7 @@ impl Rows {
             tenant: tenant(card, instance.created_at)?,
             network: network(card)?,
             flavor: flavor(card, held)?,
+            volume_type: volume_type(card, held)?,
             set: ReplicationSet {
                 id: card.set_id,
                 tenant_id: card.tenant_id.clone(),
@@ -214,7 +221,7 @@ fn tenant(card: &Card, created_at: Timestamp) -> Result<Tenant, ReconcileError> 
         id: id.clone(),
         name: name(card, &format!("adopted-{id}"))?,
         is_enabled: true,
-        description: "made after the backup from which the state was restored".to_owned(),
+        description: ADOPTED.to_owned(),
         created_at,
     })
 }
@@ -242,4 +249,17 @@ fn flavor(card: &Card, held: &Held) -> Result<Flavor, ReconcileError> {
         disk_gib: 0,
         created_at: card.created_at,
     })
+}
+
+/// The volume type, with the limits that the server has.
+fn volume_type(card: &Card, held: &Held) -> Result<Option<VolumeType>, ReconcileError> {
+    let Some(text) = &card.volume_type else {
+        return Ok(None);
+    };
+    Ok(Some(VolumeType {
+        name: name(card, text)?,
+        description: ADOPTED.to_owned(),
+        io: held.limits.io,
+        created_at: card.created_at,
+    }))
 }

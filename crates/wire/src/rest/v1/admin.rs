@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::common::Link;
+use crate::rest::lenient::given;
 
 /// A project to make.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -269,7 +270,8 @@ pub struct FlavorUpdateRequest {
     pub flavor: FlavorUpdate,
 }
 
-/// A volume type to make.
+/// A volume type to make. Its limits are called as in Cinder's QoS specs; what is left out or null
+/// is not limited.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewVolumeType {
@@ -278,6 +280,18 @@ pub struct NewVolumeType {
     /// What it is for.
     #[serde(default)]
     pub description: String,
+    /// Most read operations a second of each volume, 10 to 10,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_iops_sec: Option<i64>,
+    /// Most write operations a second, 10 to 10,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_iops_sec: Option<i64>,
+    /// Most bytes read a second, 65,536 to 1,099,511,627,776.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bytes_sec: Option<i64>,
+    /// Most bytes written a second, 65,536 to 1,099,511,627,776.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_bytes_sec: Option<i64>,
 }
 
 /// Body of `POST /admin/volume-types`.
@@ -288,12 +302,30 @@ pub struct NewVolumeTypeRequest {
     pub volume_type: NewVolumeType,
 }
 
-/// A change of a volume type.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+/// A change of a volume type: what is left out stays, and a limit that is null is lifted. A running
+/// instance gets new limits when it is restarted, or stopped and started, the next time.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct VolumeTypeUpdate {
     /// New description.
-    pub description: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// New limit on read operations a second, 10 to 10,000,000.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub read_iops_sec: Option<Option<i64>>,
+    /// New limit on write operations a second, 10 to 10,000,000.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub write_iops_sec: Option<Option<i64>>,
+    /// New limit on bytes read a second, 65,536 to 1,099,511,627,776.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub read_bytes_sec: Option<Option<i64>>,
+    /// New limit on bytes written a second, 65,536 to 1,099,511,627,776.
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub write_bytes_sec: Option<Option<i64>>,
 }
 
 /// Body of `PATCH /admin/volume-types/{name}`.

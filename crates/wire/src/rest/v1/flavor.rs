@@ -59,4 +59,16 @@ pub struct VolumeType {
     pub is_public: bool,
     /// What it is for.
     pub description: String,
+    /// Most read operations a second of each volume; null where nothing limits them.
+    #[schema(required = true)]
+    pub read_iops_sec: Option<u64>,
+    /// Most write operations a second.
+    #[schema(required = true)]
+    pub write_iops_sec: Option<u64>,
+    /// Most bytes read a second.
+    #[schema(required = true)]
+    pub read_bytes_sec: Option<u64>,
+    /// Most bytes written a second.
+    #[schema(required = true)]
+    pub write_bytes_sec: Option<u64>,
 }

@@ -87,7 +87,14 @@ const VOLUME_TYPE: Resource = Resource {
     plural: "volume_types",
     singular: "volume_type",
     id: "name",
-    columns: &[("name", "/name"), ("description", "/description")],
+    columns: &[
+        ("name", "/name"),
+        ("read IOPS", "/read_iops_sec"),
+        ("write IOPS", "/write_iops_sec"),
+        ("read B/s", "/read_bytes_sec"),
+        ("write B/s", "/write_bytes_sec"),
+        ("description", "/description"),
+    ],
 };
 const ZONE: Resource = Resource {
     path: "/admin/zones",
@@ -343,6 +350,47 @@ pub enum FlavorCommand {
     Delete(Which),
 }
 
+/// How fast each volume of a type may be read and written; `none` limits nothing.
+#[derive(Debug, Args)]
+pub struct IoLimits {
+    /// Most read operations a second, 10 to 10000000
+    #[arg(long, value_name = "NUMBER|none", value_parser = limit)]
+    read_iops_sec: Option<Value>,
+    /// Most write operations a second, 10 to 10000000
+    #[arg(long, value_name = "NUMBER|none", value_parser = limit)]
+    write_iops_sec: Option<Value>,
+    /// Most bytes read a second, 65536 to 1099511627776
+    #[arg(long, value_name = "NUMBER|none", value_parser = limit)]
+    read_bytes_sec: Option<Value>,
+    /// Most bytes written a second, 65536 to 1099511627776
+    #[arg(long, value_name = "NUMBER|none", value_parser = limit)]
+    write_bytes_sec: Option<Value>,
+}
+
+impl IoLimits {
+    /// What was given of a volume type: a description, and these limits.
+    fn beside(self, description: Option<String>) -> Map<String, Value> {
+        given([
+            ("description", description.map(Value::from)),
+            ("read_iops_sec", self.read_iops_sec),
+            ("write_iops_sec", self.write_iops_sec),
+            ("read_bytes_sec", self.read_bytes_sec),
+            ("write_bytes_sec", self.write_bytes_sec),
+        ])
+    }
+}
+
+/// A limit as it crosses the wire.
+fn limit(text: &str) -> std::result::Result<Value, String> {
+    match text {
+        "none" => Ok(Value::Null),
+        _ => text
+            .parse::<u64>()
+            .map(Value::from)
+            .map_err(|_| "neither a whole number nor none".to_owned()),
+    }
+}
+
 /// Verbs of volume types.
 #[derive(Debug, Subcommand)]
 pub enum VolumeTypeCommand {
@@ -353,18 +401,22 @@ pub enum VolumeTypeCommand {
         /// What it is
         #[arg(long, default_value = "")]
         description: String,
+        #[command(flatten)]
+        limits: IoLimits,
     },
     /// List volume types
     List,
     /// Show a volume type
     Show(Which),
-    /// Change a volume type
+    /// Change a volume type; running instances get new limits at their next restart or start
     Set {
         #[command(flatten)]
         which: Which,
         /// New description
         #[arg(long)]
-        description: String,
+        description: Option<String>,
+        #[command(flatten)]
+        limits: IoLimits,
     },
     /// Delete a volume type
     Delete(Which),
@@ -571,14 +623,23 @@ pub async fn run_volume_type(
     command: VolumeTypeCommand,
 ) -> Result<()> {
     match command {
-        VolumeTypeCommand::Create { name, description } => {
-            let body = json!({"name": name, "description": description});
-            VOLUME_TYPE.create(client, options, body).await
+        VolumeTypeCommand::Create {
+            name,
+            description,
+            limits,
+        } => {
+            let mut body = limits.beside(Some(description));
+            body.insert("name".to_owned(), Value::from(name));
+            VOLUME_TYPE.create(client, options, body.into()).await
         }
         VolumeTypeCommand::List => VOLUME_TYPE.list(client, options).await,
         VolumeTypeCommand::Show(which) => VOLUME_TYPE.show(client, options, &which.name).await,
-        VolumeTypeCommand::Set { which, description } => {
-            let change = given([("description", Some(Value::from(description)))]);
+        VolumeTypeCommand::Set {
+            which,
+            description,
+            limits,
+        } => {
+            let change = limits.beside(description);
             VOLUME_TYPE.set(client, options, &which.name, change).await
         }
         VolumeTypeCommand::Delete(which) => VOLUME_TYPE.delete(client, options, &which.name).await,
@@ -650,5 +711,23 @@ mod tests {
     fn only_what_was_given_is_changed() {
         let change = given([("name", Some(json!("x"))), ("enabled", None)]);
         assert_eq!(Value::from(change), json!({"name": "x"}));
+    }
+
+    #[test]
+    fn a_limit_is_a_number_or_none() {
+        assert_eq!(limit("500"), Ok(json!(500)));
+        assert_eq!(limit("none"), Ok(Value::Null));
+        for bad in ["", "-1", "1.5", "fast", "18446744073709551616"] {
+            assert!(limit(bad).is_err(), "{bad}");
+        }
+        let lifted = IoLimits {
+            read_iops_sec: Some(json!(500)),
+            write_iops_sec: Some(Value::Null),
+            read_bytes_sec: None,
+            write_bytes_sec: None,
+        };
+        let change = lifted.beside(None);
+        let expected = json!({"read_iops_sec": 500, "write_iops_sec": null});
+        assert_eq!(Value::from(change), expected);
     }
 }

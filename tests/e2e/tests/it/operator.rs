@@ -178,15 +178,54 @@ fn changed(coffer: &Coffer, ada: &Login, password: &str) -> Result<()> {
     Login::new(coffer, "eve", new, "store")?.ends("instance list", DONE)
 }
 
+/// Limits of the volume type gold, as the operator sets, sees and lifts them.
+fn io_limits(coffer: &Coffer) -> Result<()> {
+    let set = "volume-type set gold --read-bytes-sec 1048576 --write-iops-sec none";
+    let shown = json(coffer, set)?;
+    ensure!(
+        shown["read_bytes_sec"] == 1_048_576 && shown["write_iops_sec"].is_null(),
+        "{shown}"
+    );
+    ensure!(
+        shown["description"] == "fast",
+        "what was not named stays: {shown}"
+    );
+    let table = ends(coffer, "volume-type list", DONE)?.out;
+    ensure!(
+        table.contains("read B/s") && table.contains("1048576"),
+        "{table}"
+    );
+    for (limit, code) in [
+        ("--read-iops-sec 0", REFUSED),
+        ("--write-bytes-sec 9223372036854775807", REFUSED),
+        ("--read-iops-sec -1", USAGE),
+        ("--read-iops-sec much", USAGE),
+        ("--iops 100", USAGE),
+    ] {
+        ends(coffer, &format!("volume-type set gold {limit}"), code)?;
+        ends(coffer, &format!("volume-type create other {limit}"), code)?;
+    }
+    let refused = ends(coffer, "volume-type set gold --read-iops-sec 0", REFUSED)?;
+    let words = "volume_type['read_iops_sec'] 0 is out of range: 10 to 10000000";
+    ensure!(refused.err.contains(words), "{refused:?}");
+    let lifted = json(coffer, "volume-type set gold --read-bytes-sec none")?;
+    ensure!(lifted["read_bytes_sec"].is_null(), "{lifted}");
+    Ok(())
+}
+
 #[test]
 fn flavors_volume_types_and_zones() -> Result<()> {
     let coffer = Coffer::start()?;
     let create = "flavor create mini --id 6.9 --ram 512 --vcpus 1 --disk 3";
     let flavor = common(&coffer, "flavor", create, "mini")?;
     ensure!(flavor["str_id"] == "6.9" && flavor["disk"] == 3, "{flavor}");
-    let create = "volume-type create gold --description fast";
+    let create = "volume-type create gold --description fast --write-iops-sec 400";
     let kind = common(&coffer, "volume-type", create, "gold")?;
-    ensure!(kind["description"] == "fast", "{kind}");
+    ensure!(
+        kind["description"] == "fast" && kind["write_iops_sec"] == 400,
+        "{kind}"
+    );
+    io_limits(&coffer)?;
     common(&coffer, "zone", "zone create z9", "z9")?;
     ends(
         &coffer,

@@ -23,6 +23,7 @@ use coffer_control::{api, authority};
 use coffer_core::id::TrackerId;
 use coffer_infra::Provider as _;
 use coffer_infra::local::LocalProvider;
+use coffer_infra::provider::Abilities;
 use hyper::Uri;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -104,8 +105,8 @@ pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode>
         false => None,
     };
     if roles.api {
-        let not_enforced = provider.as_ref().map(|p| p.abilities().not_enforced);
-        start_api(&base, &config, &state, &supervisor, not_enforced).await?;
+        let abilities = provider.as_ref().map(|p| p.abilities());
+        start_api(&base, &config, &state, &supervisor, abilities).await?;
     }
     wait_for_end(&supervisor).await?;
     tracing::info!("stopping; instances go on serving");
@@ -228,7 +229,7 @@ async fn start_api(
     config: &Config,
     state: &StateDir,
     supervisor: &Supervisor,
-    not_enforced: Option<Vec<String>>,
+    abilities: Option<Abilities>,
 ) -> anyhow::Result<()> {
     let now = base.clock.now();
     let ca = authority::ensure(&base.store, &base.secrets, authority::API, now).await?;
@@ -255,8 +256,8 @@ async fn start_api(
     };
     let app = assemble::app(base, config, supervisor);
     app.door.set(assemble::door(base, supervisor).await?).ok();
-    if let Some(not_enforced) = not_enforced {
-        app.not_enforced.set(not_enforced).ok();
+    if let Some(abilities) = abilities {
+        app.abilities.set(abilities).ok();
     }
     first_start::ensure(base, &app, state, &door).await?;
     supervisor.start("api", server.run(api::router(app), supervisor.clone()));

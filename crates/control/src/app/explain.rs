@@ -2,7 +2,7 @@
 
 use coffer_core::event::{AuditEntry, Event};
 use coffer_core::id::{AuditId, EventId, InstanceId, TaskId};
-use coffer_core::instance::Lifecycle;
+use coffer_core::instance::{InstanceSpec, Lifecycle};
 use coffer_core::task::{Task, TaskStepRecord};
 use coffer_core::time::Timestamp;
 use coffer_store::instance::InstanceView;
@@ -33,6 +33,7 @@ pub struct Explanation {
 /// Explains an instance.
 pub async fn explain(app: &AppState, view: InstanceView) -> Result<Explanation> {
     let id = view.instance.id;
+    let not_enforced = not_enforced(app, &view.instance.spec).await?;
     let is_stopped = view.instance.lifecycle == Lifecycle::Stopped;
     let task = app.store.find_active_task(id).await?;
     let newest = match &task {
@@ -51,9 +52,23 @@ pub async fn explain(app: &AppState, view: InstanceView) -> Result<Explanation> 
         stopped_by,
         blocked_by,
         history,
-        not_enforced: app.not_enforced.get().cloned().unwrap_or_default(),
+        not_enforced,
         now: app.clock.now(),
     })
+}
+
+/// What the host of this process's instances cannot enforce of what one of them is asked with.
+async fn not_enforced(app: &AppState, spec: &InstanceSpec) -> Result<Vec<String>> {
+    let Some(abilities) = app.abilities.get() else {
+        return Ok(Vec::new());
+    };
+    let mut told = abilities.not_enforced.clone();
+    if let (Some(gap), Some(name)) = (&abilities.io_gap, &spec.volume_type) {
+        let volume_type = app.store.find_volume_type(name).await?;
+        let is_limited = volume_type.is_some_and(|found| !found.io.is_none());
+        told.extend(is_limited.then(|| format!("I/O limits of volume type {name}: {gap}")));
+    }
+    Ok(told)
 }
 
 async fn last_steps(app: &AppState, task: &Task) -> Result<Vec<TaskStepRecord>> {

@@ -26,6 +26,7 @@ use coffer_core::actor::Actor;
 use coffer_core::event::{Event, Severity};
 use coffer_core::id::{EventId, InstanceId, TaskId, TenantId};
 use coffer_core::quota::DefaultLimits;
+use coffer_infra::provider::Abilities;
 use coffer_store::Store;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -121,8 +122,8 @@ pub struct Shared {
     pub writes: Arc<Semaphore>,
     /// The way to trackers, and through them into instances.
     pub door: OnceLock<Door>,
-    /// What the provider of this process cannot enforce, where this process has one.
-    pub not_enforced: OnceLock<Vec<String>>,
+    /// What the provider of this process can do, where this process has one.
+    pub abilities: OnceLock<Abilities>,
 }
 
 impl Deref for AppState {
@@ -156,7 +157,7 @@ impl AppState {
             supervisor,
             writes: Arc::new(Semaphore::new(limits::WRITES_AT_ONCE)),
             door: OnceLock::new(),
-            not_enforced: OnceLock::new(),
+            abilities: OnceLock::new(),
         }))
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use coffer_core::instance::{Fault, Health, Lifecycle};
 use coffer_core::task::{TaskState, TaskStepRecord, Wait};
+use coffer_infra::provider::Abilities;
 use coffer_store::Write;
 use coffer_store::task::{StepCommit, TaskUpdate};
 use serde_json::json;
@@ -182,6 +183,43 @@ async fn rest_and_failure_are_explained() {
             .await
             .ends_with("It failed 1 min 30 s ago: the engine does not start: the disk is full.")
     );
+}
+
+/// What a host leaves out of limits on I/O is told of instances that have some, and of no others.
+#[tokio::test]
+async fn what_an_io_limit_leaves_out_is_told_of_those_that_have_one() {
+    let world = World::new().await;
+    let (alice, root) = (world.alice().await, world.root().await);
+    let abilities = Abilities {
+        online_volume_growth: true,
+        hot_volume_attach: false,
+        online_resize: true,
+        snapshot: true,
+        clone: true,
+        fence: true,
+        published_address: true,
+        not_enforced: vec!["CPU: none here".to_owned()],
+        io_gap: Some("late writes are free".to_owned()),
+    };
+    world.app.abilities.set(abilities).unwrap();
+    let plain = world.active(&alice, "plain").await;
+    let body = json!({ "instance": { "name": "typed", "flavorRef": "1",
+        "volume": { "size": 1, "type": "cow" } } });
+    let made = world.post(&alice, "/instances", body).await.expect(200);
+    let typed = made["instance"]["id"].as_str().unwrap();
+    let told = async |id: &str| {
+        let path = format!("/instances/{id}/explain");
+        let answer = world.get(&alice, &path).await.expect(200);
+        answer["explanation"]["not_enforced"].clone()
+    };
+    let always = json!(["CPU: none here"]);
+    assert_eq!(told(typed).await, always, "its type has no limits yet");
+    let change = json!({ "volume_type": { "write_bytes_sec": 1_048_576 } });
+    let path = "/admin/volume-types/cow";
+    world.call(&root, "PATCH", path, change).await.expect(200);
+    let gap = "I/O limits of volume type cow: late writes are free";
+    assert_eq!(told(typed).await, json!(["CPU: none here", gap]));
+    assert_eq!(told(&plain).await, always);
 }
 
 #[tokio::test]

@@ -166,7 +166,8 @@ impl Dialect for Mysql {
 
     #[cfg(feature = "guest")]
     fn restrict_root_sql(&self) -> &'static [&'static str] {
-        &["REVOKE SYSTEM_USER ON *.* FROM `root`@`%`"]
+        // With SUPER it could give itself every other privilege.
+        &["REVOKE SUPER, SYSTEM_USER ON *.* FROM `root`@`%`"]
     }
 
     #[cfg(feature = "guest")]

@@ -136,7 +136,10 @@ impl Sandbox {
     fn script(&self, mode: &str) -> String {
         let root = process::engine_root("postgresql-17").unwrap_or_else(|| PathBuf::from("/"));
         format!(
-            "set -e; b={base}; r=$b/root; mkdir -p $r $b/layer $b/work; \
+            // What tests beside this one have mounted is let go: they mean to unmount it.
+            "set -e; awk '$5 ~ \"^/tmp/\" {{ print $5 }}' /proc/self/mountinfo | tac | \
+             while read m; do umount -l $m; done; \
+             b={base}; r=$b/root; mkdir -p $r $b/layer $b/work; \
              mount -t tmpfs tmpfs $b/layer; mkdir $b/layer/up $b/layer/work; \
              mount -t overlay -o lowerdir={root},upperdir=$b/layer/up,workdir=$b/layer/work o \
              $r; mkdir -p $r/data $r/usr/lib/coffer; \

@@ -65,6 +65,7 @@ const OWN_ACCOUNT: (&str, &[&str]) = (
         "RENAME USER `coffer-agent`@`localhost` TO `mine`@`localhost`;",
         "DROP USER `coffer-agent`@`localhost`;",
         "GRANT SYSTEM_USER ON *.* TO `root`@`%`;",
+        "GRANT SUPER ON *.* TO `root`@`%`;",
     ],
 );
 

@@ -288,7 +288,13 @@ fn await_refusal_of_another_host(coffer: &Coffer, store: &Server) -> Result<()> 
     std::fs::copy(coffer.dir().join("master.key"), other.join("master.key"))?;
     let dir = other.display().to_string();
     let words = [
-        "60", "coffer", "task-manager", "--state-dir", &dir, "--set", &store.url(),
+        "60",
+        "coffer",
+        "task-manager",
+        "--state-dir",
+        &dir,
+        "--set",
+        &store.url(),
     ]
     .map(str::to_owned);
     let program = binary("coffer")?.display().to_string();

@@ -503,8 +503,9 @@ impl Coffer {
         });
         ended.with_context(|| {
             format!(
-                "instance {id} is not in service: {:?}\n{}",
+                "instance {id} is not in service: {:?}\n{:?}\n{}",
                 self.show(id),
+                self.coffer(&["instance", "explain", id]),
                 self.log()
             )
         })

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: measures what is promised, prints each row, writes `docs/benchmarks.md`.
 //!
+//! What an earlier run has left that was killed is taken away first (`place.rs`).
+//!
 //! A subject is a setup with the rows that are measured on it, in a file of its own; `SUBJECTS`
 //! names them all. This file measures: pairs in turns, more of them while the interval is wide.
 //! Programs that need the crates' insides are examples of `coffer-testkit`; this crate only starts
@@ -16,6 +18,7 @@ pub mod machine;
 pub mod memory;
 pub mod namespace;
 pub mod pgbench;
+pub mod place;
 pub mod report;
 pub mod row;
 pub mod runtime;
@@ -177,6 +180,7 @@ pub fn smoke(root: &Path) -> Result<usize> {
 
 /// Gives the names of rows that failed.
 fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
+    place::clear_dead()?;
     let built = built()?;
     let mut results = Results::open(built.join("bench/results.json"))?;
     let bench = Bench {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use super::place;
 use crate::process::Program;
 
 /// The host's end of a client's link; from the range that is set aside for benchmarks.
@@ -22,7 +23,7 @@ pub struct Namespace {
 impl Namespace {
     /// A namespace with nothing but its loopback.
     pub fn alone(what: &str) -> Result<Self> {
-        let name = format!("coffer-bench-{}-{what}", std::process::id());
+        let name = place::name(what);
         Program::new("ip", &["netns", "add", &name]).output()?;
         let made = Self { name };
         ip(&["-n", &made.name, "link", "set", "lo", "up"])?;

@@ -32,7 +32,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::built;
-use crate::process::Stopwatch;
+use crate::process::{Program, Stopwatch};
 use report::Results;
 use row::{Measured, Pair, Row, Verdict};
 
@@ -41,6 +41,8 @@ const MORE_PAIRS: usize = 4;
 /// LIMIT: time after which a row gets no more pairs, though fewer than it asks for were measured,
 /// unless the command line gives it more.
 const ROW_MAX: Duration = Duration::from_secs(60);
+/// As much of a checksum as tells builds apart.
+const CHECKSUM_DIGITS: usize = 12;
 /// Fewest pairs, however long they take.
 const LEAST_PAIRS: usize = 3;
 
@@ -110,7 +112,7 @@ impl Bench {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Asked<'a> {
     is_smoke: bool,
-    /// Leave out what has a result from an earlier run.
+    /// Leave out what has a result of the same build.
     is_continued: bool,
     /// Time for each row whose interval stays wide.
     row_time: Option<Duration>,
@@ -182,7 +184,9 @@ pub fn smoke(root: &Path) -> Result<usize> {
 fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
     place::clear_dead()?;
     let built = built()?;
-    let mut results = Results::open(built.join("bench/results.json"))?;
+    let build = checksum(&built.join("coffer"))?;
+    let mut results = Results::open(root.join(report::RESULTS), &build)?;
+    results.keep_only(&names().collect());
     let bench = Bench {
         root: root.to_owned(),
         built,
@@ -210,6 +214,12 @@ fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
         true => Ok(BTreeSet::new()),
         false => Ok(failed),
     }
+}
+
+/// The beginning of a file's checksum.
+fn checksum(file: &Path) -> Result<String> {
+    let line = Program::new("sha256sum", &[file]).output()?;
+    Ok(line.chars().take(CHECKSUM_DIGITS).collect())
 }
 
 fn write_document(bench: &Bench, results: &Results) -> Result<()> {

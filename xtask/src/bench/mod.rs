@@ -9,8 +9,10 @@
 
 pub mod api;
 pub mod by_hand;
+pub mod client;
 pub mod coffer;
 pub mod create;
+pub mod engine;
 pub mod http;
 pub mod instance;
 pub mod links;
@@ -21,18 +23,22 @@ pub mod pgbench;
 pub mod place;
 pub mod report;
 pub mod row;
+pub mod running;
 pub mod runtime;
 pub mod statistics;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::built;
 use crate::process::{Program, Stopwatch};
+use instance::Service;
 use report::Results;
 use row::{Measured, Pair, Row, Verdict};
 
@@ -96,9 +102,48 @@ pub struct Bench {
     pub is_smoke: bool,
     /// How long a row whose interval is wide may go on; as many pairs as that allows.
     pub row_time: Option<Duration>,
+    /// The Coffer that a subject of a smoke run has left for the next: in one of its own each would
+    /// wait for the same templates.
+    kept: Rc<RefCell<Option<Service>>>,
 }
 
 impl Bench {
+    fn new(root: &Path, built: PathBuf, asked: &Asked<'_>) -> Self {
+        Self {
+            root: root.to_owned(),
+            built,
+            is_smoke: asked.is_smoke,
+            row_time: asked.row_time,
+            kept: Rc::default(),
+        }
+    }
+
+    /// A Coffer whose pool has room for this many GiB. [`Bench::done`] ends it.
+    pub fn service(&self, name: &str, pool_gib: u32) -> Result<Service> {
+        match self.is_smoke {
+            true => self.wide_service(name),
+            false => Service::start(self, name, pool_gib),
+        }
+    }
+
+    /// A Coffer without limits, on a pool that grows. [`Bench::done`] ends it.
+    pub fn wide_service(&self, name: &str) -> Result<Service> {
+        match self.kept.take() {
+            Some(service) => Ok(service),
+            None => Service::start_wide(self, name),
+        }
+    }
+
+    /// Takes the instances away, and the Coffer unless the next subject goes on with it.
+    pub fn done(&self, service: Service) -> Result<()> {
+        if !self.is_smoke {
+            return service.remove();
+        }
+        service.delete_all()?;
+        self.kept.replace(Some(service));
+        Ok(())
+    }
+
     /// A size for a whole run, or the small one for the smoke run.
     pub fn size<T>(&self, whole: T, smoke: T) -> T {
         match self.is_smoke {
@@ -187,12 +232,7 @@ fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
     let build = checksum(&built.join("coffer"))?;
     let mut results = Results::open(root.join(report::RESULTS), &build)?;
     results.keep_only(&names().collect());
-    let bench = Bench {
-        root: root.to_owned(),
-        built,
-        is_smoke: asked.is_smoke,
-        row_time: asked.row_time,
-    };
+    let bench = Bench::new(root, built, asked);
     let mut failed = BTreeSet::new();
     for subject in SUBJECTS {
         let wanted: Vec<&Row> = subject
@@ -209,6 +249,9 @@ fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
         if !bench.is_smoke {
             write_document(&bench, &results)?;
         }
+    }
+    if let Some(service) = bench.kept.take() {
+        service.remove()?;
     }
     match bench.is_smoke {
         true => Ok(BTreeSet::new()),
@@ -341,12 +384,11 @@ mod tests {
     }
 
     fn measure(is_smoke: bool, spread: f64) -> (String, Measured) {
-        let bench = Bench {
-            root: PathBuf::new(),
-            built: PathBuf::new(),
+        let asked = Asked {
             is_smoke,
-            row_time: None,
+            ..Asked::default()
         };
+        let bench = Bench::new(Path::new(""), PathBuf::new(), &asked);
         let mut script = Script {
             asked: String::new(),
             spread,

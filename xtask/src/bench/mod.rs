@@ -12,6 +12,7 @@ pub mod by_hand;
 pub mod client;
 pub mod coffer;
 pub mod create;
+pub mod create_each;
 pub mod engine;
 pub mod http;
 pub mod instance;
@@ -26,6 +27,7 @@ pub mod row;
 pub mod running;
 pub mod runtime;
 pub mod statistics;
+pub mod steps;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -66,6 +68,7 @@ pub struct Subject {
 /// All subjects, in the order of the document.
 const SUBJECTS: &[Subject] = &[
     create::SUBJECT,
+    create_each::SUBJECT,
     api::SUBJECT,
     runtime::SUBJECT,
     memory::SUBJECT,
@@ -80,6 +83,12 @@ pub trait Measure {
     /// Measures once what the row is compared with. Not called for rows without a reference.
     fn reference(&mut self, row: &Row) -> Result<f64> {
         bail!("row {} has no reference", row.name)
+    }
+
+    /// What the row's own value is made of, where that is known; medians. Called when the row is
+    /// measured.
+    fn parts(&mut self, _row: &Row) -> Vec<(String, f64)> {
+        Vec::new()
     }
 
     /// Store, transport, volume mode: what a reader has to know.
@@ -312,10 +321,11 @@ fn measure_row(bench: &Bench, measure: &mut dyn Measure, row: &Row) -> Result<Me
     loop {
         pairs.push(pair(measure, row, pairs.len().is_multiple_of(2))?);
         let load = (before, machine::load());
-        let measured = Measured::of(*row, &pairs, measure.conditions(), load);
+        let mut measured = Measured::of(*row, &pairs, measure.conditions(), load);
         let is_enough = pairs.len() >= wanted && !measured.is_wide();
         let is_late = watch.elapsed() > time && pairs.len() >= LEAST_PAIRS;
         if is_enough || is_late || pairs.len() >= most {
+            measured.parts = measure.parts(row);
             return Ok(measured);
         }
     }

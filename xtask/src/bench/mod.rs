@@ -13,9 +13,11 @@ pub mod client;
 pub mod coffer;
 pub mod create;
 pub mod create_each;
+pub mod data_path;
 pub mod engine;
 pub mod http;
 pub mod instance;
+pub mod key_value;
 pub mod links;
 pub mod machine;
 pub mod memory;
@@ -28,6 +30,7 @@ pub mod running;
 pub mod runtime;
 pub mod statistics;
 pub mod steps;
+pub mod sysbench;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -38,8 +41,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::built;
 use crate::process::{Program, Stopwatch};
+use crate::{built, setup};
 use instance::Service;
 use report::Results;
 use row::{Measured, Pair, Row, Verdict};
@@ -73,6 +76,7 @@ const SUBJECTS: &[Subject] = &[
     runtime::SUBJECT,
     memory::SUBJECT,
     pgbench::SUBJECT,
+    data_path::SUBJECT,
 ];
 
 /// Measures the rows of a subject that is set up.
@@ -236,6 +240,9 @@ pub fn smoke(root: &Path) -> Result<usize> {
 
 /// Gives the names of rows that failed.
 fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
+    if setup::is_root()? {
+        setup::packages(&[setup::RUN, setup::TEST].concat())?;
+    }
     place::clear_dead()?;
     let built = built()?;
     let build = checksum(&built.join("coffer"))?;

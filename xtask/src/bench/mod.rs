@@ -15,10 +15,12 @@ pub mod create;
 pub mod create_each;
 pub mod data_path;
 pub mod engine;
+pub mod fifty;
 pub mod http;
 pub mod instance;
 pub mod key_value;
 pub mod links;
+pub mod load;
 pub mod machine;
 pub mod memory;
 pub mod namespace;
@@ -77,6 +79,7 @@ const SUBJECTS: &[Subject] = &[
     memory::SUBJECT,
     pgbench::SUBJECT,
     data_path::SUBJECT,
+    fifty::SUBJECT,
 ];
 
 /// Measures the rows of a subject that is set up.

@@ -100,7 +100,7 @@ pub fn wipe(state: &Path) -> Result<()> {
         let begin = format!("coffer-{tag}-");
         let namespaces = names(Path::new("/run/netns"));
         for name in namespaces.iter().filter(|name| name.starts_with(&begin)) {
-            Program::new("ip", &["netns", "del", name]).output()?;
+            remove_namespace(name)?;
         }
         remove_rules(tag)?;
     }
@@ -114,8 +114,20 @@ pub fn wipe(state: &Path) -> Result<()> {
     wait_for("the end of its mounts", WIPE_MAX, is_removed).or_else(|_| remove(state))
 }
 
+/// Ends what runs in a network namespace, and removes it.
+pub fn remove_namespace(name: &str) -> Result<()> {
+    end(|| {
+        let listed = Program::new("ip", &["netns", "pids", name]).output();
+        let listed = listed.unwrap_or_default();
+        listed.split_whitespace().map(str::to_owned).collect()
+    })?;
+    Program::new("ip", &["netns", "del", name])
+        .output()
+        .map(drop)
+}
+
 /// Kills processes until there are none.
-pub fn end(processes: impl Fn() -> Vec<String>) -> Result<()> {
+fn end(processes: impl Fn() -> Vec<String>) -> Result<()> {
     wait_for("the end of processes", WIPE_MAX, || {
         let left = processes();
         for pid in &left {

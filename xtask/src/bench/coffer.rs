@@ -60,7 +60,7 @@ impl Coffer {
         })
     }
 
-    /// Stops it and starts it again in its state directory.
+    /// Stops it, unless it is, and starts it again in its state directory.
     pub fn restart(&mut self, bench: &Bench, role: &str, more: &[&str]) -> Result<()> {
         self.stop()?;
         (self.child, self.address) = launch(bench, &self.state, role, more)?;

@@ -9,11 +9,18 @@
 
 pub mod api;
 pub mod by_hand;
+pub mod client;
 pub mod coffer;
 pub mod create;
+pub mod create_each;
+pub mod data_path;
+pub mod engine;
+pub mod fifty;
 pub mod http;
 pub mod instance;
+pub mod key_value;
 pub mod links;
+pub mod load;
 pub mod machine;
 pub mod memory;
 pub mod namespace;
@@ -21,18 +28,24 @@ pub mod pgbench;
 pub mod place;
 pub mod report;
 pub mod row;
+pub mod running;
 pub mod runtime;
 pub mod statistics;
+pub mod steps;
+pub mod sysbench;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::built;
 use crate::process::{Program, Stopwatch};
+use crate::{built, setup};
+use instance::Service;
 use report::Results;
 use row::{Measured, Pair, Row, Verdict};
 
@@ -60,10 +73,13 @@ pub struct Subject {
 /// All subjects, in the order of the document.
 const SUBJECTS: &[Subject] = &[
     create::SUBJECT,
+    create_each::SUBJECT,
     api::SUBJECT,
     runtime::SUBJECT,
     memory::SUBJECT,
     pgbench::SUBJECT,
+    data_path::SUBJECT,
+    fifty::SUBJECT,
 ];
 
 /// Measures the rows of a subject that is set up.
@@ -74,6 +90,12 @@ pub trait Measure {
     /// Measures once what the row is compared with. Not called for rows without a reference.
     fn reference(&mut self, row: &Row) -> Result<f64> {
         bail!("row {} has no reference", row.name)
+    }
+
+    /// What the row's own value is made of, where that is known; medians. Called when the row is
+    /// measured.
+    fn parts(&mut self, _row: &Row) -> Vec<(String, f64)> {
+        Vec::new()
     }
 
     /// Store, transport, volume mode: what a reader has to know.
@@ -96,9 +118,48 @@ pub struct Bench {
     pub is_smoke: bool,
     /// How long a row whose interval is wide may go on; as many pairs as that allows.
     pub row_time: Option<Duration>,
+    /// The Coffer that a subject of a smoke run has left for the next: in one of its own each would
+    /// wait for the same templates.
+    kept: Rc<RefCell<Option<Service>>>,
 }
 
 impl Bench {
+    fn new(root: &Path, built: PathBuf, asked: &Asked<'_>) -> Self {
+        Self {
+            root: root.to_owned(),
+            built,
+            is_smoke: asked.is_smoke,
+            row_time: asked.row_time,
+            kept: Rc::default(),
+        }
+    }
+
+    /// A Coffer whose pool has room for this many GiB. [`Bench::done`] ends it.
+    pub fn service(&self, name: &str, pool_gib: u32) -> Result<Service> {
+        match self.is_smoke {
+            true => self.wide_service(name),
+            false => Service::start(self, name, pool_gib),
+        }
+    }
+
+    /// A Coffer without limits, on a pool that grows. [`Bench::done`] ends it.
+    pub fn wide_service(&self, name: &str) -> Result<Service> {
+        match self.kept.take() {
+            Some(service) => Ok(service),
+            None => Service::start_wide(self, name),
+        }
+    }
+
+    /// Takes the instances away, and the Coffer unless the next subject goes on with it.
+    pub fn done(&self, service: Service) -> Result<()> {
+        if !self.is_smoke {
+            return service.remove();
+        }
+        service.delete_all()?;
+        self.kept.replace(Some(service));
+        Ok(())
+    }
+
     /// A size for a whole run, or the small one for the smoke run.
     pub fn size<T>(&self, whole: T, smoke: T) -> T {
         match self.is_smoke {
@@ -182,17 +243,15 @@ pub fn smoke(root: &Path) -> Result<usize> {
 
 /// Gives the names of rows that failed.
 fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
+    if setup::is_root()? {
+        setup::packages(&[setup::RUN, setup::TEST].concat())?;
+    }
     place::clear_dead()?;
     let built = built()?;
     let build = checksum(&built.join("coffer"))?;
     let mut results = Results::open(root.join(report::RESULTS), &build)?;
     results.keep_only(&names().collect());
-    let bench = Bench {
-        root: root.to_owned(),
-        built,
-        is_smoke: asked.is_smoke,
-        row_time: asked.row_time,
-    };
+    let bench = Bench::new(root, built, asked);
     let mut failed = BTreeSet::new();
     for subject in SUBJECTS {
         let wanted: Vec<&Row> = subject
@@ -209,6 +268,9 @@ fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
         if !bench.is_smoke {
             write_document(&bench, &results)?;
         }
+    }
+    if let Some(service) = bench.kept.take() {
+        service.remove()?;
     }
     match bench.is_smoke {
         true => Ok(BTreeSet::new()),
@@ -269,10 +331,11 @@ fn measure_row(bench: &Bench, measure: &mut dyn Measure, row: &Row) -> Result<Me
     loop {
         pairs.push(pair(measure, row, pairs.len().is_multiple_of(2))?);
         let load = (before, machine::load());
-        let measured = Measured::of(*row, &pairs, measure.conditions(), load);
+        let mut measured = Measured::of(*row, &pairs, measure.conditions(), load);
         let is_enough = pairs.len() >= wanted && !measured.is_wide();
         let is_late = watch.elapsed() > time && pairs.len() >= LEAST_PAIRS;
         if is_enough || is_late || pairs.len() >= most {
+            measured.parts = measure.parts(row);
             return Ok(measured);
         }
     }
@@ -341,12 +404,11 @@ mod tests {
     }
 
     fn measure(is_smoke: bool, spread: f64) -> (String, Measured) {
-        let bench = Bench {
-            root: PathBuf::new(),
-            built: PathBuf::new(),
+        let asked = Asked {
             is_smoke,
-            row_time: None,
+            ..Asked::default()
         };
+        let bench = Bench::new(Path::new(""), PathBuf::new(), &asked);
         let mut script = Script {
             asked: String::new(),
             spread,

@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::leftovers::{self, names};
-use crate::process::Program;
 
 /// Where directories are made.
-const STATES: &str = "/var/tmp";
+pub const STATES: &str = "/var/tmp";
 /// Where `ip netns` puts namespaces.
 const NAMESPACES: &str = "/run/netns";
 /// How all names begin.
@@ -65,13 +64,8 @@ fn take_away(pid: u32) -> Result<()> {
             .collect::<Vec<_>>()
     };
     for namespace in of_it(NAMESPACES) {
-        // Clients, and engines by hand.
-        leftovers::end(|| {
-            let listed = Program::new("ip", &["netns", "pids", &namespace]).output();
-            let listed = listed.unwrap_or_default();
-            listed.split_whitespace().map(str::to_owned).collect()
-        })?;
-        Program::new("ip", &["netns", "del", &namespace]).output()?;
+        // Clients run in there, and engines by hand.
+        leftovers::remove_namespace(&namespace)?;
     }
     for state in of_it(STATES) {
         leftovers::wipe(&Path::new(STATES).join(state))?;

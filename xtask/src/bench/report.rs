@@ -83,6 +83,7 @@ impl Results {
                 text.push_str(&self.table_line(*row));
             }
             text.push_str(&self.conditions(rows));
+            text.push_str(&self.parts(rows));
         }
         text
     }
@@ -107,6 +108,36 @@ impl Results {
             values(&measured),
             measured.load.0.max(measured.load.1),
         )
+    }
+
+    /// What rows are made of, in a table of its own: a line for each part, a column for each row.
+    fn parts(&self, rows: &[Row]) -> String {
+        let all = rows.iter().filter_map(|row| self.get(*row));
+        let all: Vec<Measured> = all.filter(|one| !one.parts.is_empty()).collect();
+        let mut names: Vec<&str> = Vec::new();
+        for (name, _) in all.iter().flat_map(|one| &one.parts) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        if names.is_empty() {
+            return String::new();
+        }
+        let line = |first: &str, cells: &mut dyn Iterator<Item = String>| {
+            let cells: String = cells.map(|cell| format!(" {cell} |")).collect();
+            format!("| {first} |{cells}\n")
+        };
+        let mut titles = all.iter().map(|one| format!("`{}`", one.row.name));
+        let mut text = format!("\nStep by step, medians:\n\n{}", line("step", &mut titles));
+        text.push_str(&line("---", &mut all.iter().map(|_| "---".to_owned())));
+        for name in names {
+            let cell = |one: &Measured| {
+                let found = one.parts.iter().find(|(part, _)| part == name);
+                found.map_or_else(String::new, |(_, value)| one.row.unit.show(*value))
+            };
+            text.push_str(&line(name, &mut all.iter().map(cell)));
+        }
+        text
     }
 
     fn conditions(&self, rows: &[Row]) -> String {
@@ -190,7 +221,8 @@ that row alone and leaves the others as they are. Nothing here is typed in by ha
 A figure is the median of interleaved pairs (ours, then what it is compared with, the other way
 round in the next pair) with its 95% interval from the order of the values. A row whose interval is
 wider than 10% of its median is not decided. Ratios and sizes pass or fail. Absolute times depend on
-what else a machine does: they stand beside its load and fail at three times their figure only.
+what else a machine does: they stand beside its load and fail at three times their figure only. What
+has a goal and no floor never fails.
 
 | machine | |
 | --- | --- |
@@ -225,7 +257,8 @@ mod tests {
             ours: 100.0,
             reference: Some(1_000.0),
         };
-        let measured = Measured::of(ROW, &[pair; 3], "SQLite".to_owned(), (0.5, 1.0));
+        let mut measured = Measured::of(ROW, &[pair; 3], "SQLite".to_owned(), (0.5, 1.0));
+        measured.parts = vec![("walk".to_owned(), 250.0), ("talk".to_owned(), 3.0)];
         results.put(&measured).unwrap();
         let mut again = Results::open(path.clone(), "one").unwrap();
         assert!(again.has(&ROW));
@@ -237,6 +270,7 @@ mod tests {
             "100/s to 1000/s",
             "| 1.0 |",
             "with: SQLite",
+            "| step | `api/list` |\n| --- | --- |\n| walk | 250/s |\n| talk | 3.0/s |\n",
         ] {
             assert!(text.contains(part), "{part} not in {text}");
         }

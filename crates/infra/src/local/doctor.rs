@@ -83,9 +83,10 @@ const PROBE: Limits = Limits {
 };
 const MOUNT_GROUPS: &str =
     "mount cgroup version 2 at /sys/fs/cgroup, or the version 1 controllers below it";
-/// What helps when the root hands down nothing.
+/// What helps when the root hands down nothing, or no group can be made.
 const FREE_ROOT: &str = "move the processes out of the root of the control groups into a group \
-    below it (a container: run it with an init that does, or delegate a group to it)";
+    below it (a container: run it with an init that does, or mount them writable and delegate a \
+    group to it)";
 /// Free space below which a finding is advice; unit: GiB.
 const FREE_GIB_MIN: u64 = 10;
 
@@ -259,12 +260,15 @@ fn groups(tag: &str) -> Finding {
 fn limited(version: Version, missing: &[String], refused: &[String]) -> Finding {
     let (missing, told) = (missing.join(", "), refused.join(", "));
     if refused.iter().any(|one| one.starts_with("memory")) {
-        let what = format!("control groups {version:?}, but the kernel does not hand down {told}");
+        let what =
+            format!("control groups {version:?}, but the kernel does not let Coffer use {told}");
         return unlimited(&what, FREE_ROOT);
     }
     if !refused.is_empty() {
         return advice(
-            format!("limits: control groups {version:?}; the kernel does not hand down {told}"),
+            format!(
+                "limits: control groups {version:?}; the kernel does not let Coffer use {told}"
+            ),
             "what these controllers limit is not enforced",
             FREE_ROOT,
         );

@@ -246,7 +246,7 @@ impl Provider for LocalProvider {
             not_enforced.push(format!("{missing}: this host lacks these controllers"));
         }
         for refused in self.host.groups.refused() {
-            not_enforced.push(format!("{refused}: the kernel does not hand it down"));
+            not_enforced.push(format!("{refused}: the kernel does not let it be used"));
         }
         if self.host.pool.has_directories() {
             not_enforced.push(

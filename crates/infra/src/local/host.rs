@@ -9,7 +9,7 @@ use coffer_core::id::ServerId;
 use super::LocalConfig;
 use super::cgroup::Groups;
 use super::failure::{io, rejected};
-use super::names::Names;
+use super::names::{NETNS_DIR, Names};
 use super::pool::Pool;
 use super::record::{
     EndpointRecord, Lock, NetworkRecord, Records, ServerRecord, VolumeRecord, lock_object,
@@ -44,7 +44,7 @@ impl Host {
     /// Opens the state directory and the pool.
     pub(super) fn open(config: LocalConfig) -> Result<Self> {
         let what = "open local provider";
-        let names = Names::new(&config.tag).ok_or_else(|| {
+        let names = Names::new(&config.tag, NETNS_DIR.into()).ok_or_else(|| {
             rejected(
                 what,
                 format!("tag '{}' is not 1 to 5 of a-z and 0-9", config.tag),

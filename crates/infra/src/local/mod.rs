@@ -135,7 +135,7 @@ impl LocalProvider {
     /// The second way into a guest: from the tracker's address in the tenant network to the
     /// instance's own address there.
     pub fn tracker_link(&self, network: NetworkId, address: IpAddr) -> GuestLink {
-        let path = names::ns_path(&self.host.names.network_ns(network));
+        let path = self.host.names.network_path(network);
         GuestLink::TrackerPort {
             path: path.display().to_string(),
             address: SocketAddr::new(address, AGENT_PORT),
@@ -376,7 +376,7 @@ impl Provider for LocalProvider {
         if let (TrackerLink::Network, Some(record)) = (self.host.config.tracker_link, record) {
             return self.tracker_link(record.network_id, record.network_address);
         }
-        let path = names::ns_path(&self.host.names.server_ns(id));
+        let path = self.host.names.server_path(id);
         GuestLink::Netns {
             path: path.display().to_string(),
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), AGENT_PORT),

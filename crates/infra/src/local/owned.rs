@@ -20,7 +20,7 @@ pub(super) fn list(host: &Host) -> Result<Vec<Owned>> {
     let mut all: BTreeSet<Owned> = BTreeSet::new();
     all.extend(host.networks.list()?.iter().map(|n| Owned::Network(n.id)));
     all.extend(host.endpoints.list()?.iter().map(|e| Owned::Endpoint(e.id)));
-    let namespaces = netns::list();
+    let namespaces = netns::list(host.names.netns_dir());
     all.extend(
         namespaces
             .iter()

@@ -19,7 +19,7 @@ use coffer_core::units::Incarnation;
 use super::failure::{conflict, outrun, rejected};
 use super::firewall::{Openings, render_instance};
 use super::host::Host;
-use super::names::{inner_link, ns_path};
+use super::names::inner_link;
 use super::network::{has_link, ip_in, load_rules};
 use super::record::{
     EndpointRecord, Lock, NetworkRecord, ServerRecord, read_json, remove_file, write_json,
@@ -333,7 +333,7 @@ fn refresh(host: &Host, server: Option<ServerId>) -> Result<()> {
     let Some(server) = server else { return Ok(()) };
     let _lock = host.lock("server", &server.to_string())?;
     let record: Option<ServerRecord> = host.servers.find(&server.to_string())?;
-    let path = ns_path(&host.names.server_ns(server));
+    let path = host.names.server_path(server);
     let (Some(record), true) = (record, netns::is_alive(&path)) else {
         return Ok(());
     };
@@ -451,10 +451,10 @@ fn unguard(host: &Host) {
 fn plug(host: &Host, id: EndpointId, server: ServerId, address: IpAddr) -> Result<()> {
     let link = host.names.published_link(id);
     let complete = host.names.published_alias(id, Some(server));
-    let inside = host.names.server_ns(server);
+    let inside = host.names.server_path(server);
     let inner = inner_link(id);
     let is_there = alias(&link).as_deref() == Some(&complete)
-        && netns::run_in(&ns_path(&inside), || Ok(has_link(&inner)))?;
+        && netns::run_in(&inside, || Ok(has_link(&inner)))?;
     if is_there {
         return Ok(());
     }
@@ -467,9 +467,10 @@ fn plug(host: &Host, id: EndpointId, server: ServerId, address: IpAddr) -> Resul
     let begun = host.names.published_alias(id, None);
     let guard = guarding(host)?;
     let add = format!(
-        "{guard}link add {link} type veth peer name {inner} netns {inside}\n\
+        "{guard}link add {link} type veth peer name {inner} netns {}\n\
          link set {link} alias {begun}\n\
-         addr add {gateway}/32 dev {link}\n"
+         addr add {gateway}/32 dev {link}\n",
+        inside.display()
     );
     ip(&add)?;
     // The host's services must not be reachable over a link-local address on this link.

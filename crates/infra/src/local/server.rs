@@ -18,7 +18,7 @@ use super::clock::{boottime_ms, wait_until};
 use super::failure::{conflict, errno, io, is_shortage, outrun, rejected, transient};
 use super::host::Host;
 use super::launch::LaunchSpec;
-use super::names::{host_name, ns_path};
+use super::names::host_name;
 use super::record::{Launched, ServerRecord, boot_id, write_json_for_this_boot};
 use super::{cgroup, limits, loops, netns, network, process, publish, sandbox, volume};
 use crate::error::{ProviderError, Result};
@@ -232,7 +232,7 @@ fn start(host: &Host, spec: &ServerSpec, record: &ServerRecord) -> Result<()> {
     let boot = sandbox::complete_boot(&spec.boot, record.uids)?;
     let name = host_name(spec.id);
     let launch = LaunchSpec {
-        netns: Some(ns_path(&host.names.server_ns(spec.id))),
+        netns: Some(host.names.server_path(spec.id)),
         groups,
         roots,
         volume,
@@ -342,7 +342,7 @@ fn clear(host: &Host, record: &ServerRecord) -> Result<()> {
         && wait_until(limits::END, || launched(host, record.id).is_none());
     publish::unplug_all(host, record.id)?;
     network::detach(host, record.id, record.network_id, record.network_address)?;
-    netns::delete(&host.names.server_ns(record.id))?;
+    netns::delete(&host.names.server_path(record.id))?;
     if !ended {
         return Err(transient(
             what,
@@ -375,7 +375,7 @@ fn clear_unknown(host: &Host, id: ServerId) -> Result<()> {
         ));
     }
     cgroup::remove(&groups)?;
-    netns::delete(&host.names.server_ns(id))
+    netns::delete(&host.names.server_path(id))
 }
 
 /// Gives a cloned volume a file system uuid of its own, now that it is cleanly unmounted.

@@ -11,7 +11,7 @@ use nix::sys::statvfs::statvfs;
 use super::cgroup::{Groups, Version, remove};
 use super::pool::{self, VolumeMode, can_reflink, unreserved};
 use super::record::{Records, VolumeRecord, read_json};
-use super::{LocalConfig, loops, process, sys};
+use super::{LocalConfig, loops, process, relay, sys, world};
 use crate::provider::Limits;
 
 /// How much a finding matters.
@@ -102,8 +102,8 @@ pub fn doctor(config: &LocalConfig) -> Vec<Finding> {
     if !config.pool_dir.starts_with(&config.state_dir) {
         findings.push(free_space(&config.pool_dir));
     }
-    findings.extend(tools());
-    findings.extend(capabilities());
+    findings.extend(tools(config));
+    findings.extend(privileges(config));
     findings.extend(files(config));
     findings
 }
@@ -200,7 +200,8 @@ fn directories(config: &LocalConfig) -> Finding {
         what,
         "volume sizes are not enforced: one instance can fill the disk for all; no snapshots, no \
          branches, and a new instance copies its template",
-        "modprobe loop, or give the container its loop devices, and use a new state directory",
+        "modprobe loop, or give the container its loop devices, and use a new state directory; \
+         there are none without root",
     )
 }
 
@@ -336,8 +337,12 @@ fn free_space(path: &Path) -> Finding {
     good(what, "volumes are promised no more than there is")
 }
 
-fn tools() -> Vec<Finding> {
-    let missing = TOOLS.iter().filter(|(tool, _)| !process::has_tool(tool));
+fn tools(config: &LocalConfig) -> Vec<Finding> {
+    let is_for_volumes = |package: &str| package == "xfsprogs";
+    let missing = TOOLS
+        .iter()
+        .filter(|(_, package)| needs_loops(config) || !is_for_volumes(package))
+        .filter(|(tool, _)| !process::has_tool(tool));
     missing
         .map(|(tool, package)| {
             problem(
@@ -347,6 +352,39 @@ fn tools() -> Vec<Finding> {
             )
         })
         .collect()
+}
+
+/// What this process may do: as root, or as a user with a namespace of its own.
+fn privileges(config: &LocalConfig) -> Vec<Finding> {
+    if !world::is_without_root() {
+        return capabilities();
+    }
+    if !world::has_one_id() {
+        return vec![problem(
+            "privileges: no root, and user namespaces are refused",
+            "no sandbox can be made, and PostgreSQL of the host's own is not run without one",
+            world::ALLOW,
+        )];
+    }
+    let shared = advice(
+        "privileges: no root; instances run in a user namespace of Coffer's own",
+        &format!("not enforced: {}", world::shared_user()),
+        "run coffer as root",
+    );
+    let published = match relay::ports(config) {
+        Ok(ports) => advice(
+            format!("published: ports of this host, {ports}"),
+            "a process relays each; engines see their own address in the client's place, and \
+             127.0.0.1 is reached from this host only",
+            "run coffer as root, or name an address of this host in local.published_ports",
+        ),
+        Err(error) => problem(
+            format!("published: {error}"),
+            "Coffer does not start",
+            "take local.published_pool out of the configuration",
+        ),
+    };
+    vec![shared, published]
 }
 
 fn capabilities() -> Vec<Finding> {
@@ -376,9 +414,7 @@ fn capabilities() -> Vec<Finding> {
 
 fn files(config: &LocalConfig) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let is_bound_to_loops = kept_mode(config).is_some_and(|mode| mode != VolumeMode::Directory)
-        || !matches!(config.volume_mode, VolumeMode::Auto | VolumeMode::Directory);
-    if is_bound_to_loops && !loops::are_there() {
+    if is_bound_to_loops(config) && !loops::are_there() {
         findings.push(problem(
             "loop devices: there are none that can be used",
             "no volume can be mounted",
@@ -393,6 +429,21 @@ fn files(config: &LocalConfig) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Whether volumes are, or were asked to be, of a mode that has loop devices.
+fn is_bound_to_loops(config: &LocalConfig) -> bool {
+    kept_mode(config).is_some_and(|mode| mode != VolumeMode::Directory)
+        || !matches!(config.volume_mode, VolumeMode::Auto | VolumeMode::Directory)
+}
+
+/// Whether volumes are or will be file systems in files.
+fn needs_loops(config: &LocalConfig) -> bool {
+    let is_chosen = kept_mode(config).is_some() || config.volume_mode != VolumeMode::Auto;
+    match is_chosen {
+        true => is_bound_to_loops(config),
+        false => loops::are_there(),
+    }
 }
 
 /// The path itself, or the nearest directory above it that exists.

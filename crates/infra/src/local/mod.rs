@@ -27,12 +27,14 @@ mod ports;
 mod process;
 mod publish;
 mod record;
+pub mod relay;
 mod sandbox;
 mod seccomp;
 mod server;
 mod sys;
 mod template;
 mod volume;
+pub mod world;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -184,7 +186,11 @@ impl LocalProvider {
         self.on_host(|host| {
             host.groups.remove_parents();
             publish::close(host);
-            host.pool.close()
+            host.pool.close()?;
+            match host.is_without_root {
+                true => world::release(&host.config.state_dir),
+                false => Ok(()),
+            }
         })
         .await
     }
@@ -253,6 +259,7 @@ impl Provider for LocalProvider {
                 "volume sizes: there are no loop devices, so volumes are directories".to_owned(),
             );
         }
+        not_enforced.extend(self.host.is_without_root.then(world::shared_user));
         if !self.host.has_bridge_rules {
             let why = "anti-spoofing in tenant networks: nft has no bridge family here";
             not_enforced.push(why.to_owned());

@@ -11,7 +11,7 @@ use coffer_core::id::{ServerId, VolumeId};
 use coffer_core::units::Incarnation;
 
 use super::host::Host;
-use super::{netns, publish};
+use super::{netns, publish, relay};
 use crate::error::Result;
 use crate::provider::Owned;
 
@@ -28,6 +28,7 @@ pub(super) fn list(host: &Host) -> Result<Vec<Owned>> {
             .map(Owned::Network),
     );
     all.extend(published_links(host));
+    all.extend(relay::list(host).into_iter().map(Owned::Endpoint));
     all.extend(servers(host, &namespaces)?);
     all.extend(volumes(host)?);
     Ok(all.into_iter().collect())

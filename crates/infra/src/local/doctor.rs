@@ -11,7 +11,7 @@ use nix::sys::statvfs::statvfs;
 use super::cgroup::{Groups, Version, remove};
 use super::pool::{self, VolumeMode, can_reflink, unreserved};
 use super::record::{Records, VolumeRecord, read_json};
-use super::{LocalConfig, loops, process, sys};
+use super::{LocalConfig, loops, process, relay, sys, world};
 use crate::provider::Limits;
 
 /// How much a finding matters.
@@ -83,9 +83,10 @@ const PROBE: Limits = Limits {
 };
 const MOUNT_GROUPS: &str =
     "mount cgroup version 2 at /sys/fs/cgroup, or the version 1 controllers below it";
-/// What helps when the root hands down nothing.
+/// What helps when the root hands down nothing, or no group can be made.
 const FREE_ROOT: &str = "move the processes out of the root of the control groups into a group \
-    below it (a container: run it with an init that does, or delegate a group to it)";
+    below it (a container: run it with an init that does, or mount them writable and delegate a \
+    group to it)";
 /// Free space below which a finding is advice; unit: GiB.
 const FREE_GIB_MIN: u64 = 10;
 
@@ -101,8 +102,8 @@ pub fn doctor(config: &LocalConfig) -> Vec<Finding> {
     if !config.pool_dir.starts_with(&config.state_dir) {
         findings.push(free_space(&config.pool_dir));
     }
-    findings.extend(tools());
-    findings.extend(capabilities());
+    findings.extend(tools(config));
+    findings.extend(privileges(config));
     findings.extend(files(config));
     findings
 }
@@ -199,7 +200,8 @@ fn directories(config: &LocalConfig) -> Finding {
         what,
         "volume sizes are not enforced: one instance can fill the disk for all; no snapshots, no \
          branches, and a new instance copies its template",
-        "modprobe loop, or give the container its loop devices, and use a new state directory",
+        "modprobe loop, or give the container its loop devices, and use a new state directory; \
+         there are none without root",
     )
 }
 
@@ -259,12 +261,15 @@ fn groups(tag: &str) -> Finding {
 fn limited(version: Version, missing: &[String], refused: &[String]) -> Finding {
     let (missing, told) = (missing.join(", "), refused.join(", "));
     if refused.iter().any(|one| one.starts_with("memory")) {
-        let what = format!("control groups {version:?}, but the kernel does not hand down {told}");
+        let what =
+            format!("control groups {version:?}, but the kernel does not let Coffer use {told}");
         return unlimited(&what, FREE_ROOT);
     }
     if !refused.is_empty() {
         return advice(
-            format!("limits: control groups {version:?}; the kernel does not hand down {told}"),
+            format!(
+                "limits: control groups {version:?}; the kernel does not let Coffer use {told}"
+            ),
             "what these controllers limit is not enforced",
             FREE_ROOT,
         );
@@ -332,8 +337,12 @@ fn free_space(path: &Path) -> Finding {
     good(what, "volumes are promised no more than there is")
 }
 
-fn tools() -> Vec<Finding> {
-    let missing = TOOLS.iter().filter(|(tool, _)| !process::has_tool(tool));
+fn tools(config: &LocalConfig) -> Vec<Finding> {
+    let is_for_volumes = |package: &str| package == "xfsprogs";
+    let missing = TOOLS
+        .iter()
+        .filter(|(_, package)| needs_loops(config) || !is_for_volumes(package))
+        .filter(|(tool, _)| !process::has_tool(tool));
     missing
         .map(|(tool, package)| {
             problem(
@@ -343,6 +352,39 @@ fn tools() -> Vec<Finding> {
             )
         })
         .collect()
+}
+
+/// What this process may do: as root, or as a user with a namespace of its own.
+fn privileges(config: &LocalConfig) -> Vec<Finding> {
+    if !world::is_without_root() {
+        return capabilities();
+    }
+    if !world::has_one_id() {
+        return vec![problem(
+            "privileges: no root, and user namespaces are refused",
+            "no sandbox can be made, and PostgreSQL of the host's own is not run without one",
+            world::ALLOW,
+        )];
+    }
+    let shared = advice(
+        "privileges: no root; instances run in a user namespace of Coffer's own",
+        &format!("not enforced: {}", world::shared_user()),
+        "run coffer as root",
+    );
+    let published = match relay::ports(config) {
+        Ok(ports) => advice(
+            format!("published: ports of this host, {ports}"),
+            "a process relays each; engines see their own address in the client's place, and \
+             127.0.0.1 is reached from this host only",
+            "run coffer as root, or name an address of this host in local.published_ports",
+        ),
+        Err(error) => problem(
+            format!("published: {error}"),
+            "Coffer does not start",
+            "take local.published_pool out of the configuration",
+        ),
+    };
+    vec![shared, published]
 }
 
 fn capabilities() -> Vec<Finding> {
@@ -372,9 +414,7 @@ fn capabilities() -> Vec<Finding> {
 
 fn files(config: &LocalConfig) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let is_bound_to_loops = kept_mode(config).is_some_and(|mode| mode != VolumeMode::Directory)
-        || !matches!(config.volume_mode, VolumeMode::Auto | VolumeMode::Directory);
-    if is_bound_to_loops && !loops::are_there() {
+    if is_bound_to_loops(config) && !loops::are_there() {
         findings.push(problem(
             "loop devices: there are none that can be used",
             "no volume can be mounted",
@@ -389,6 +429,21 @@ fn files(config: &LocalConfig) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Whether volumes are, or were asked to be, of a mode that has loop devices.
+fn is_bound_to_loops(config: &LocalConfig) -> bool {
+    kept_mode(config).is_some_and(|mode| mode != VolumeMode::Directory)
+        || !matches!(config.volume_mode, VolumeMode::Auto | VolumeMode::Directory)
+}
+
+/// Whether volumes are or will be file systems in files.
+fn needs_loops(config: &LocalConfig) -> bool {
+    let is_chosen = kept_mode(config).is_some() || config.volume_mode != VolumeMode::Auto;
+    match is_chosen {
+        true => is_bound_to_loops(config),
+        false => loops::are_there(),
+    }
 }
 
 /// The path itself, or the nearest directory above it that exists.

@@ -9,13 +9,13 @@ use coffer_core::id::ServerId;
 use super::LocalConfig;
 use super::cgroup::Groups;
 use super::failure::{io, rejected};
-use super::names::Names;
+use super::names::{NETNS_DIR, Names};
 use super::pool::Pool;
 use super::record::{
     EndpointRecord, Lock, NetworkRecord, Records, ServerRecord, VolumeRecord, lock_object,
     private_dir, sweep,
 };
-use super::{network, publish};
+use super::{network, publish, relay, world};
 use crate::error::Result;
 
 /// LIMIT: highest user id given to a sandbox, below those that the kernel reserves.
@@ -38,13 +38,23 @@ pub(super) struct Host {
     pub(super) has_bridge_rules: bool,
     /// What this machine calls itself.
     pub(super) host_name: String,
+    /// Whether this is no root on the host, but in a user namespace with one user id.
+    pub(super) is_without_root: bool,
 }
 
 impl Host {
     /// Opens the state directory and the pool.
-    pub(super) fn open(config: LocalConfig) -> Result<Self> {
+    pub(super) fn open(mut config: LocalConfig) -> Result<Self> {
         let what = "open local provider";
-        let names = Names::new(&config.tag).ok_or_else(|| {
+        let is_without_root = world::has_one_id();
+        if is_without_root {
+            config.published_ports = Some(relay::ports(&config)?);
+        }
+        let netns_dir = match is_without_root {
+            true => config.state_dir.join("netns"),
+            false => NETNS_DIR.into(),
+        };
+        let names = Names::new(&config.tag, netns_dir).ok_or_else(|| {
             rejected(
                 what,
                 format!("tag '{}' is not 1 to 5 of a-z and 0-9", config.tag),
@@ -52,7 +62,7 @@ impl Host {
         })?;
         let state = config.state_dir.clone();
         private_dir(&state)?;
-        for dir in ["locks", "sandboxes", "jail", "making"] {
+        for dir in ["locks", "sandboxes", "jail", "making", "relays"] {
             let path = state.join(dir);
             fs::create_dir_all(&path).map_err(io(what, path.display()))?;
         }
@@ -73,8 +83,17 @@ impl Host {
             has_bridge_rules: network::has_bridge_rules(),
             names,
             host_name,
+            is_without_root,
             config,
         })
+    }
+
+    /// The user ids of a server's agent and engine as its sandbox has them: one without root.
+    pub(super) const fn uids_inside(&self, (agent, engine): (u32, u32)) -> (u32, u32) {
+        match self.is_without_root {
+            true => (engine, engine),
+            false => (agent, engine),
+        }
     }
 
     /// Takes the lock of one object.

@@ -100,10 +100,9 @@ impl Ground {
             Self::Root => Ok(()),
             // This makes a shared mount of the place of namespaces, if nothing has done it before.
             Self::Bare | Self::NoLoops | Self::ReadOnlyGroups => {
+                let name = format!("e2e-{self:?}-{}", std::process::id());
                 for verb in ["add", "delete"] {
-                    Program::new("ip", ["netns", verb, "e2e-bare"])
-                        .run()?
-                        .ok()?;
+                    Program::new("ip", ["netns", verb, &name]).run()?.ok()?;
                 }
                 Ok(())
             }

@@ -181,14 +181,16 @@ impl Service {
     /// Lets the engine's superuser log in with the password of the instance's user.
     pub fn enable_root(&self, id: &str) -> Result<()> {
         let path = format!("/instances/{id}/root");
-        let answer = self.post(&path, &json!({"password": PASSWORD}))?;
-        let said = String::from_utf8_lossy(&answer.body);
-        ensure!(
-            answer.status == 200,
-            "root: answered {} {said}",
-            answer.status
-        );
-        Ok(())
+        // A new instance is in service a moment before its health has been heard of.
+        wait_closely("root", LIMIT, PACE, || {
+            let answer = self.post(&path, &json!({"password": PASSWORD}))?;
+            let said = String::from_utf8_lossy(&answer.body);
+            match answer.status {
+                200 => Ok(Some(())),
+                422 if said.contains("not-ready") => Ok(None),
+                status => bail!("root: answered {status} {said}"),
+            }
+        })
     }
 
     fn post(&self, path: &str, body: &Value) -> Result<Answer> {

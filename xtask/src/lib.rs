@@ -31,8 +31,8 @@ usage: cargo xtask COMMAND
   test [RING...]     run the rings in order, all of them without a name: see --list
   test --list        name the rings
   bench [ROW...]     measure what is promised and write docs/benchmarks.md; --list names the rows,
-                     --continue leaves out those that have a result, --smoke runs each once,
-                     --minutes=N goes on for so long with a row whose interval is wide
+                     --continue leaves out those that this build was measured by, --smoke runs
+                     each once, --minutes=N goes on for so long with a row whose interval is wide
   test --soak NAME   run a repeated test as often as docs/soak.md is to say, or go on with it;
                      without a name: name those there are
   package            build the Debian package and say where it is

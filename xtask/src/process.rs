@@ -2,10 +2,10 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines, Write as _};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -140,6 +140,63 @@ impl Program {
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {}", self.name))
+    }
+}
+
+/// A program that is asked line by line and answers each with a line; killed when dropped.
+#[derive(Debug)]
+pub struct Dialogue {
+    child: Child,
+    questions: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts it to be asked; its complaints go to a log.
+    pub fn talk(mut self, log: &Path) -> Result<Dialogue> {
+        let (errors, _) = log_files(log)?;
+        let piped = self
+            .command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors);
+        let mut child = piped
+            .spawn()
+            .with_context(|| format!("start {}", self.name))?;
+        let questions = child.stdin.take().context("open its input")?;
+        let answers = child.stdout.take().context("open its output")?;
+        Ok(Dialogue {
+            child,
+            questions,
+            answers: BufReader::new(answers).lines(),
+            log: log.to_owned(),
+        })
+    }
+}
+
+impl Dialogue {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks, and waits for the answer.
+    pub fn ask(&mut self, question: &str) -> Result<String> {
+        let asked = self.questions.write_all(format!("{question}\n").as_bytes());
+        asked.with_context(|| tail(&self.log))?;
+        match self.answers.next() {
+            Some(answer) => answer.context("read an answer"),
+            None => bail!("it ended; {}", tail(&self.log)),
+        }
+    }
+}
+
+impl Drop for Dialogue {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

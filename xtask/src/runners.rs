@@ -17,6 +17,9 @@ const HOST_PACKAGES: &[&str] = &["coffer-infra", "coffer-engines"];
 /// The package of the end-to-end tests, which have the machine to themselves.
 pub const E2E: &str = "e2e";
 
+/// End-to-end tests at once: they wait for engines and disks more than they compute.
+const E2E_AT_ONCE: &str = "3";
+
 /// A program of tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Runner {
@@ -105,7 +108,11 @@ impl Runner {
     fn run(&self, logs: &Path, clients: &Path) -> Ran {
         let log = logs.join(format!("{}.log", self.name()));
         let watch = Stopwatch::start();
-        let ended = self.program(&[]).with_first_in_path(clients).logged(&log);
+        let program = match self.package == E2E {
+            true => self.program(&[]).with("RUST_TEST_THREADS", E2E_AT_ONCE),
+            false => self.program(&[]),
+        };
+        let ended = program.with_first_in_path(clients).logged(&log);
         let minutes = watch.elapsed().as_secs_f64() / 60.0;
         println!("    {:<32} {minutes:6.2} min", self.name());
         Ran {

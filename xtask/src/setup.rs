@@ -25,14 +25,16 @@ pub const RUN: &[&str] = &[
     "xfsprogs",
 ];
 
-/// To test it as well: a PostgreSQL server for the store, Python for the clients, what counts the
-/// bytes that pass through a process, and who looks at the package and its units.
+/// To test it as well: a PostgreSQL server for the store, with pgbench in its package, Python for
+/// the clients, what counts the bytes that pass through a process, who looks at the package and
+/// its units, and what measures MySQL and MariaDB.
 pub const TEST: &[&str] = &[
     "curl",
     "lintian",
     "postgresql",
     "python3-venv",
     "strace",
+    "sysbench",
     "systemd",
 ];
 

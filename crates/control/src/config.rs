@@ -44,7 +44,11 @@ impl Config {
         let text = text
             .as_ref()
             .map(|(name, text)| (name.as_str(), text.as_str()));
-        Self::from_parts(text, load::variables(), flags)
+        let mut base = Self::default();
+        if let Some(dir) = load::own_state_dir() {
+            base.state.dir = dir;
+        }
+        base.overlaid(text, load::variables(), flags)
     }
 
     /// Combines a file's name and text, `COFFER__` variables, and flags.
@@ -53,8 +57,17 @@ impl Config {
         variables: impl IntoIterator<Item = (String, String)>,
         flags: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
+        Self::default().overlaid(file, variables, flags)
+    }
+
+    fn overlaid(
+        self,
+        file: Option<(&str, &str)>,
+        variables: impl IntoIterator<Item = (String, String)>,
+        flags: &[(&str, String)],
+    ) -> Result<Self, ConfigError> {
         let mut loader = Loader {
-            config: Self::default(),
+            config: self,
             mistakes: Vec::new(),
         };
         if let Some((name, text)) = file {
@@ -393,7 +406,7 @@ macro_rules! config {
 config! {
     /// Where Coffer keeps what it must not forget.
     state: State {
-        /// State directory: the SQLite file, keys, volumes; one Coffer for each.
+        /// State directory: SQLite, keys, volumes; without root `~/.local/share/coffer` by default.
         dir: PathBuf = "/var/lib/coffer";
         /// The store; with none, SQLite in the state directory.
         store_url: Option<StoreUrl> = "";

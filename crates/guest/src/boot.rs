@@ -19,8 +19,10 @@ pub fn read(path: &Path) -> Result<Boot> {
     let boot: Boot = serde_json::from_slice(&text).map_err(|error| GuestError::Boot {
         why: error.to_string(),
     })?;
-    let why = if boot.agent_uid == boot.engine_uid || boot.agent_uid == 0 || boot.engine_uid == 0 {
-        "agent and engine need two user ids, neither of them 0"
+    let why = if boot.agent_uid == 0 || boot.engine_uid == 0 {
+        "agent and engine need user ids other than 0"
+    } else if is_shared(&boot) && !has_one_id(&boot) {
+        "agent and engine need two user ids"
     } else if !Path::new(&boot.data_dir).is_absolute() {
         "data_dir is not an absolute path"
     } else {
@@ -29,6 +31,16 @@ pub fn read(path: &Path) -> Result<Boot> {
     Err(GuestError::Boot {
         why: why.to_owned(),
     })
+}
+
+/// Whether agent and engine are one user, as in a sandbox that was made without root.
+pub fn is_shared(boot: &Boot) -> bool {
+    boot.agent_uid == boot.engine_uid
+}
+
+/// Whether init itself is that user already: then it could not become another.
+fn has_one_id(boot: &Boot) -> bool {
+    nix::unistd::geteuid().as_raw() == boot.engine_uid
 }
 
 /// Directories of the sandbox.

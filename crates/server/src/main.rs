@@ -15,13 +15,16 @@ mod serve;
 mod state;
 mod state_dir;
 mod upgrade;
+mod without_root;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use coffer_cli::output;
+use coffer_infra::local;
 
 use args::{Args, Command, ConfigCommand};
 
@@ -29,16 +32,20 @@ use args::{Args, Command, ConfigCommand};
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    // The launcher of sandboxes has to stay single-threaded: nothing may run before it.
+    // What makes sandboxes has to stay single-threaded: nothing may run before it.
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == "sandbox-launch") {
+    if let Some(tool) = words.next().and_then(|word| sandbox_tool(&word)) {
         return match words.next() {
-            Some(spec) => coffer_infra::local::launch::main(Path::new(&spec)),
+            Some(path) => tool(Path::new(&path)),
             None => ExitCode::from(2),
         };
     }
-    coffer_infra::local::memory::be_frugal();
+    local::memory::be_frugal();
     let args = Args::parse();
+    if let Err(error) = without_root::enter(&args.command) {
+        output::complain(&format!("error: {error:#}"));
+        return ExitCode::FAILURE;
+    }
     let runtime = runtime(&args);
     let ended = runtime.block_on(run(args));
     // A call to the host that hangs does not keep a Coffer that was told to stop.
@@ -49,6 +56,16 @@ fn main() -> ExitCode {
             output::complain(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Programs of the local provider's, which it starts with a path.
+fn sandbox_tool(word: &OsStr) -> Option<fn(&Path) -> ExitCode> {
+    match word.to_str()? {
+        "sandbox-launch" => Some(local::launch::main),
+        "sandbox-relay" => Some(local::relay::main),
+        "sandbox-hold" => Some(local::world::hold),
+        _ => None,
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::ground::Ground;
 use crate::run::{Background, Ended, Program, wait_until};
 use crate::{host, lines};
 
@@ -80,33 +81,8 @@ pub struct Coffer {
     role: String,
     extra: Vec<String>,
     expected: Vec<String>,
-    is_bare: bool,
+    ground: Ground,
 }
-
-/// Takes loop devices and control groups away from what is run in the rest of the words, which
-/// begins in a mount namespace of its own. Network namespaces show in both, as they do to a Coffer
-/// that is started again.
-const STRIP: &str = "mount --make-rprivate /sys
-mount --make-rprivate /dev
-umount --recursive /sys/fs/cgroup
-mount -t tmpfs none /dev
-mkdir /dev/shm
-mknod -m 666 /dev/null c 1 3
-mknod -m 666 /dev/zero c 1 5
-mknod -m 666 /dev/random c 1 8
-mknod -m 666 /dev/urandom c 1 9
-exec \"$@\"";
-/// What is run before it.
-const BARE: [&str; 8] = [
-    "unshare",
-    "--mount",
-    "--propagation",
-    "unchanged",
-    "sh",
-    "-ec",
-    STRIP,
-    "strip",
-];
 
 /// Path of an executable of this workspace.
 pub fn binary(name: &str) -> Result<PathBuf> {
@@ -144,16 +120,12 @@ impl Coffer {
         Ok(coffer)
     }
 
-    /// Starts one on a host that has neither loop devices nor control groups.
-    pub fn start_on_bare_host() -> Result<Self> {
-        // This makes a shared mount of the place of namespaces, if nothing has done it before.
-        for verb in ["add", "delete"] {
-            Program::new("ip", ["netns", verb, "e2e-bare"])
-                .run()?
-                .ok()?;
-        }
+    /// Starts one on a host that lacks something.
+    pub fn start_on(ground: Ground) -> Result<Self> {
         let mut coffer = Self::prepare("up", &[])?;
-        coffer.is_bare = true;
+        coffer.ground = ground;
+        let programs = [binary("coffer")?, binary("coffer-guest")?];
+        ground.prepare(coffer.dir.path(), [&programs[0], &programs[1]])?;
         coffer.up()?;
         Ok(coffer)
     }
@@ -167,11 +139,11 @@ impl Coffer {
 
     /// Runs `coffer doctor` where this one runs.
     pub fn doctor(&self) -> Result<Ended> {
-        let own = path("coffer")?;
         let dir = self.dir.path().display().to_string();
-        let bare: &[&str] = if self.is_bare { &BARE } else { &["env"] };
-        let words = [&bare[1..], &[&own, "doctor", "--state-dir", &dir]].concat();
-        Program::new(bare[0], words).run()
+        let words = self.words_on_ground()?;
+        let words = words.iter().map(String::as_str);
+        let more = ["doctor", "--state-dir", &dir];
+        Program::new("env", words.chain(more)).run()
     }
 
     /// One that was not started yet.
@@ -193,7 +165,7 @@ impl Coffer {
             role: role.to_owned(),
             extra,
             expected: Vec::new(),
-            is_bare: false,
+            ground: Ground::Root,
         })
     }
 
@@ -233,11 +205,8 @@ impl Coffer {
             .append(true)
             .open(self.log_path())?;
         let listen = format!("{}:{}", self.host, self.port);
-        // As in many containers: root, but nobody may raise limits.
-        let child = Command::new("setpriv")
-            .arg("--bounding-set=-sys_resource")
-            .args(BARE.iter().filter(|_| self.is_bare))
-            .arg(path("coffer")?)
+        let child = Command::new("env")
+            .args(self.words_on_ground()?)
             .args([self.role.as_str(), "--state-dir"])
             .arg(self.dir.path())
             .args([
@@ -257,6 +226,16 @@ impl Coffer {
             .context("spawn coffer")?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// What runs `coffer` where this one runs, itself the last of the words.
+    fn words_on_ground(&self) -> Result<Vec<String>> {
+        let mut words = self.ground.words();
+        words.push(match self.ground {
+            Ground::User(_) => self.dir.path().join("bin/coffer").display().to_string(),
+            _ => path("coffer")?,
+        });
+        Ok(words)
     }
 
     fn log_path(&self) -> PathBuf {
@@ -503,8 +482,9 @@ impl Coffer {
         });
         ended.with_context(|| {
             format!(
-                "instance {id} is not in service: {:?}\n{}",
+                "instance {id} is not in service: {:?}\n{:?}\n{}",
                 self.show(id),
+                self.coffer(&["instance", "explain", id]),
                 self.log()
             )
         })
@@ -534,6 +514,7 @@ impl Drop for Coffer {
 /// Stops everything that the test left, in a way that does not need Coffer to work.
 fn tear_down(coffer: &mut Coffer) -> Result<()> {
     coffer.kill()?;
+    coffer.ground.clear()?;
     let Ok(tag) = coffer.tag() else {
         return Ok(());
     };

@@ -152,6 +152,22 @@ fn cgroups(tag: &str) -> Result<Vec<String>> {
     Ok(out.lines().map(str::to_owned).collect())
 }
 
+/// Every process of a user, with its command line; what has ended and waits to be reaped is none.
+pub fn processes_of_user(uid: u32) -> Result<Vec<(u32, String)>> {
+    let is_theirs = |pid: u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        ids.is_some_and(|ids| ids.split_whitespace().any(|id| id == uid.to_string()))
+    };
+    let all = processes()?.into_iter();
+    let theirs = all.filter(|pid| is_theirs(*pid) && !is_zombie(*pid));
+    let with_line = theirs.map(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        (pid, String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    Ok(with_line.collect())
+}
+
 /// Process ids of sandboxes' first processes below this state directory's records, by the
 /// engine's or agent's name: every process whose root carries the tag.
 pub fn sandbox_processes(tag: &str) -> Result<Vec<u32>> {

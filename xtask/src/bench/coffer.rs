@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::Bench;
 use super::http::{Connection, request};
+use super::place;
 use crate::leftovers;
 use crate::process::{Program, stop, tail, wait_for};
 
@@ -42,15 +43,16 @@ impl Coffer {
     /// Starts `coffer ROLE` in a new state directory, with more words of its command line, and
     /// waits until it answers.
     pub fn start(bench: &Bench, name: &str, role: &str, more: &[&str]) -> Result<Self> {
-        let state = format!("/var/tmp/coffer-bench-{}-{name}", std::process::id());
-        let state = PathBuf::from(state);
-        fs::create_dir_all(&state).with_context(|| format!("make {}", state.display()))?;
-        Self::start_in(bench, state, role, more)
+        Self::start_in(bench, place::make(name)?, role, more)
     }
 
     /// As [`Coffer::start`], in a state directory that is there.
     pub fn start_in(bench: &Bench, state: PathBuf, role: &str, more: &[&str]) -> Result<Self> {
-        let (child, address) = launch(bench, &state, role, more)?;
+        let launched = launch(bench, &state, role, more).inspect_err(|_| {
+            // It may have come as far as a mounted pool.
+            let _ = leftovers::remove(&state);
+        });
+        let (child, address) = launched?;
         Ok(Self {
             child,
             state,
@@ -58,7 +60,7 @@ impl Coffer {
         })
     }
 
-    /// Stops it and starts it again in its state directory.
+    /// Stops it, unless it is, and starts it again in its state directory.
     pub fn restart(&mut self, bench: &Bench, role: &str, more: &[&str]) -> Result<()> {
         self.stop()?;
         (self.child, self.address) = launch(bench, &self.state, role, more)?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use super::by_hand::Ground;
+use super::engine::POSTGRESQL;
 use super::http::Connection;
 use super::instance::Service;
 use super::row::{Limit, Row, Unit};
@@ -76,7 +77,7 @@ fn open(bench: &Bench) -> Result<Box<dyn Measure>> {
     let id = service.ask("first", FLAVOR)?;
     service.answered(&id)?;
     service.delete(&[id])?;
-    let ground = Ground::of(&service.coffer.state)?;
+    let ground = Ground::of(&service.coffer.state, &POSTGRESQL)?;
     Ok(Box::new(Create {
         at_once: bench.size(AT_ONCE, 2),
         service,

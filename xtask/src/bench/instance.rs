@@ -5,21 +5,36 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::Bench;
+use super::client::{Client, DATABASE, Entry, PASSWORD, Place, USER, with_password};
 use super::coffer::{Coffer, Login};
-use super::http::{Connection, request};
+use super::engine::{Engine, POSTGRESQL};
+use super::http::{Answer, Connection, request};
 use super::namespace::{Namespace, forward_published};
+use super::{Bench, machine, place};
+use crate::leftovers;
 use crate::process::{Program, wait_closely};
 
 /// Longest time for an instance to serve, or to be gone.
 const LIMIT: Duration = Duration::from_secs(120);
 /// How often its status is asked for.
 const PACE: Duration = Duration::from_millis(10);
-/// Who asks for what; of nobody's concern, for the databases are gone with the benchmark.
-const PASSWORD: &str = "measured-and-gone";
+/// Size of a pool that has on the disk what is written, and no more; unit: GiB.
+const WIDE_GIB: u32 = 64;
+/// What has to be free for what is written; fifty instances write about ten GiB; unit: bytes.
+const WIDE_LEAST_BYTES: u64 = 16 << 30;
+/// Makes such a pool in DIR: an XFS in a sparse file behind a loop device, as Coffer makes its own.
+const WIDE: &str = r#"
+set -eu
+mkdir -p "$1/pool"
+truncate -s "$2G" "$1/wide.img"
+mkfs.xfs -q -f -s size=4096 -m reflink=1 "$1/wide.img"
+device=$(losetup --find --show --direct-io=on --sector-size 4096 "$1/wide.img")
+mount -o discard "$device" "$1/pool"
+losetup --detach "$device" # when it is unmounted
+"#;
 
 /// A Coffer with a client that is elsewhere.
 #[derive(Debug)]
@@ -33,6 +48,8 @@ pub struct Service {
     /// The certificate that its databases show is signed with this file's.
     ca: PathBuf,
     tag: String,
+    /// Words of its command line.
+    words: Vec<String>,
 }
 
 /// An instance that answers.
@@ -48,7 +65,35 @@ impl Service {
     /// Starts a Coffer; its pool has room for this many GiB.
     pub fn start(bench: &Bench, name: &str, pool_gib: u32) -> Result<Self> {
         let pool = format!("local.cow_pool_gib={pool_gib}");
-        let coffer = Coffer::start(bench, name, "up", &["--set", &pool])?;
+        Self::start_in(bench, place::make(name)?, &[&pool])
+    }
+
+    /// Starts a Coffer without quotas whose pool has room for as many volumes as are asked for, and
+    /// on the disk only what is written to them.
+    pub fn start_wide(bench: &Bench, name: &str) -> Result<Self> {
+        let free = machine::free_bytes(Path::new(place::STATES))?;
+        ensure!(
+            free >= WIDE_LEAST_BYTES,
+            "{} has {} GiB free, and {} GiB may be written",
+            place::STATES,
+            free >> 30,
+            WIDE_LEAST_BYTES >> 30
+        );
+        let state = place::make(name)?;
+        let (dir, gib) = (state.display().to_string(), WIDE_GIB.to_string());
+        let made = Program::new("sh", &["-c", WIDE, "wide", &dir, &gib]).output();
+        if let Err(error) = made {
+            leftovers::remove(&state)?;
+            return Err(error.context("make a wide pool"));
+        }
+        let quotas = ["limits.quota_instances=-1", "limits.quota_volumes_gib=-1"];
+        Self::start_in(bench, state, &quotas)
+    }
+
+    fn start_in(bench: &Bench, state: PathBuf, settings: &[&str]) -> Result<Self> {
+        let words: Vec<&str> = settings.iter().flat_map(|one| ["--set", one]).collect();
+        let coffer = Coffer::start_in(bench, state, "up", &words)?;
+        let own = words.into_iter().map(str::to_owned).collect();
         let login = coffer.login()?;
         let ca = coffer.state.join("demo-ca.pem");
         let state = coffer.state.display().to_string();
@@ -62,7 +107,21 @@ impl Service {
             coffer,
             login,
             ca,
+            words: own,
         })
+    }
+
+    /// Stops its Coffer, unless it is, and starts it again; the instances go on.
+    pub fn restart(&mut self, bench: &Bench) -> Result<()> {
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        self.coffer.restart(bench, "up", &words)?;
+        self.login = self.coffer.login()?;
+        Ok(())
+    }
+
+    /// The file with the certificate of its databases' authority.
+    pub fn ca(&self) -> &Path {
+        &self.ca
     }
 
     /// The tag of what it makes on the host.
@@ -90,15 +149,28 @@ impl Service {
 
     /// Asks for a published PostgreSQL with a database and a user; gives its id.
     pub fn ask(&self, name: &str, flavor: &str) -> Result<String> {
-        let body = json!({"instance": {
-            "name": name, "flavorRef": flavor, "volume": {"size": 1},
-            "datastore": {"type": "postgresql"}, "databases": [{"name": "app"}],
-            "users": [{"name": "joe", "password": PASSWORD, "databases": [{"name": "app"}]}],
-            "access": {"is_public": true},
-        }});
-        let mut connection = Connection::open(self.address())?;
-        connection.send(&self.request("POST", "/instances", &body.to_string()))?;
-        let answer = connection.answer()?;
+        self.order(&POSTGRESQL, name, flavor, 1)
+    }
+
+    /// The same of any engine, with a database where it has them, and a volume of this size.
+    pub fn order(
+        &self,
+        engine: &Engine,
+        name: &str,
+        flavor: &str,
+        volume_gib: u32,
+    ) -> Result<String> {
+        let mut user = json!({"name": USER, "password": PASSWORD});
+        let mut wish = json!({
+            "name": name, "flavorRef": flavor, "volume": {"size": volume_gib},
+            "datastore": {"type": engine.name}, "access": {"is_public": true},
+        });
+        if engine.has_databases {
+            user["databases"] = json!([{"name": DATABASE}]);
+            wish["databases"] = json!([{"name": DATABASE}]);
+        }
+        wish["users"] = json!([user]);
+        let answer = self.post("/instances", &json!({"instance": wish}))?;
         let shown: Value = serde_json::from_slice(&answer.body).context("read an instance")?;
         match shown["instance"]["id"].as_str() {
             Some(id) if answer.status < 300 => Ok(id.to_owned()),
@@ -106,8 +178,51 @@ impl Service {
         }
     }
 
-    /// Waits until a client elsewhere has the answer to its first query.
+    /// Lets the engine's superuser log in with the password of the instance's user.
+    pub fn enable_root(&self, id: &str) -> Result<()> {
+        let path = format!("/instances/{id}/root");
+        // A new instance is in service a moment before its health has been heard of.
+        wait_closely("root", LIMIT, PACE, || {
+            let answer = self.post(&path, &json!({"password": PASSWORD}))?;
+            let said = String::from_utf8_lossy(&answer.body);
+            match answer.status {
+                200 => Ok(Some(())),
+                422 if said.contains("not-ready") => Ok(None),
+                status => bail!("root: answered {status} {said}"),
+            }
+        })
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Result<Answer> {
+        let mut connection = Connection::open(self.address())?;
+        connection.send(&self.request("POST", path, &body.to_string()))?;
+        connection.answer()
+    }
+
+    /// Waits until a client elsewhere has the answer to its first query to a PostgreSQL.
     pub fn answered(&self, id: &str) -> Result<Instance> {
+        let instance = self.active(id)?;
+        self.query(&instance, "SELECT 1")?;
+        Ok(instance)
+    }
+
+    /// The same of any engine, by its own client.
+    pub fn answered_by(&self, client: &Client, id: &str) -> Result<Instance> {
+        let instance = self.active(id)?;
+        let place = Place {
+            address: &instance.address,
+            port: client.engine.port,
+            entry: Entry::Checked(&self.ca),
+        };
+        let words = client.question(place, &self.coffer.state)?;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let said = with_password(self.client.program(&words)).output()?;
+        ensure!(client.is_answer(&said), "{words:?}: answered '{said}'");
+        Ok(instance)
+    }
+
+    /// Waits until it serves, and lets its published address be reached from elsewhere.
+    fn active(&self, id: &str) -> Result<Instance> {
         let mut connection = Connection::open(self.address())?;
         let show = self.request("GET", &format!("/instances/{id}"), "");
         let shown = wait_closely("an instance", LIMIT, PACE, || {
@@ -130,7 +245,6 @@ impl Service {
             address: address.context("find the published address")?.to_owned(),
         };
         forward_published(&self.tag)?;
-        self.query(&instance, "SELECT 1")?;
         Ok(instance)
     }
 
@@ -138,21 +252,13 @@ impl Service {
     pub fn query(&self, instance: &Instance, sql: &str) -> Result<String> {
         let line = self.line(&instance.address, "verify-full");
         let words = ["psql", "-X", "-q", "-At", "-d", &line, "-c", sql];
-        self.client
-            .program(&words)
-            .with("PGPASSWORD", PASSWORD)
-            .output()
-    }
-
-    /// A program with the password of an instance's user, in the client's namespace or another.
-    pub fn with_password(&self, program: Program) -> Program {
-        program.with("PGPASSWORD", PASSWORD)
+        with_password(self.client.program(&words)).output()
     }
 
     /// How libpq is told to reach an instance's database.
     pub fn line(&self, address: &str, mode: &str) -> String {
         let ca = self.ca.display();
-        format!("host={address} dbname=app user=joe sslmode={mode} sslrootcert={ca}")
+        format!("host={address} dbname={DATABASE} user={USER} sslmode={mode} sslrootcert={ca}")
     }
 
     /// Deletes instances and waits until they are gone.
@@ -175,14 +281,24 @@ impl Service {
         Ok(())
     }
 
-    /// Deletes all instances.
+    /// Deletes all instances, a page of the list after the other.
     pub fn delete_all(&self) -> Result<()> {
-        let mut connection = Connection::open(self.address())?;
-        connection.send(&self.request("GET", "/instances", ""))?;
-        let shown: Value = serde_json::from_slice(&connection.answer()?.body)?;
-        let rows = shown["instances"].as_array().into_iter().flatten();
-        let ids = rows.filter_map(|row| Some(row["id"].as_str()?.to_owned()));
-        self.delete(&ids.collect::<Vec<_>>())
+        loop {
+            let mut connection = Connection::open(self.address())?;
+            connection.send(&self.request("GET", "/instances", ""))?;
+            let shown: Value = serde_json::from_slice(&connection.answer()?.body)?;
+            let rows = shown["instances"]
+                .as_array()
+                .context("find the instances")?;
+            let ids = rows
+                .iter()
+                .filter_map(|row| Some(row["id"].as_str()?.to_owned()));
+            let ids: Vec<String> = ids.collect();
+            if ids.is_empty() {
+                return Ok(());
+            }
+            self.delete(&ids)?;
+        }
     }
 
     /// Ends everything.

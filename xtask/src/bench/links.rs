@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::Bench;
+use super::{Bench, place};
 use crate::process::{Program, stop, tail, wait_for};
 
 /// Longest time until all agents are enrolled.
@@ -42,8 +42,7 @@ pub struct Held {
 impl Links {
     /// Starts so many agents; with `is_churned` each has news about once a second.
     pub fn start(bench: &Bench, name: &str, count: u32, is_churned: bool) -> Result<Self> {
-        let dir = format!("/var/tmp/coffer-bench-{}-{name}", std::process::id());
-        let dir = PathBuf::from(dir);
+        let dir = place::make(name)?;
         let volume = dir.join("volume");
         fs::create_dir_all(&volume).with_context(|| format!("make {}", volume.display()))?;
         let at = volume.display().to_string();

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use anyhow::{Context, Result};
+
 use crate::process::Program;
 
 /// Load of the machine: the mean of the last minute.
@@ -12,6 +14,19 @@ pub fn load() -> f64 {
         .next()
         .and_then(|word| word.parse().ok())
         .unwrap_or(0.0)
+}
+
+/// What is free on the disk that a directory lies on; unit: bytes.
+pub fn free_bytes(dir: &Path) -> Result<u64> {
+    let words = [
+        "--file-system".as_ref(),
+        "--format=%a %S".as_ref(),
+        dir.as_os_str(),
+    ];
+    let text = Program::new("stat", &words).output()?;
+    let (blocks, size) = text.trim().split_once(' ').context("read what is free")?;
+    let number = |word: &str| word.parse::<u64>().context("read what is free");
+    Ok(number(blocks)? * number(size)?)
 }
 
 /// The facts, each a name and a value. `dir` lies where the measured states lie.

@@ -13,8 +13,10 @@ use super::row::{Limit, Row, Unit};
 use super::{Bench, Measure, Subject};
 use crate::process::{Program, Stopwatch, pause};
 
-const KIB: f64 = 1024.0;
-const MIB: f64 = 1024.0 * KIB;
+/// A KiB; unit: bytes.
+pub const KIB: f64 = 1024.0;
+/// A MiB; unit: bytes.
+pub const MIB: f64 = 1024.0 * KIB;
 
 /// Instances of the store that is not empty.
 const ROWS: u32 = 10_000;
@@ -164,7 +166,7 @@ fn fill(bench: &Bench) -> Result<Coffer> {
 }
 
 /// Memory of a Coffer after logins and lists of every page, and after its periodic work.
-fn in_use(bench: &Bench, coffer: &Coffer) -> Result<f64> {
+pub fn in_use(bench: &Bench, coffer: &Coffer) -> Result<f64> {
     let login = coffer.login()?;
     let time = bench.size(ASKED, Duration::from_millis(500));
     let watch = Stopwatch::start();
@@ -194,7 +196,7 @@ fn next_page(
 }
 
 /// Memory of a process; unit: bytes.
-fn pss(pid: u32) -> Result<f64> {
+pub fn pss(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));

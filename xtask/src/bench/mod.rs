@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: measures what is promised, prints each row, writes `docs/benchmarks.md`.
 //!
+//! What an earlier run has left that was killed is taken away first (`place.rs`).
+//!
 //! A subject is a setup with the rows that are measured on it, in a file of its own; `SUBJECTS`
 //! names them all. This file measures: pairs in turns, more of them while the interval is wide.
 //! Programs that need the crates' insides are examples of `coffer-testkit`; this crate only starts
@@ -7,29 +9,43 @@
 
 pub mod api;
 pub mod by_hand;
+pub mod client;
 pub mod coffer;
 pub mod create;
+pub mod create_each;
+pub mod data_path;
+pub mod engine;
+pub mod fifty;
 pub mod http;
 pub mod instance;
+pub mod key_value;
 pub mod links;
+pub mod load;
 pub mod machine;
 pub mod memory;
 pub mod namespace;
 pub mod pgbench;
+pub mod place;
 pub mod report;
 pub mod row;
+pub mod running;
 pub mod runtime;
 pub mod statistics;
+pub mod steps;
+pub mod sysbench;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::built;
-use crate::process::Stopwatch;
+use crate::process::{Program, Stopwatch};
+use crate::{built, setup};
+use instance::Service;
 use report::Results;
 use row::{Measured, Pair, Row, Verdict};
 
@@ -38,6 +54,8 @@ const MORE_PAIRS: usize = 4;
 /// LIMIT: time after which a row gets no more pairs, though fewer than it asks for were measured,
 /// unless the command line gives it more.
 const ROW_MAX: Duration = Duration::from_secs(60);
+/// As much of a checksum as tells builds apart.
+const CHECKSUM_DIGITS: usize = 12;
 /// Fewest pairs, however long they take.
 const LEAST_PAIRS: usize = 3;
 
@@ -55,10 +73,13 @@ pub struct Subject {
 /// All subjects, in the order of the document.
 const SUBJECTS: &[Subject] = &[
     create::SUBJECT,
+    create_each::SUBJECT,
     api::SUBJECT,
     runtime::SUBJECT,
     memory::SUBJECT,
     pgbench::SUBJECT,
+    data_path::SUBJECT,
+    fifty::SUBJECT,
 ];
 
 /// Measures the rows of a subject that is set up.
@@ -69,6 +90,12 @@ pub trait Measure {
     /// Measures once what the row is compared with. Not called for rows without a reference.
     fn reference(&mut self, row: &Row) -> Result<f64> {
         bail!("row {} has no reference", row.name)
+    }
+
+    /// What the row's own value is made of, where that is known; medians. Called when the row is
+    /// measured.
+    fn parts(&mut self, _row: &Row) -> Vec<(String, f64)> {
+        Vec::new()
     }
 
     /// Store, transport, volume mode: what a reader has to know.
@@ -91,9 +118,48 @@ pub struct Bench {
     pub is_smoke: bool,
     /// How long a row whose interval is wide may go on; as many pairs as that allows.
     pub row_time: Option<Duration>,
+    /// The Coffer that a subject of a smoke run has left for the next: in one of its own each would
+    /// wait for the same templates.
+    kept: Rc<RefCell<Option<Service>>>,
 }
 
 impl Bench {
+    fn new(root: &Path, built: PathBuf, asked: &Asked<'_>) -> Self {
+        Self {
+            root: root.to_owned(),
+            built,
+            is_smoke: asked.is_smoke,
+            row_time: asked.row_time,
+            kept: Rc::default(),
+        }
+    }
+
+    /// A Coffer whose pool has room for this many GiB. [`Bench::done`] ends it.
+    pub fn service(&self, name: &str, pool_gib: u32) -> Result<Service> {
+        match self.is_smoke {
+            true => self.wide_service(name),
+            false => Service::start(self, name, pool_gib),
+        }
+    }
+
+    /// A Coffer without limits, on a pool that grows. [`Bench::done`] ends it.
+    pub fn wide_service(&self, name: &str) -> Result<Service> {
+        match self.kept.take() {
+            Some(service) => Ok(service),
+            None => Service::start_wide(self, name),
+        }
+    }
+
+    /// Takes the instances away, and the Coffer unless the next subject goes on with it.
+    pub fn done(&self, service: Service) -> Result<()> {
+        if !self.is_smoke {
+            return service.remove();
+        }
+        service.delete_all()?;
+        self.kept.replace(Some(service));
+        Ok(())
+    }
+
     /// A size for a whole run, or the small one for the smoke run.
     pub fn size<T>(&self, whole: T, smoke: T) -> T {
         match self.is_smoke {
@@ -107,7 +173,7 @@ impl Bench {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Asked<'a> {
     is_smoke: bool,
-    /// Leave out what has a result from an earlier run.
+    /// Leave out what has a result of the same build.
     is_continued: bool,
     /// Time for each row whose interval stays wide.
     row_time: Option<Duration>,
@@ -177,14 +243,15 @@ pub fn smoke(root: &Path) -> Result<usize> {
 
 /// Gives the names of rows that failed.
 fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
+    if setup::is_root()? {
+        setup::packages(&[setup::RUN, setup::TEST].concat())?;
+    }
+    place::clear_dead()?;
     let built = built()?;
-    let mut results = Results::open(built.join("bench/results.json"))?;
-    let bench = Bench {
-        root: root.to_owned(),
-        built,
-        is_smoke: asked.is_smoke,
-        row_time: asked.row_time,
-    };
+    let build = checksum(&built.join("coffer"))?;
+    let mut results = Results::open(root.join(report::RESULTS), &build)?;
+    results.keep_only(&names().collect());
+    let bench = Bench::new(root, built, asked);
     let mut failed = BTreeSet::new();
     for subject in SUBJECTS {
         let wanted: Vec<&Row> = subject
@@ -202,10 +269,19 @@ fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
             write_document(&bench, &results)?;
         }
     }
+    if let Some(service) = bench.kept.take() {
+        service.remove()?;
+    }
     match bench.is_smoke {
         true => Ok(BTreeSet::new()),
         false => Ok(failed),
     }
+}
+
+/// The beginning of a file's checksum.
+fn checksum(file: &Path) -> Result<String> {
+    let line = Program::new("sha256sum", &[file]).output()?;
+    Ok(line.chars().take(CHECKSUM_DIGITS).collect())
 }
 
 fn write_document(bench: &Bench, results: &Results) -> Result<()> {
@@ -255,10 +331,11 @@ fn measure_row(bench: &Bench, measure: &mut dyn Measure, row: &Row) -> Result<Me
     loop {
         pairs.push(pair(measure, row, pairs.len().is_multiple_of(2))?);
         let load = (before, machine::load());
-        let measured = Measured::of(*row, &pairs, measure.conditions(), load);
+        let mut measured = Measured::of(*row, &pairs, measure.conditions(), load);
         let is_enough = pairs.len() >= wanted && !measured.is_wide();
         let is_late = watch.elapsed() > time && pairs.len() >= LEAST_PAIRS;
         if is_enough || is_late || pairs.len() >= most {
+            measured.parts = measure.parts(row);
             return Ok(measured);
         }
     }
@@ -327,12 +404,11 @@ mod tests {
     }
 
     fn measure(is_smoke: bool, spread: f64) -> (String, Measured) {
-        let bench = Bench {
-            root: PathBuf::new(),
-            built: PathBuf::new(),
+        let asked = Asked {
             is_smoke,
-            row_time: None,
+            ..Asked::default()
         };
+        let bench = Bench::new(Path::new(""), PathBuf::new(), &asked);
         let mut script = Script {
             asked: String::new(),
             spread,

@@ -3,15 +3,15 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, Result};
 
+use super::place;
 use crate::process::Program;
 
-/// The host's end of a client's link; from the range that is set aside for benchmarks.
-const HOST: &str = "198.18.0.1";
-/// The client's address.
-const CLIENT: &str = "198.18.0.2";
+/// Clients that were made so far: each has a link and a network of its own.
+static CLIENTS: AtomicU8 = AtomicU8::new(0);
 
 /// A namespace; removed when dropped.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Namespace {
 impl Namespace {
     /// A namespace with nothing but its loopback.
     pub fn alone(what: &str) -> Result<Self> {
-        let name = format!("coffer-bench-{}-{what}", std::process::id());
+        let name = place::name(what);
         Program::new("ip", &["netns", "add", &name]).output()?;
         let made = Self { name };
         ip(&["-n", &made.name, "link", "set", "lo", "up"])?;
@@ -31,16 +31,22 @@ impl Namespace {
 
     /// A namespace whose only way out is a link to this host.
     pub fn client() -> Result<Self> {
-        let made = Self::alone("client")?;
-        let (link, inside) = (format!("cb{}", std::process::id()), made.name.as_str());
+        let number = CLIENTS.fetch_add(1, Ordering::Relaxed);
+        let made = Self::alone(&format!("client-{number}"))?;
+        let link = format!("cb{}-{number}", std::process::id());
+        // From the range that is set aside for benchmarks.
+        let (host, client) = (
+            format!("198.18.{number}.1"),
+            format!("198.18.{number}.2/30"),
+        );
+        let inside = made.name.as_str();
         let veth = ["type", "veth", "peer", "name", "eth0", "netns", inside];
         ip(&[&["link", "add", &link], &veth[..]].concat())?;
-        ip(&["addr", "add", &format!("{HOST}/30"), "dev", &link])?;
+        ip(&["addr", "add", &format!("{host}/30"), "dev", &link])?;
         ip(&["link", "set", &link, "up"])?;
-        let address = format!("{CLIENT}/30");
-        ip(&["-n", inside, "addr", "add", &address, "dev", "eth0"])?;
+        ip(&["-n", inside, "addr", "add", &client, "dev", "eth0"])?;
         ip(&["-n", inside, "link", "set", "eth0", "up"])?;
-        ip(&["-n", inside, "route", "add", "default", "via", HOST])?;
+        ip(&["-n", inside, "route", "add", "default", "via", &host])?;
         forward(&link)?;
         Ok(made)
     }

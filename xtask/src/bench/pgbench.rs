@@ -5,15 +5,17 @@
 //! sandbox and no limits; its client is beside it on loopback. The instance's client is beside it
 //! too for the sandbox's part, and elsewhere for the published address.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::by_hand::{ByHand, Ground};
+use super::client::{Entry, with_password};
+use super::engine::POSTGRESQL;
 use super::instance::{Instance, Service};
 use super::namespace::{Namespace, inside};
 use super::row::{Limit, Row, Unit};
+use super::running::{Likeness, Running};
 use super::{Bench, Measure, Subject};
 use crate::process::Program;
 
@@ -80,12 +82,11 @@ fn open(bench: &Bench) -> Result<Box<dyn Measure>> {
     let service = Service::start(bench, "pgbench", POOL_GIB)?;
     let id = service.ask("measured", FLAVOR)?;
     let instance = service.answered(&id)?;
-    let engine = Engine::of(&service)?;
+    let running = Running::of(&service, &POSTGRESQL)?;
     let namespace = Namespace::alone("hand")?;
-    let ground = Ground::of(&service.coffer.state)?;
-    let (files, settings) = (engine.files()?, SETTINGS);
-    let mut hand = ground.clone_in(&namespace, "pgbench", &files, settings)?;
-    hand.answered_in(&namespace)?;
+    let ground = Ground::of(&service.coffer.state, &POSTGRESQL)?;
+    let mut hand = ground.clone_in(&namespace, "pgbench", &likeness(&running)?)?;
+    hand.answered_in(&namespace, Entry::Open)?;
     let create = "CREATE DATABASE app";
     let words = [
         "psql",
@@ -98,7 +99,7 @@ fn open(bench: &Bench) -> Result<Box<dyn Measure>> {
     namespace.program(&words).output()?;
     let made = Pgbench {
         seconds: bench.size("4", "1"),
-        inside: engine.namespace,
+        inside: running.namespace,
         service,
         instance,
         namespace,
@@ -122,52 +123,19 @@ const SETTINGS: &[&str] = &[
     "ssl_key_file=/run/tls.key",
 ];
 
-/// The engine of the one instance, seen from outside.
-struct Engine {
-    root: PathBuf,
-    words: Vec<String>,
-    namespace: PathBuf,
-}
-
-impl Engine {
-    fn of(service: &Service) -> Result<Self> {
-        let words_of = |pid: &u32| -> Vec<String> {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).into_owned();
-            line.split('\0').map(str::to_owned).collect()
-        };
-        let is_first = |words: &[String]| words.iter().any(|word| word.starts_with("config_file="));
-        let pids = service.processes("postgres")?;
-        let mut all = pids.into_iter().map(|pid| (pid, words_of(&pid)));
-        let (pid, words) = all
-            .find(|(_, words)| is_first(words))
-            .context("find the engine's process")?;
-        Ok(Self {
-            root: PathBuf::from(format!("/proc/{pid}/root")),
-            namespace: PathBuf::from(format!("/proc/{pid}/ns/net")),
-            words,
-        })
-    }
-
-    /// Its configuration and its TLS files.
-    fn files(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
-        let named = [
-            ("engine.conf", "config_file="),
-            ("tls.crt", "ssl_cert_file="),
-            ("tls.key", "ssl_key_file="),
-        ];
-        let read = |(file, setting)| {
-            let mut paths = self
-                .words
-                .iter()
-                .filter_map(|word| word.strip_prefix(setting));
-            let path = paths.next().with_context(|| format!("find {setting}"))?;
-            let path = self.root.join(path.trim_start_matches('/'));
-            let content = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-            Ok((file, content))
-        };
-        named.into_iter().map(read).collect()
-    }
+/// The instance's configuration and TLS files, for the one by hand.
+fn likeness(running: &Running) -> Result<Likeness> {
+    let named = [
+        ("engine.conf", "config_file="),
+        ("tls.crt", "ssl_cert_file="),
+        ("tls.key", "ssl_key_file="),
+    ];
+    let read = |(file, setting): (&str, &str)| Ok((file.to_owned(), running.file_of(setting)?));
+    Ok(Likeness {
+        files: named.into_iter().map(read).collect::<Result<_>>()?,
+        words: SETTINGS.iter().map(|&word| word.to_owned()).collect(),
+        volume_gib: 1,
+    })
 }
 
 /// What pgbench is run against, and from where.
@@ -208,7 +176,7 @@ impl Pgbench {
                 program(&self.namespace.path(), line)
             }
         };
-        self.service.with_password(program).output()
+        with_password(program).output()
     }
 
     /// Transactions per second.

@@ -51,6 +51,8 @@ pub enum Limit {
     AtMost(f64),
     /// An absolute time; fails only at three times this.
     Time(f64),
+    /// At most this is aimed at, and nothing has to hold.
+    Goal(f64),
     /// Shown only.
     Shown,
 }
@@ -62,6 +64,8 @@ pub enum Verdict {
     Pass,
     /// The floor holds, the goal is not reached.
     Floor,
+    /// The goal is not reached, and there is no floor.
+    Missed,
     /// The floor does not hold.
     Fail,
     /// The interval is too wide to tell.
@@ -76,6 +80,7 @@ impl Verdict {
         match self {
             Self::Pass => "pass",
             Self::Floor => "pass, goal not reached",
+            Self::Missed => "goal not reached",
             Self::Fail => "FAIL",
             Self::NotDecided => "not decided",
             Self::Shown => "shown",
@@ -109,6 +114,8 @@ pub struct Measured {
     pub conditions: String,
     /// Load of the machine before and after, one minute's mean.
     pub load: (f64, f64),
+    /// What ours is made of, where that is told; medians.
+    pub parts: Vec<(String, f64)>,
 }
 
 impl Measured {
@@ -127,6 +134,7 @@ impl Measured {
             pairs: pairs.len(),
             conditions,
             load,
+            parts: Vec::new(),
         }
     }
 
@@ -151,6 +159,8 @@ impl Measured {
             Limit::RatioAtLeast { floor, goal } => (median >= floor, median >= goal),
             Limit::RatioAtMost { floor, goal } => (median <= floor, median <= goal),
             Limit::AtMost(most) => (median <= most, median <= most),
+            Limit::Goal(figure) if median > figure && !self.is_wide() => return Verdict::Missed,
+            Limit::Goal(figure) => (true, median <= figure),
         };
         match (self.is_wide(), is_floor, is_goal) {
             (true, _, _) => Verdict::NotDecided,
@@ -170,6 +180,7 @@ impl Measured {
             "pairs": self.pairs,
             "conditions": self.conditions,
             "load": [self.load.0, self.load.1],
+            "parts": self.parts,
         })
     }
 
@@ -190,6 +201,7 @@ impl Measured {
             pairs: usize::try_from(value["pairs"].as_u64()?).ok()?,
             conditions: value["conditions"].as_str()?.to_owned(),
             load: (value["load"][0].as_f64()?, value["load"][1].as_f64()?),
+            parts: serde_json::from_value(value["parts"].clone()).unwrap_or_default(),
         })
     }
 }
@@ -210,6 +222,7 @@ impl Limit {
             Self::RatioAtLeast { floor, goal } => (format!("≥ {floor:.3}"), format!("≥ {goal:.3}")),
             Self::RatioAtMost { floor, goal } => (format!("≤ {floor:.2}"), format!("≤ {goal:.2}")),
             Self::AtMost(most) => (format!("≤ {}", unit.show(most)), none()),
+            Self::Goal(figure) => (none(), format!("≤ {}", unit.show(figure))),
             Self::Time(figure) => (
                 format!("≤ {}", unit.show(figure * TIME_SLACK)),
                 format!("≤ {}", unit.show(figure)),
@@ -283,12 +296,21 @@ mod tests {
     }
 
     #[test]
+    fn a_goal_alone_is_reached_or_missed_and_never_fails() {
+        let goal = Limit::Goal(1.0);
+        assert_eq!(judge(goal, &[1.0, 0.99, 1.0], None), Verdict::Pass);
+        assert_eq!(judge(goal, &[9.0, 9.0, 9.0], None), Verdict::Missed);
+        assert_eq!(judge(goal, &[0.8, 1.1, 1.2], None), Verdict::NotDecided);
+    }
+
+    #[test]
     fn results_survive_their_file() {
         let pairs = [Pair {
             ours: 1.5,
             reference: Some(3.0),
         }];
-        let before = Measured::of(row(Limit::Shown), &pairs, "SQLite".to_owned(), (1.0, 2.0));
+        let mut before = Measured::of(row(Limit::Shown), &pairs, "SQLite".to_owned(), (1.0, 2.0));
+        before.parts.push(("step".to_owned(), 0.5));
         let after = Measured::from_json(before.row, &before.to_json()).unwrap();
         assert_eq!(format!("{before:?}"), format!("{after:?}"));
         assert!(Measured::from_json(before.row, &json!({})).is_none());

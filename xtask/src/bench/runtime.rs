@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::links::{Held, Links};
 use super::row::{Limit, Row, Unit};
-use super::{Bench, Measure, Subject};
+use super::{Bench, Measure, Subject, place};
 use crate::process::Program;
 
 /// Instances that are created to measure steps: as many as a project may have.
@@ -54,11 +54,9 @@ pub const SUBJECT: Subject = Subject {
 };
 
 fn open(bench: &Bench) -> Result<Box<dyn Measure>> {
-    let dir = format!("/var/tmp/coffer-bench-{}-steps", std::process::id());
-    fs::create_dir_all(&dir).with_context(|| format!("make {dir}"))?;
     Ok(Box::new(Runtime {
         bench: bench.clone(),
-        dir: PathBuf::from(dir),
+        dir: place::make("steps")?,
         stores: 0,
         links: None,
     }))

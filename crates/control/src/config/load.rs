@@ -4,7 +4,7 @@
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Config, ConfigError, SECTIONS, keys_of};
 
@@ -14,6 +14,19 @@ const PREFIX: &str = "COFFER__";
 /// The `COFFER__` variables of this process.
 pub(super) fn variables() -> impl Iterator<Item = (String, String)> {
     env::vars_os().filter_map(ours)
+}
+
+/// The state directory of a user who is not root: in `XDG_DATA_HOME`, or in the home directory.
+pub(super) fn own_state_dir() -> Option<PathBuf> {
+    if !coffer_infra::local::world::is_without_root() {
+        return None;
+    }
+    let named = |name: &str| {
+        let path = PathBuf::from(env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    let data = named("XDG_DATA_HOME").or_else(|| Some(named("HOME")?.join(".local/share")));
+    data.map(|data| data.join("coffer"))
 }
 
 /// A configuration being put together, and what was wrong so far.

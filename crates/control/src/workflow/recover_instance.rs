@@ -47,6 +47,7 @@ pub enum Step {
     /// The history says so.
     Finish,
     /// The history says that it failed; the conductor will ask again.
+    /// An endpoint that was led on the way, and not noted, leads as noted again, or nowhere.
     MarkFailed,
 }
 

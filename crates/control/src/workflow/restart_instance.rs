@@ -49,6 +49,7 @@ pub enum Step {
     /// The instance is ACTIVE.
     Finish,
     /// The instance is ACTIVE as far as Coffer goes, and says what is wrong.
+    /// An endpoint that was led on the way, and not noted, leads as noted again, or nowhere.
     MarkFailed,
 }
 

@@ -48,6 +48,7 @@ pub enum Step {
     Finish,
     /// The instance is ACTIVE as far as Coffer goes, and says what is wrong; it is wanted running,
     /// so the conductor has it recovered.
+    /// An endpoint that was led on the way, and not noted, leads as noted again, or nowhere.
     MarkFailed,
 }
 

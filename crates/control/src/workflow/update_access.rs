@@ -40,7 +40,7 @@ pub enum Step {
     },
     /// The instance is at rest.
     Finish,
-    /// The endpoint is again as it was.
+    /// The endpoint is again as it was; one whose address is not to be had again is closed.
     RestoreEndpoint,
     /// The instance is at rest and says what is wrong.
     MarkFailed,

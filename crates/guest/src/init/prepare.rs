@@ -25,7 +25,8 @@ pub(super) fn for_agent(boot: &Boot) -> Result<()> {
 pub(super) fn for_engine(boot: &Boot) -> Result<()> {
     let layout = boot::layout(boot);
     let engine = boot.engine_uid;
-    own(&layout.tls_dir, 0, 0o755)?;
+    // Init's own: user id 0, or in a sandbox with one user id, that one.
+    own(&layout.tls_dir, nix::unistd::geteuid().as_raw(), 0o755)?;
     own(&layout.data_dir.join("engine"), engine, 0o700)?;
     own(&layout.log_dir, engine, 0o755)?;
     own(&layout.run_dir, engine, 0o755)

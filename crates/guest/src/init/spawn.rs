@@ -224,7 +224,11 @@ fn give_up_rights(launch: &Launch<'_>) -> io::Result<()> {
         }
     }
     let (uid, gid) = (Uid::from_raw(launch.uid), Gid::from_raw(launch.uid));
-    nix::unistd::setgroups(&[])?;
+    // In a sandbox with one user id there is no other to become, and no right to leave groups,
+    // which are none there that have a name.
+    if nix::unistd::geteuid() != uid {
+        nix::unistd::setgroups(&[])?;
+    }
     nix::unistd::setresgid(gid, gid, gid)?;
     nix::unistd::setresuid(uid, uid, uid)?;
     clear_capabilities()?;
@@ -319,6 +323,27 @@ pub(super) fn kill_all_of(uid: u32) -> bool {
         // No process can be made just now; the caller tries again.
         Err(_) => false,
     }
+}
+
+/// As [`kill_all_of`], where everything in the sandbox has one user id: kills every process but
+/// init and the one that is kept, the agent. Only the first process of a sandbox sees no others'
+/// in `/proc`.
+pub(super) fn kill_all_but(kept: Option<Pid>) -> bool {
+    let own = nix::unistd::getpid();
+    if own.as_raw() != 1 {
+        return true;
+    }
+    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let others: Vec<Pid> = pids
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .map(Pid::from_raw)
+        .filter(|pid| *pid != own && Some(*pid) != kept)
+        .collect();
+    for pid in &others {
+        // It may have ended since.
+        nix::sys::signal::kill(*pid, Signal::SIGKILL).ok();
+    }
+    others.is_empty()
 }
 
 /// The descriptor that init left to this process under this number.

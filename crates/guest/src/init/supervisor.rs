@@ -493,7 +493,7 @@ impl Supervisor {
     /// next process would find its files and its shared memory in use, and give up.
     fn end_what_is_left(&mut self) {
         let end = clock::now() + limits::ENGINE_REMAINS_MAX;
-        while !spawn::kill_all_of(self.boot.engine_uid) {
+        while !self.kill_what_is_left() {
             if clock::now() >= end {
                 log::warn(format_args!("what the engine left does not end"));
                 return;
@@ -502,6 +502,13 @@ impl Supervisor {
             poll(&mut [], PollTimeout::from(ENGINE_REMAINS_PACE)).ok();
             self.reap();
         }
+    }
+
+    fn kill_what_is_left(&self) -> bool {
+        if boot::is_shared(&self.boot) {
+            return spawn::kill_all_but(self.agent.as_ref().map(|agent| agent.pid));
+        }
+        spawn::kill_all_of(self.boot.engine_uid)
     }
 
     fn agent_ended(&mut self, code: Option<i32>, words: &str) {

@@ -136,7 +136,7 @@ impl Sandbox {
     fn script(&self, mode: &str) -> String {
         let root = process::engine_root("postgresql-17").unwrap_or_else(|| PathBuf::from("/"));
         format!(
-            "set -e; b={base}; r=$b/root; mkdir -p $r $b/layer $b/work; \
+            "set -e; {let_go} b={base}; r=$b/root; mkdir -p $r $b/layer $b/work; \
              mount -t tmpfs tmpfs $b/layer; mkdir $b/layer/up $b/layer/work; \
              mount -t overlay -o lowerdir={root},upperdir=$b/layer/up,workdir=$b/layer/work o \
              $r; mkdir -p $r/data $r/usr/lib/coffer; \
@@ -153,6 +153,7 @@ impl Sandbox {
              exec chroot $r /usr/bin/setpriv --no-new-privs \
              --bounding-set=-all,+setuid,+setgid,+kill,+chown --inh-caps=-all \
              /usr/lib/coffer/coffer-guest {mode}",
+            let_go = process::let_go_of_others(),
             base = self.base.display(),
             root = root.display(),
         )

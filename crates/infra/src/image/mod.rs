@@ -77,7 +77,10 @@ pub enum ImageError {
         source: io::Error,
     },
     /// Building needs to make files of other users.
-    #[error("building an engine root needs root; run it with sudo")]
+    #[error(
+        "building an engine root needs root; run it with sudo: what root has built is used by a \
+         Coffer without root as well"
+    )]
     NotRoot,
     /// The directory cannot hold roots.
     #[error("{path} cannot hold engine roots: {why}")]

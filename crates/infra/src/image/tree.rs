@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
 use super::{ImageError, Result};
+use crate::local::world;
 
 /// How much is read at once while hashing; unit: bytes.
 const CHUNK: usize = 1 << 20;
@@ -39,24 +40,14 @@ pub struct Extent {
 
 /// One line for each entry below `root`, in the order of their paths.
 pub fn list(root: &Path, depth: Depth) -> Result<(Vec<String>, Extent)> {
-    let mut walk = Walk {
-        root,
-        depth,
-        lines: Vec::new(),
-        extent: Extent::default(),
-    };
+    let mut walk = Walk::new(root, depth, false);
     walk.directory(root)?;
     Ok((walk.lines, walk.extent))
 }
 
 /// The full line of one entry, whose path is below `root`.
 pub fn line(root: &Path, path: &Path) -> Result<String> {
-    let mut walk = Walk {
-        root,
-        depth: Depth::Full,
-        lines: Vec::new(),
-        extent: Extent::default(),
-    };
+    let mut walk = Walk::new(root, Depth::Full, false);
     let meta = fs::symlink_metadata(path).map_err(io("look at", path))?;
     walk.line(path, &meta)
 }
@@ -72,11 +63,25 @@ pub fn checksum(lines: &[String]) -> String {
 }
 
 /// What the tree at `root` has otherwise than `expected` says, in words; empty when nothing.
+/// Without root, owners and what lies in directories that others may not read is not compared.
 pub fn differences(root: &Path, expected: &[String], depth: Depth) -> Result<Vec<String>> {
-    let (found, _) = list(root, depth)?;
-    let expected = by_path(expected, depth);
-    let found = by_path(&found, depth);
-    let gone = expected.keys().filter(|path| !found.contains_key(*path));
+    differences_seen(root, expected, depth, world::is_without_root())
+}
+
+fn differences_seen(
+    root: &Path,
+    expected: &[String],
+    depth: Depth,
+    is_without_root: bool,
+) -> Result<Vec<String>> {
+    let mut walk = Walk::new(root, depth, is_without_root);
+    walk.directory(root)?;
+    let is_closed = |path: &str| walk.closed.iter().any(|dir| path.starts_with(dir));
+    let expected = by_path(expected, depth, is_without_root);
+    let found = by_path(&walk.lines, depth, is_without_root);
+    let gone = expected
+        .keys()
+        .filter(|path| !found.contains_key(*path) && !is_closed(path));
     let new = found.keys().filter(|path| !expected.contains_key(*path));
     let changed = found
         .iter()
@@ -115,16 +120,20 @@ pub fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageErr
     move |source| ImageError::Io { what, path, source }
 }
 
-/// Lines by path; without the content's hash when only looked at quickly.
-fn by_path(lines: &[String], depth: Depth) -> BTreeMap<&str, String> {
+/// Lines by path; without the content's hash when only looked at quickly, and without owners where
+/// those cannot be told.
+fn by_path(lines: &[String], depth: Depth, is_without_root: bool) -> BTreeMap<&str, String> {
     let mut map = BTreeMap::new();
     for line in lines {
         let mut parts = line.splitn(7, ' ');
-        let (head, hash, path) = (
+        let (mut head, hash, path) = (
             parts.by_ref().take(5).collect::<Vec<_>>(),
             parts.next(),
             parts.next(),
         );
+        if is_without_root && head.len() == 5 {
+            head.drain(2..4);
+        }
         let hash = if depth == Depth::Full {
             hash.unwrap_or("-")
         } else {
@@ -143,12 +152,37 @@ struct Walk<'a> {
     depth: Depth,
     lines: Vec<String>,
     extent: Extent,
+    is_without_root: bool,
+    /// Directories that may not be read, as their lines' paths would begin below them.
+    closed: Vec<String>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    const fn new(root: &'a Path, depth: Depth, is_without_root: bool) -> Self {
+        Self {
+            root,
+            depth,
+            lines: Vec::new(),
+            extent: Extent {
+                entries: 0,
+                bytes: 0,
+            },
+            is_without_root,
+            closed: Vec::new(),
+        }
+    }
+
     fn directory(&mut self, dir: &Path) -> Result<()> {
         let mut paths = Vec::new();
-        for entry in fs::read_dir(dir).map_err(io("read directory", dir))? {
+        let entries = match fs::read_dir(dir) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && self.is_without_root => {
+                let inner = dir.strip_prefix(self.root).unwrap_or(dir);
+                self.closed.push(format!("/{}/", escaped(inner)));
+                return Ok(());
+            }
+            other => other.map_err(io("read directory", dir))?,
+        };
+        for entry in entries {
             paths.push(entry.map_err(io("read directory", dir))?.path());
         }
         paths.sort();
@@ -298,6 +332,20 @@ mod tests {
                 "/more was added"
             ]
         );
+    }
+
+    #[test]
+    fn without_root_owners_are_not_compared() {
+        let dir = sample();
+        let (lines, _) = list(dir.path(), Depth::Full).unwrap();
+        let own = fs::metadata(dir.path()).unwrap().uid();
+        let others = lines
+            .iter()
+            .map(|line| line.replacen(&format!(" {own} "), " 65534 ", 1));
+        let others: Vec<String> = others.collect();
+        let seen = |without| differences_seen(dir.path(), &others, Depth::Full, without).unwrap();
+        assert_eq!(seen(true), Vec::<String>::new());
+        assert_eq!(seen(false).len(), 4);
     }
 
     #[test]

@@ -36,6 +36,8 @@ const THROTTLES: (&str, &str) = ("blkio.throttle.write_bps_device", "io.max");
 pub(super) const TASKS_MAX: u32 = 4096;
 /// Period over which CPU time is shared out; unit: microseconds.
 const PERIOD_US: u64 = 100_000;
+/// How many times another process may take away what a group is just made in.
+const SNATCHED_MAX: u32 = 64;
 /// How long processes may take to die of SIGKILL, and their group to be removable.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -50,12 +52,19 @@ pub(super) enum Version {
     None,
 }
 
+/// A directory that holds our groups, and what the tree that it is in limits.
+#[derive(Debug, Clone)]
+struct Parent {
+    dir: PathBuf,
+    controllers: Vec<String>,
+}
+
 /// Where groups are made on this host.
 #[derive(Debug, Clone)]
 pub(super) struct Groups {
     version: Version,
-    /// Directories that hold our groups, one per tree.
-    parents: Vec<PathBuf>,
+    /// One per tree.
+    parents: Vec<Parent>,
     missing: Vec<String>,
     refused: Vec<String>,
 }
@@ -79,13 +88,19 @@ impl Groups {
         let mut missing = Vec::new();
         for (controller, _) in CONTROLLERS {
             match base_of(&trees, own, controller) {
-                Some(base) => parents.push(base.join(group)),
+                Some(base) => parents.push(Parent {
+                    dir: base.join(group),
+                    controllers: vec![controller.to_owned()],
+                }),
                 None => missing.push(controller.to_owned()),
             }
         }
         if !missing.iter().any(|m| m == "memory") {
             // The unified tree has no controllers then, and kills a whole group at once.
-            parents.extend(unified.map(|at| below(at, own_path(own, "")).join(group)));
+            parents.extend(unified.map(|at| Parent {
+                dir: below(at, own_path(own, "")).join(group),
+                controllers: Vec::new(),
+            }));
             return Self {
                 version: Version::V1,
                 parents,
@@ -117,9 +132,14 @@ impl Groups {
         } else {
             Version::V2
         };
+        let offered = CONTROLLERS.iter().filter(|(_, name)| has(name));
+        let parent = Parent {
+            dir: at.join(group),
+            controllers: offered.map(|(_, name)| (*name).to_owned()).collect(),
+        };
         Self {
             version,
-            parents: vec![at.join(group)],
+            parents: vec![parent],
             missing,
             refused: Vec::new(),
         }
@@ -135,7 +155,7 @@ impl Groups {
         &self.missing
     }
 
-    /// Controllers that the kernel did not hand down when [`Self::try_out`] asked, with its reason.
+    /// Controllers that the kernel refused when [`Self::try_out`] asked, each with its reason.
     pub(super) fn refused(&self) -> &[String] {
         &self.refused
     }
@@ -152,7 +172,7 @@ impl Groups {
             ));
         }
         let refused = self.refused.iter().find(|one| is_io(one))?;
-        Some(format!("{refused}: the kernel does not hand it down"))
+        Some(format!("{refused}: the kernel does not let it be used"))
     }
 
     /// What of flavors cannot be limited in these groups, each with the reason.
@@ -167,22 +187,42 @@ impl Groups {
             told.push(format!("{missing}: this host lacks these controllers"));
         }
         for one in refused {
-            told.push(format!("{one}: the kernel does not hand it down"));
+            told.push(format!("{one}: the kernel does not let it be used"));
         }
         told
     }
 
-    /// Learns what the kernel refuses although it is there: only asking tells.
+    /// Learns what the kernel refuses although it is there: only asking tells. Trees in which no
+    /// group can be made, as most containers see them and whoever is not root, are left alone.
     pub(super) fn try_out(&mut self) {
-        for parent in self.parents.iter().filter(|_| self.version == Version::V2) {
-            // Where no group can be made at all, the first server says so.
-            fs::create_dir_all(parent).ok();
-            self.refused = hand_down(parent, &self.missing, |file, word| fs::write(file, word));
+        let mut usable = Vec::new();
+        for parent in std::mem::take(&mut self.parents) {
+            match try_making(&parent.dir.join("probe")) {
+                Ok(()) => {
+                    self.try_handing_down(&parent.dir);
+                    usable.push(parent);
+                }
+                Err(why) => {
+                    let told = parent.controllers.iter();
+                    self.refused
+                        .extend(told.map(|one| format!("{one} ({why})")));
+                }
+            }
+        }
+        self.parents = usable;
+        for parent in &self.parents {
+            // One that holds groups stays; one that does not is made again with the first.
+            fs::remove_dir(&parent.dir).ok();
+        }
+    }
+
+    fn try_handing_down(&mut self, parent: &Path) {
+        if self.version == Version::V2 {
+            let refused = hand_down(parent, &self.missing, |file, word| fs::write(file, word));
+            self.refused.extend(refused);
             if self.io_missing().is_none() && !parent.join(THROTTLES.1).exists() {
                 self.missing.push("io".to_owned());
             }
-            // One that holds groups stays; one that does not is made again with the first.
-            fs::remove_dir(parent).ok();
         }
     }
 
@@ -190,7 +230,7 @@ impl Groups {
     pub(super) fn ensure(&self, server: &str, limits: Limits) -> Result<Vec<PathBuf>> {
         let what = "make control group";
         let mut groups = Vec::new();
-        for parent in &self.parents {
+        for Parent { dir: parent, .. } in &self.parents {
             fs::create_dir_all(parent).map_err(failed(what, parent.display()))?;
             if self.version == Version::V2 {
                 // What is refused is known since the start; what is left is enforced.
@@ -209,7 +249,7 @@ impl Groups {
         let mut names: Vec<String> = self
             .parents
             .iter()
-            .filter_map(|p| fs::read_dir(p).ok())
+            .filter_map(|p| fs::read_dir(&p.dir).ok())
             .flat_map(Iterator::flatten)
             .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
             .filter_map(|e| e.file_name().into_string().ok())
@@ -221,14 +261,14 @@ impl Groups {
 
     /// Directories that a server's group would have here, whether they exist or not.
     pub(super) fn of(&self, server: &str) -> Vec<PathBuf> {
-        self.parents.iter().map(|p| p.join(server)).collect()
+        self.parents.iter().map(|p| p.dir.join(server)).collect()
     }
 
     /// Removes our parents where they are empty.
     pub(super) fn remove_parents(&self) {
         for parent in &self.parents {
             // One that still holds groups stays.
-            fs::remove_dir(parent).ok();
+            fs::remove_dir(&parent.dir).ok();
         }
     }
 }
@@ -292,7 +332,7 @@ pub(super) fn of_flavors<'a>(
 }
 
 /// Whether this is the controller of I/O, with or without the reason why it was refused.
-fn is_io(one: &str) -> bool {
+pub(super) fn is_io(one: &str) -> bool {
     matches!(one.split(' ').next(), Some("blkio" | "io"))
 }
 
@@ -348,7 +388,12 @@ pub(super) fn remove(groups: &[PathBuf]) -> Result<()> {
     for group in groups {
         let mut last = None;
         let removed = wait_until(END_LIMIT, || match fs::remove_dir(group) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            // Of a Coffer that could write here: an empty group is all that stays.
+            Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                tracing::warn!(group = %group.display(), "a control group stays: {e}");
+                true
+            }
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 last = Some(e);
                 false
             }
@@ -363,6 +408,23 @@ pub(super) fn remove(groups: &[PathBuf]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes a group and removes it again. Another role of Coffer's may be trying too, and take away
+/// what this one is just about to make a group in.
+fn try_making(probe: &Path) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match fs::create_dir_all(probe) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && tries < SNATCHED_MAX => {}
+            other => {
+                // One that stays is removed by the next try.
+                fs::remove_dir(probe).ok();
+                return other;
+            }
+        }
+    }
 }
 
 /// Lets the groups below `parent` have the controllers that are there: every directory from the
@@ -575,7 +637,7 @@ mod tests {
         groups.try_out();
         let told = groups.refused().join(", ");
         let io = groups.io_missing().unwrap();
-        assert!(io.contains("io (") && io.contains("hand it down"), "{io}");
+        assert!(io.contains("io (") && io.contains("let it be used"), "{io}");
         for (_, controller) in CONTROLLERS {
             assert!(told.contains(controller), "{told}");
         }
@@ -585,6 +647,61 @@ mod tests {
         );
         let made = groups.ensure("s", LIMITS).unwrap();
         assert!(made[0].is_dir() && !made[0].join("memory.max").exists());
+    }
+
+    #[test]
+    fn trees_in_which_no_group_can_be_made_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().display().to_string();
+        fs::create_dir_all(dir.path().join("cpu")).unwrap();
+        // A file in the place of the tree refuses everybody, root as well.
+        fs::write(dir.path().join("memory"), "").unwrap();
+        let mounts = format!(
+            "cgroup {root}/memory cgroup ro,memory 0 0\ncgroup {root}/cpu cgroup rw,cpu 0 0\n"
+        );
+        let mut groups = Groups::from_texts("4:memory:/\n1:cpu:/\n", &mounts, "coffer-t");
+        groups.try_out();
+        assert_eq!(groups.refused().len(), 1);
+        assert!(groups.refused()[0].starts_with("memory ("), "{groups:?}");
+        let made = groups.ensure("s", LIMITS).unwrap();
+        assert_eq!(made, [dir.path().join("cpu/coffer-t/s")]);
+    }
+
+    #[test]
+    fn io_is_not_limited_where_no_group_of_it_can_be_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().display().to_string();
+        for tree in ["memory", "blkio"] {
+            fs::create_dir(dir.path().join(tree)).unwrap();
+        }
+        let tree = dir.path().join("blkio");
+        fs::write(tree.join(THROTTLES.0), "").unwrap();
+        // A file in the place of our groups refuses everybody, root as well.
+        fs::write(tree.join("coffer-t"), "").unwrap();
+        let mounts = format!(
+            "cgroup {root}/memory cgroup rw,memory 0 0\ncgroup {root}/blkio cgroup ro,blkio 0 0\n"
+        );
+        let mut groups = Groups::from_texts("4:memory:/\n1:blkio:/\n", &mounts, "coffer-t");
+        assert_eq!(groups.io_missing(), None);
+        groups.try_out();
+        let why = groups.io_missing().unwrap();
+        assert!(
+            why.starts_with("blkio (") && why.contains("let it be used"),
+            "{why}"
+        );
+        let flavors = groups.not_enforced();
+        assert_eq!(flavors, ["cpu, pids: this host lacks these controllers"]);
+        let made = groups.ensure("s", LIMITS).unwrap();
+        assert_eq!(made, [dir.path().join("memory/coffer-t/s")]);
+
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("coffer-t"), "").unwrap();
+        let mut groups = unified(dir.path(), "cpu io memory pids\n");
+        groups.try_out();
+        let why = groups.io_missing().unwrap();
+        assert!(why.starts_with("io ("), "{why}");
+        assert_eq!(groups.not_enforced().len(), 3);
+        assert_eq!(groups.ensure("s", LIMITS).unwrap(), Vec::<PathBuf>::new());
     }
 
     #[test]

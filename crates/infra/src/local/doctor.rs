@@ -9,12 +9,12 @@ use std::path::Path;
 use coffer_core::units::IoLimits;
 use nix::sys::statvfs::statvfs;
 
-use super::cgroup::{Groups, Version, of_flavors, remove};
+use super::cgroup::{Groups, Version, is_io, of_flavors, remove};
 use super::device::Device;
 use super::host::NO_DISK;
 use super::pool::{self, VolumeMode, can_reflink, unreserved};
 use super::record::{Records, VolumeRecord, read_json};
-use super::{LocalConfig, loops, process, sys};
+use super::{LocalConfig, loops, process, relay, sys, world};
 use crate::provider::Limits;
 
 /// How much a finding matters.
@@ -90,9 +90,10 @@ const MOUNT_GROUPS: &str =
 /// What helps when a controller is not there.
 const ENABLE: &str =
     "enable what is missing in the kernel's command line or in the service manager";
-/// What helps when the root hands down nothing.
+/// What helps when the root hands down nothing, or no group can be made.
 const FREE_ROOT: &str = "move the processes out of the root of the control groups into a group \
-    below it (a container: run it with an init that does, or delegate a group to it)";
+    below it (a container: run it with an init that does, or mount them writable and delegate a \
+    group to it)";
 /// Free space below which a finding is advice; unit: GiB.
 const FREE_GIB_MIN: u64 = 10;
 
@@ -106,8 +107,8 @@ pub fn doctor(config: &LocalConfig) -> Vec<Finding> {
     if !config.pool_dir.starts_with(&config.state_dir) {
         findings.push(free_space(&config.pool_dir));
     }
-    findings.extend(tools());
-    findings.extend(capabilities());
+    findings.extend(tools(config));
+    findings.extend(privileges(config));
     findings.extend(files(config));
     findings
 }
@@ -204,7 +205,8 @@ fn directories(config: &LocalConfig) -> Finding {
         what,
         "volume sizes are not enforced: one instance can fill the disk for all; no snapshots, no \
          branches, and a new instance copies its template",
-        "modprobe loop, or give the container its loop devices, and use a new state directory",
+        "modprobe loop, or give the container its loop devices, and use a new state directory; \
+         there are none without root",
     )
 }
 
@@ -278,7 +280,7 @@ fn io_limited(config: &LocalConfig, groups: &Groups) -> Finding {
     if let Some(why) = groups.io_missing() {
         let todo = match groups.version() {
             Version::None => MOUNT_GROUPS,
-            Version::V1 | Version::V2 if groups.refused().is_empty() => ENABLE,
+            Version::V1 | Version::V2 if groups.missing().iter().any(|one| is_io(one)) => ENABLE,
             Version::V1 | Version::V2 => FREE_ROOT,
         };
         return unlimited(&why, todo);
@@ -309,12 +311,15 @@ fn limited(version: Version, missing: &[String], refused: &[String]) -> Finding 
     let (missing, refused) = of_flavors(missing, refused);
     let (missing, told) = (missing.join(", "), refused.join(", "));
     if refused.iter().any(|one| one.starts_with("memory")) {
-        let what = format!("control groups {version:?}, but the kernel does not hand down {told}");
+        let what =
+            format!("control groups {version:?}, but the kernel does not let Coffer use {told}");
         return unlimited(&what, FREE_ROOT);
     }
     if !refused.is_empty() {
         return advice(
-            format!("limits: control groups {version:?}; the kernel does not hand down {told}"),
+            format!(
+                "limits: control groups {version:?}; the kernel does not let Coffer use {told}"
+            ),
             "what these controllers limit is not enforced",
             FREE_ROOT,
         );
@@ -382,8 +387,12 @@ fn free_space(path: &Path) -> Finding {
     good(what, "volumes are promised no more than there is")
 }
 
-fn tools() -> Vec<Finding> {
-    let missing = TOOLS.iter().filter(|(tool, _)| !process::has_tool(tool));
+fn tools(config: &LocalConfig) -> Vec<Finding> {
+    let is_for_volumes = |package: &str| package == "xfsprogs";
+    let missing = TOOLS
+        .iter()
+        .filter(|(_, package)| needs_loops(config) || !is_for_volumes(package))
+        .filter(|(tool, _)| !process::has_tool(tool));
     missing
         .map(|(tool, package)| {
             problem(
@@ -393,6 +402,39 @@ fn tools() -> Vec<Finding> {
             )
         })
         .collect()
+}
+
+/// What this process may do: as root, or as a user with a namespace of its own.
+fn privileges(config: &LocalConfig) -> Vec<Finding> {
+    if !world::is_without_root() {
+        return capabilities();
+    }
+    if !world::has_one_id() {
+        return vec![problem(
+            "privileges: no root, and user namespaces are refused",
+            "no sandbox can be made, and PostgreSQL of the host's own is not run without one",
+            world::ALLOW,
+        )];
+    }
+    let shared = advice(
+        "privileges: no root; instances run in a user namespace of Coffer's own",
+        &format!("not enforced: {}", world::shared_user()),
+        "run coffer as root",
+    );
+    let published = match relay::ports(config) {
+        Ok(ports) => advice(
+            format!("published: ports of this host, {ports}"),
+            "a process relays each; engines see their own address in the client's place, and \
+             127.0.0.1 is reached from this host only",
+            "run coffer as root, or name an address of this host in local.published_ports",
+        ),
+        Err(error) => problem(
+            format!("published: {error}"),
+            "Coffer does not start",
+            "take local.published_pool out of the configuration",
+        ),
+    };
+    vec![shared, published]
 }
 
 fn capabilities() -> Vec<Finding> {
@@ -422,9 +464,7 @@ fn capabilities() -> Vec<Finding> {
 
 fn files(config: &LocalConfig) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let is_bound_to_loops = kept_mode(config).is_some_and(|mode| mode != VolumeMode::Directory)
-        || !matches!(config.volume_mode, VolumeMode::Auto | VolumeMode::Directory);
-    if is_bound_to_loops && !loops::are_there() {
+    if is_bound_to_loops(config) && !loops::are_there() {
         findings.push(problem(
             "loop devices: there are none that can be used",
             "no volume can be mounted",
@@ -439,6 +479,21 @@ fn files(config: &LocalConfig) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Whether volumes are, or were asked to be, of a mode that has loop devices.
+fn is_bound_to_loops(config: &LocalConfig) -> bool {
+    kept_mode(config).is_some_and(|mode| mode != VolumeMode::Directory)
+        || !matches!(config.volume_mode, VolumeMode::Auto | VolumeMode::Directory)
+}
+
+/// Whether volumes are or will be file systems in files.
+fn needs_loops(config: &LocalConfig) -> bool {
+    let is_chosen = kept_mode(config).is_some() || config.volume_mode != VolumeMode::Auto;
+    match is_chosen {
+        true => is_bound_to_loops(config),
+        false => loops::are_there(),
+    }
 }
 
 /// The path itself, or the nearest directory above it that exists.

@@ -9,13 +9,13 @@ use coffer_core::id::ServerId;
 use super::LocalConfig;
 use super::cgroup::{Groups, Version};
 use super::failure::{io, rejected};
-use super::names::Names;
+use super::names::{NETNS_DIR, Names};
 use super::pool::Pool;
 use super::record::{
     EndpointRecord, Lock, NetworkRecord, Records, ServerRecord, VolumeRecord, lock_object,
     private_dir, sweep,
 };
-use super::{network, publish};
+use super::{network, publish, relay, world};
 use crate::error::Result;
 
 /// Why I/O cannot be limited where volumes are directories of a file system without a disk.
@@ -44,13 +44,23 @@ pub(super) struct Host {
     pub(super) has_bridge_rules: bool,
     /// What this machine calls itself.
     pub(super) host_name: String,
+    /// Whether this is no root on the host, but in a user namespace with one user id.
+    pub(super) is_without_root: bool,
 }
 
 impl Host {
     /// Opens the state directory and the pool.
-    pub(super) fn open(config: LocalConfig) -> Result<Self> {
+    pub(super) fn open(mut config: LocalConfig) -> Result<Self> {
         let what = "open local provider";
-        let names = Names::new(&config.tag).ok_or_else(|| {
+        let is_without_root = world::has_one_id();
+        if is_without_root {
+            config.published_ports = Some(relay::ports(&config)?);
+        }
+        let netns_dir = match is_without_root {
+            true => config.state_dir.join("netns"),
+            false => NETNS_DIR.into(),
+        };
+        let names = Names::new(&config.tag, netns_dir).ok_or_else(|| {
             rejected(
                 what,
                 format!("tag '{}' is not 1 to 5 of a-z and 0-9", config.tag),
@@ -58,7 +68,7 @@ impl Host {
         })?;
         let state = config.state_dir.clone();
         private_dir(&state)?;
-        for dir in ["locks", "sandboxes", "jail", "making"] {
+        for dir in ["locks", "sandboxes", "jail", "making", "relays"] {
             let path = state.join(dir);
             fs::create_dir_all(&path).map_err(io(what, path.display()))?;
         }
@@ -79,6 +89,7 @@ impl Host {
             has_bridge_rules: network::has_bridge_rules(),
             names,
             host_name,
+            is_without_root,
             config,
         })
     }
@@ -94,6 +105,14 @@ impl Host {
     pub(super) fn io_gap(&self) -> Option<String> {
         let is_partial = self.groups.version() == Version::V1 && self.io_missing().is_none();
         is_partial.then(|| WRITTEN_BACK.to_owned())
+    }
+
+    /// The user ids of a server's agent and engine as its sandbox has them: one without root.
+    pub(super) const fn uids_inside(&self, (agent, engine): (u32, u32)) -> (u32, u32) {
+        match self.is_without_root {
+            true => (engine, engine),
+            false => (agent, engine),
+        }
     }
 
     /// Takes the lock of one object.

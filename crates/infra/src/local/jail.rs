@@ -3,6 +3,9 @@
 //! Runs in the sandbox's first process, inside mount, pid, ipc and uts namespaces that nobody else
 //! is in. The volume is attached and mounted here and nowhere else, so that it is let go by the
 //! kernel when the last process of the sandbox ends: there is nothing on the host to clean up.
+//!
+//! Without root these namespaces belong to a user namespace in which Coffer is root (`world.rs`),
+//! and at the end the process enters another one, in which it is one plain user and owns nothing.
 
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
@@ -17,7 +20,7 @@ use nix::unistd::{Gid, execve, fchdir, pivot_root, setgroups};
 
 use super::failure::{errno, io, rejected};
 use super::launch::LaunchSpec;
-use super::{cgroup, loops, seccomp, sys};
+use super::{cgroup, loops, seccomp, sys, world};
 use crate::error::Result;
 
 /// Where the guest's program stands inside.
@@ -149,8 +152,12 @@ fn own_file_systems(spec: &LaunchSpec, root: &Path) -> Result<()> {
         make_dir(&root.join(dir))?;
     }
     let closed = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // The agent's group sees all processes; the engine sees its own.
-    let options = format!("hidepid=2,gid={}", spec.agent_uid);
+    // The agent's group sees all processes; the engine sees its own. Where they are one user, there
+    // is no such group, and landlock keeps the engine out of `/proc`.
+    let options = match spec.only_uid() {
+        None => format!("hidepid=2,gid={}", spec.agent_uid),
+        Some(_) => String::new(),
+    };
     attach(
         Some("proc"),
         &root.join("proc"),
@@ -181,7 +188,11 @@ fn own_file_systems(spec: &LaunchSpec, root: &Path) -> Result<()> {
         device_flags,
         "size=64k,mode=0755",
     )?;
-    make_devices(&dev)?;
+    match spec.only_uid() {
+        None => make_devices(&dev)?,
+        Some(_) => bind_devices(&dev)?,
+    }
+    link_descriptors(&dev)?;
     make_dir(&dev.join("shm"))?;
     let half = format!("size={}m,mode=1777", (spec.memory_mib / 2).max(16));
     attach(
@@ -202,6 +213,20 @@ fn make_devices(dev: &Path) -> Result<()> {
         mknod(&at, SFlag::S_IFCHR, mode, makedev(major, minor)).map_err(errno(WHAT, name))?;
         fs::set_permissions(&at, Permissions::from_mode(0o666)).map_err(io(WHAT, name))?;
     }
+    Ok(())
+}
+
+/// The host's own devices: in a user namespace none can be made.
+fn bind_devices(dev: &Path) -> Result<()> {
+    for (name, ..) in DEVICES {
+        let (at, of_host) = (dev.join(name), format!("/dev/{name}"));
+        File::create(&at).map_err(io(WHAT, at.display()))?;
+        attach(Some(&of_host), &at, None, MsFlags::MS_BIND, "")?;
+    }
+    Ok(())
+}
+
+fn link_descriptors(dev: &Path) -> Result<()> {
     for (name, target) in [
         ("fd", ""),
         ("stdin", "/0"),
@@ -282,12 +307,21 @@ fn switch_root(new: &Path) -> Result<()> {
 fn confine(spec: &LaunchSpec) -> Result<()> {
     // A core dump would hold the tenant's data and keys.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(errno(WHAT, "core limit"))?;
+    let kept: &[u8] = match spec.only_uid() {
+        None => {
+            setgroups(&[Gid::from_raw(spec.agent_uid)]).map_err(errno(WHAT, "groups"))?;
+            &CAPABILITIES
+        }
+        Some(uid) => {
+            world::become_user(uid)?;
+            &[]
+        }
+    };
     if spec.groups.is_empty() {
         limit_tasks()?;
     }
-    setgroups(&[Gid::from_raw(spec.agent_uid)]).map_err(errno(WHAT, "groups"))?;
     sys::close_on_exec_from(3).map_err(errno(WHAT, "descriptors"))?;
-    sys::bound_capabilities(&CAPABILITIES).map_err(errno(WHAT, "capabilities"))?;
+    sys::bound_capabilities(kept).map_err(errno(WHAT, "capabilities"))?;
     nix::sys::prctl::set_no_new_privs().map_err(errno(WHAT, "no_new_privs"))?;
     for filter in seccomp::filters()? {
         seccompiler::apply_filter(&filter).map_err(|e| rejected(WHAT, e))?;
@@ -296,7 +330,7 @@ fn confine(spec: &LaunchSpec) -> Result<()> {
 }
 
 /// Without control groups at least the engine's processes are counted, by its user id, which no
-/// other sandbox has.
+/// other sandbox has: or has in another user namespace, in which the kernel counts apart.
 fn limit_tasks() -> Result<()> {
     let most = u64::from(cgroup::TASKS_MAX);
     let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).map_err(errno(WHAT, "task limit"))?;

@@ -4,6 +4,7 @@
 //! groups and the network namespace, forks the sandbox's first process into namespaces of its own,
 //! writes that process's pid down before it lets it go on, and ends when the guest's program runs
 //! (or, for a template, when it has ended). The sandbox belongs to nobody then: it outlives Coffer.
+//! Without root all of that happens inside the user namespace of `world.rs`.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -44,7 +45,7 @@ pub struct LaunchSpec {
     pub arguments: Vec<String>,
     /// Small files that the sandbox gets, by their path in it.
     pub files: Vec<(String, String)>,
-    /// User id of the agent.
+    /// User id of the agent; the same as the engine's where Coffer runs without root.
     pub agent_uid: u32,
     /// User id of the engine.
     pub engine_uid: u32,
@@ -60,6 +61,13 @@ pub struct LaunchSpec {
     pub launched: PathBuf,
     /// Whether to wait for the guest's program and end with its exit code.
     pub is_waiting: bool,
+}
+
+impl LaunchSpec {
+    /// The one user id that everything in the sandbox has, where it has only one.
+    pub(super) fn only_uid(&self) -> Option<u32> {
+        (self.agent_uid == self.engine_uid).then_some(self.engine_uid)
+    }
 }
 
 /// Runs the launcher; the process must have one thread. Prints a [`Launched`] as JSON, or one line

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::clock::wait_until;
 use super::device::Device;
@@ -25,7 +26,8 @@ const SNATCHED_MAX: u32 = 64;
 /// How long a question whether a file is in use may keep us from using it.
 const ASKING_LIMIT: Duration = Duration::from_secs(1);
 
-/// Whether this host lets loop devices be used: a container may have some of their files only.
+/// Whether this host lets loop devices be used: a container may have some of their files only, or
+/// all of them and not the right to give one a file.
 pub(super) fn are_there() -> bool {
     let free = || {
         let control = File::open("/dev/loop-control").ok()?;
@@ -33,7 +35,19 @@ pub(super) fn are_there() -> bool {
         let path = format!("/dev/loop{number}");
         OpenOptions::new().read(true).write(true).open(path).ok()
     };
-    free().is_some()
+    free().is_some_and(|device| !is_refused(&device))
+}
+
+/// Whether the kernel refuses a file to a free device, tried with one in memory, which is taken
+/// away when the device is closed. Any other failure than a refusal is somebody else's device.
+fn is_refused(device: &File) -> bool {
+    let backing = memfd_create(c"coffer-loop", MFdFlags::MFD_CLOEXEC).map(File::from);
+    let Ok(backing) = backing else { return false };
+    if backing.set_len(1 << 20).is_err() {
+        return false;
+    }
+    let tried = sys::configure_loop(device, &backing);
+    matches!(tried, Err(Errno::EPERM | Errno::EACCES))
 }
 
 /// Makes a file of this size with an empty XFS in it.

@@ -28,12 +28,14 @@ mod ports;
 mod process;
 mod publish;
 mod record;
+pub mod relay;
 mod sandbox;
 mod seccomp;
 mod server;
 mod sys;
 mod template;
 mod volume;
+pub mod world;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -135,7 +137,7 @@ impl LocalProvider {
     /// The second way into a guest: from the tracker's address in the tenant network to the
     /// instance's own address there.
     pub fn tracker_link(&self, network: NetworkId, address: IpAddr) -> GuestLink {
-        let path = names::ns_path(&self.host.names.network_ns(network));
+        let path = self.host.names.network_path(network);
         GuestLink::TrackerPort {
             path: path.display().to_string(),
             address: SocketAddr::new(address, AGENT_PORT),
@@ -184,7 +186,11 @@ impl LocalProvider {
         self.on_host(|host| {
             host.groups.remove_parents();
             publish::close(host);
-            host.pool.close()
+            host.pool.close()?;
+            match host.is_without_root {
+                true => world::release(&host.config.state_dir),
+                false => Ok(()),
+            }
         })
         .await
     }
@@ -247,6 +253,7 @@ impl Provider for LocalProvider {
                 "volume sizes: there are no loop devices, so volumes are directories".to_owned(),
             );
         }
+        not_enforced.extend(self.host.is_without_root.then(world::shared_user));
         if !self.host.has_bridge_rules {
             let why = "anti-spoofing in tenant networks: nft has no bridge family here";
             not_enforced.push(why.to_owned());
@@ -371,7 +378,7 @@ impl Provider for LocalProvider {
         if let (TrackerLink::Network, Some(record)) = (self.host.config.tracker_link, record) {
             return self.tracker_link(record.network_id, record.network_address);
         }
-        let path = names::ns_path(&self.host.names.server_ns(id));
+        let path = self.host.names.server_path(id);
         GuestLink::Netns {
             path: path.display().to_string(),
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), AGENT_PORT),

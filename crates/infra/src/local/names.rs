@@ -5,14 +5,14 @@
 //! alias carries it.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use coffer_core::id::{EndpointId, NetworkId, ServerId};
 use uuid::Uuid;
 
 /// LIMIT: longest tag that leaves room for 8 digits of an id in an interface's name.
 pub(super) const TAG_MAX: usize = 5;
-/// Where named network namespaces are, as `ip netns` expects them.
+/// Where root's named network namespaces are, as `ip netns` expects them.
 pub(super) const NETNS_DIR: &str = "/run/netns";
 /// The instance's interface in its tenant network.
 pub(super) const TENANT_LINK: &str = "eth0";
@@ -23,18 +23,41 @@ pub(super) const BRIDGE: &str = "br0";
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     tag: String,
+    netns_dir: PathBuf,
 }
 
 impl Names {
-    /// Checks the tag: 1 to 5 lower-case letters and digits.
-    pub(super) fn new(tag: &str) -> Option<Self> {
+    /// Checks the tag: 1 to 5 lower-case letters and digits. Network namespaces are named in
+    /// `netns_dir`.
+    pub(super) fn new(tag: &str, netns_dir: PathBuf) -> Option<Self> {
         let fits = (1..=TAG_MAX).contains(&tag.len());
         let is_plain = tag
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         (fits && is_plain).then(|| Self {
             tag: tag.to_owned(),
+            netns_dir,
         })
+    }
+
+    /// Where network namespaces are named.
+    pub(super) fn netns_dir(&self) -> &Path {
+        &self.netns_dir
+    }
+
+    /// Path of a named namespace.
+    pub(super) fn ns_path(&self, name: &str) -> PathBuf {
+        self.netns_dir.join(name)
+    }
+
+    /// Path of a tenant network's namespace.
+    pub(super) fn network_path(&self, id: NetworkId) -> PathBuf {
+        self.ns_path(&self.network_ns(id))
+    }
+
+    /// Path of a server's namespace.
+    pub(super) fn server_path(&self, id: ServerId) -> PathBuf {
+        self.ns_path(&self.server_ns(id))
     }
 
     /// Parent of all our cgroups.
@@ -104,11 +127,6 @@ impl Names {
     }
 }
 
-/// Path of a named namespace.
-pub(super) fn ns_path(name: &str) -> PathBuf {
-    PathBuf::from(NETNS_DIR).join(name)
-}
-
 /// The bridge's port of a server.
 pub(super) fn port(id: ServerId) -> String {
     format!("p{}", tail(id.uuid(), 12))
@@ -146,7 +164,8 @@ mod tests {
 
     #[test]
     fn names_lead_back_to_ids_and_fit() {
-        let names = Names::new("ab12f").unwrap();
+        let new = |tag: &str| Names::new(tag, NETNS_DIR.into());
+        let names = new("ab12f").unwrap();
         let id = Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
         let server = ServerId::from_uuid(id);
         let endpoint = EndpointId::from_uuid(id);
@@ -166,7 +185,7 @@ mod tests {
         ] {
             assert!(link.len() <= 15, "{link}");
         }
-        assert!(Names::new("").is_none() && Names::new("abcdef").is_none());
-        assert!(Names::new("A").is_none() && Names::new("a-b").is_none());
+        assert!(new("").is_none() && new("abcdef").is_none());
+        assert!(new("A").is_none() && new("a-b").is_none());
     }
 }

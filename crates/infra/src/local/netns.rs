@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream as StdStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,6 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::failure::{errno, io, transient};
-use super::names::{NETNS_DIR, ns_path};
 use crate::error::{ProviderError, Result};
 
 /// Longest wait for a guest's answer to a connection.
@@ -64,21 +64,22 @@ pub(super) fn run_apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Res
     })
 }
 
-/// Makes a named namespace if it is not there; says whether it made it.
-pub(super) fn ensure(name: &str) -> Result<bool> {
+/// Makes a namespace with a name in a directory if it is not there; says whether it made it.
+pub(super) fn ensure(path: &Path) -> Result<bool> {
     let what = "make network namespace";
-    let path = ns_path(name);
-    if is_alive(&path) {
+    if is_alive(path) {
         return Ok(false);
     }
-    fs::create_dir_all(NETNS_DIR).map_err(io(what, NETNS_DIR))?;
-    File::create(&path).map_err(io(what, path.display()))?;
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(io(what, dir.display()))?;
+    }
+    File::create(path).map_err(io(what, path.display()))?;
     on_thread(what, || {
-        unshare(CloneFlags::CLONE_NEWNET).map_err(errno(what, name))?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(errno(what, path.display()))?;
         let own = "/proc/thread-self/ns/net";
         mount(
             Some(own),
-            &path,
+            path,
             None::<&str>,
             MsFlags::MS_BIND,
             None::<&str>,
@@ -90,14 +91,13 @@ pub(super) fn ensure(name: &str) -> Result<bool> {
 
 /// Removes a named namespace if it is there. The kernel frees it when the last process in it and
 /// the last socket of it are gone.
-pub(super) fn delete(name: &str) -> Result<()> {
+pub(super) fn delete(path: &Path) -> Result<()> {
     let what = "remove network namespace";
-    let path = ns_path(name);
     // Mounted more than once only if two processes made it at once.
-    while is_alive(&path) {
-        umount2(&path, MntFlags::MNT_DETACH).map_err(errno(what, path.display()))?;
+    while is_alive(path) {
+        umount2(path, MntFlags::MNT_DETACH).map_err(errno(what, path.display()))?;
     }
-    match fs::remove_file(&path) {
+    match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(what, path.display())(e)),
         _ => Ok(()),
     }
@@ -109,9 +109,14 @@ pub(super) fn is_alive(path: &Path) -> bool {
         .is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
 }
 
-/// Names of all namespaces on the host.
-pub(super) fn list() -> Vec<String> {
-    let Ok(entries) = fs::read_dir(NETNS_DIR) else {
+/// Number of the namespace there: another one after a reboot.
+pub(super) fn inode(path: &Path) -> Option<u64> {
+    is_alive(path).then(|| fs::metadata(path).ok().map(|m| m.ino()))?
+}
+
+/// Names of all namespaces in a directory.
+pub(super) fn list(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
     };
     entries

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use coffer_core::id::{NetworkId, ServerId};
 use nix::net::if_::if_nametoindex;
@@ -14,7 +14,7 @@ use nix::net::if_::if_nametoindex;
 use super::failure::{conflict, io, rejected};
 use super::firewall::{render_member, render_network};
 use super::host::Host;
-use super::names::{self, BRIDGE, TENANT_LINK, ns_path};
+use super::names::{self, BRIDGE, TENANT_LINK};
 use super::record::NetworkRecord;
 use super::{netns, process};
 use crate::error::{ProviderError, Result};
@@ -93,7 +93,7 @@ pub(super) fn delete(host: &Host, id: NetworkId) -> Result<()> {
             format!("{members} servers are members of it"),
         ));
     }
-    netns::delete(&host.names.network_ns(id))?;
+    netns::delete(&host.names.network_path(id))?;
     host.networks.remove(&key)
 }
 
@@ -105,8 +105,8 @@ pub(super) fn attach(
     address: IpAddr,
 ) -> Result<()> {
     let what = "attach to network";
-    let inside = host.names.server_ns(id);
-    let outside = host.names.network_ns(net.id);
+    let inside = host.names.server_path(id);
+    let outside = host.names.network_path(net.id);
     let (port, hardware) = (names::port(id), names::hardware_address(address));
     detach(host, id, net.id, address)?;
     let prefix = net.cidr()?.prefix();
@@ -114,13 +114,14 @@ pub(super) fn attach(
         what,
         &outside,
         &format!(
-            "link add {port} type veth peer name {TENANT_LINK} address {hardware} netns {inside}\n\
-             link set {port} master {BRIDGE} up\n"
+            "link add {port} type veth peer name {TENANT_LINK} address {hardware} netns {}\n\
+             link set {port} master {BRIDGE} up\n",
+            inside.display()
         ),
     )?;
     if host.has_bridge_rules {
         let member = render_member("add", &port, &hardware, address);
-        netns::run_in(&ns_path(&outside), || load_rules(&member))?;
+        netns::run_in(&outside, || load_rules(&member))?;
     }
     ip_in(
         what,
@@ -134,7 +135,7 @@ pub(super) fn attach(
 
 /// Takes a server's port and identity out of its network, if they are there.
 pub(super) fn detach(host: &Host, id: ServerId, network: NetworkId, address: IpAddr) -> Result<()> {
-    let path = ns_path(&host.names.network_ns(network));
+    let path = host.names.network_path(network);
     if !netns::is_alive(&path) {
         return Ok(());
     }
@@ -152,23 +153,20 @@ pub(super) fn detach(host: &Host, id: ServerId, network: NetworkId, address: IpA
 
 /// Makes a server's own namespace, closed, with nothing but a loopback that is down.
 pub(super) fn ensure_server_ns(host: &Host, id: ServerId, rules: &str) -> Result<()> {
-    let name = host.names.server_ns(id);
-    netns::ensure(&name)?;
-    netns::run_in(&ns_path(&name), || {
+    let path = host.names.server_path(id);
+    netns::ensure(&path)?;
+    netns::run_in(&path, || {
         apply_settings()?;
         load_rules(rules)
     })
 }
 
-/// Runs `ip` commands, one a line, in a namespace.
-pub(super) fn ip_in(what: &'static str, namespace: &str, commands: &str) -> Result<()> {
-    process::run(
-        what,
-        "ip",
-        &["-n", namespace, "-batch", "-"],
-        Some(commands),
-    )
-    .map(drop)
+/// Runs `ip` commands, one a line, in a namespace. It is entered here: `ip -n` would look for it in
+/// root's place alone, and mount a `/sys` that a user namespace may not have.
+pub(super) fn ip_in(what: &'static str, namespace: &Path, commands: &str) -> Result<()> {
+    netns::run_in(namespace, || {
+        process::run(what, "ip", &["-batch", "-"], Some(commands)).map(drop)
+    })
 }
 
 /// Loads rules into the namespace that the calling thread is in.
@@ -183,14 +181,13 @@ pub(super) fn has_link(name: &str) -> bool {
 
 fn raise(host: &Host, mut record: NetworkRecord) -> Result<()> {
     let key = record.id.to_string();
-    let name = host.names.network_ns(record.id);
-    if record.complete.is_some() && record.complete == inode(&name) {
+    let path = host.names.network_path(record.id);
+    if record.complete.is_some() && record.complete == netns::inode(&path) {
         return Ok(());
     }
     record.complete = None;
     host.networks.put(&key, &record)?;
-    netns::ensure(&name)?;
-    let path = ns_path(&name);
+    netns::ensure(&path)?;
     let has_bridge = netns::run_in(&path, || {
         apply_settings()?;
         load_rules(&render_network(host.has_bridge_rules))?;
@@ -204,15 +201,9 @@ fn raise(host: &Host, mut record: NetworkRecord) -> Result<()> {
     let up = format!(
         "{add}addr replace {address}/{prefix} dev {BRIDGE}\nlink set {BRIDGE} up\nlink set lo up\n"
     );
-    ip_in("ensure network", &name, &up)?;
-    record.complete = inode(&name);
+    ip_in("ensure network", &path, &up)?;
+    record.complete = netns::inode(&path);
     host.networks.put(&key, &record)
-}
-
-/// Number of the namespace: another one after a reboot.
-fn inode(name: &str) -> Option<u64> {
-    let path = ns_path(name);
-    netns::is_alive(&path).then(|| fs::metadata(&path).ok().map(|m| m.ino()))?
 }
 
 /// Writes the settings of the namespace that the calling thread is in.

@@ -11,7 +11,7 @@ use coffer_core::id::{ServerId, VolumeId};
 use coffer_core::units::Incarnation;
 
 use super::host::Host;
-use super::{netns, publish};
+use super::{netns, publish, relay};
 use crate::error::Result;
 use crate::provider::Owned;
 
@@ -20,7 +20,7 @@ pub(super) fn list(host: &Host) -> Result<Vec<Owned>> {
     let mut all: BTreeSet<Owned> = BTreeSet::new();
     all.extend(host.networks.list()?.iter().map(|n| Owned::Network(n.id)));
     all.extend(host.endpoints.list()?.iter().map(|e| Owned::Endpoint(e.id)));
-    let namespaces = netns::list();
+    let namespaces = netns::list(host.names.netns_dir());
     all.extend(
         namespaces
             .iter()
@@ -28,6 +28,7 @@ pub(super) fn list(host: &Host) -> Result<Vec<Owned>> {
             .map(Owned::Network),
     );
     all.extend(published_links(host));
+    all.extend(relay::list(host).into_iter().map(Owned::Endpoint));
     all.extend(servers(host, &namespaces)?);
     all.extend(volumes(host)?);
     Ok(all.into_iter().collect())

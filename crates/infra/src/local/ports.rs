@@ -142,7 +142,7 @@ fn is_held(held: &str, at: &SocketAddrV4) -> bool {
 }
 
 /// Who listens on a port of the host's, in words.
-fn taken(at: SocketAddr) -> Result<Option<String>> {
+pub(super) fn taken(at: SocketAddr) -> Result<Option<String>> {
     let found = listeners(&format!("sport = :{}", at.port()))?;
     Ok(found.iter().find(|l| l.holds(at)).map(|listener| {
         format!(

@@ -5,7 +5,8 @@
 //! ports of a host's address are published instead (`ports.rs`), the link has an address that is
 //! known on this host only. What is published belongs to the endpoint and is kept while it exists,
 //! on disk, over restarts of the server, of Coffer and of the host. Clients who lose the right to
-//! come lose the connections that they have.
+//! come lose the connections that they have. Without root nothing can be changed in the host's
+//! network, and what is published is a port of the host's that a process relays (`relay.rs`).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,12 +20,12 @@ use coffer_core::units::Incarnation;
 use super::failure::{conflict, outrun, rejected};
 use super::firewall::{Openings, render_instance};
 use super::host::Host;
-use super::names::{inner_link, ns_path};
+use super::names::inner_link;
 use super::network::{has_link, ip_in, load_rules};
 use super::record::{
     EndpointRecord, Lock, NetworkRecord, ServerRecord, read_json, remove_file, write_json,
 };
-use super::{LocalConfig, netns, ports, process};
+use super::{LocalConfig, netns, ports, process, relay};
 use crate::error::{ProviderError, Result};
 use crate::provider::{EndpointRef, EndpointSpec};
 
@@ -99,7 +100,8 @@ pub(super) fn rules(host: &Host, server: ServerId, net: &NetworkRecord) -> Resul
         if !open.tenant_ports.contains(&endpoint.port) {
             open.tenant_ports.push(endpoint.port);
         }
-        if endpoint.published.is_some() {
+        // Without root a relay comes over loopback, and decides itself who may.
+        if endpoint.published.is_some() && !host.is_without_root {
             let link = inner_link(endpoint.id);
             open.published
                 .push((link, endpoint.port, clients(&endpoint)));
@@ -131,6 +133,9 @@ fn inside(endpoint: &EndpointRecord) -> Option<IpAddr> {
 /// Brings the published addresses of a server up; its namespace and its lock are there.
 pub(super) fn plug_all(host: &Host, server: ServerId) -> Result<()> {
     let all = leading_to(host, server)?;
+    if host.is_without_root {
+        return all.iter().try_for_each(|e| relay::ensure(host, e, server));
+    }
     for endpoint in &all {
         if let Some(address) = inside(endpoint) {
             plug(host, endpoint.id, server, address)?;
@@ -261,6 +266,9 @@ fn place(
         Some(wish) => wish,
         None => ports::allocate(ports, others)?,
     };
+    if host.is_without_root {
+        return Ok((Some(at), None));
+    }
     let inside = match had {
         Some(had) => had,
         None => allocate(host, others)?,
@@ -321,7 +329,7 @@ fn routed(only: Option<IpAddr>) -> Result<Vec<(IpAddr, String)>> {
     Ok(shown.lines().filter_map(parse).collect())
 }
 
-fn leading_to(host: &Host, server: ServerId) -> Result<Vec<EndpointRecord>> {
+pub(super) fn leading_to(host: &Host, server: ServerId) -> Result<Vec<EndpointRecord>> {
     let mut all = host.endpoints.list()?;
     all.retain(|e| e.target == Some(server));
     all.sort_by_key(|e| e.id);
@@ -333,7 +341,7 @@ fn refresh(host: &Host, server: Option<ServerId>) -> Result<()> {
     let Some(server) = server else { return Ok(()) };
     let _lock = host.lock("server", &server.to_string())?;
     let record: Option<ServerRecord> = host.servers.find(&server.to_string())?;
-    let path = ns_path(&host.names.server_ns(server));
+    let path = host.names.server_path(server);
     let (Some(record), true) = (record, netns::is_alive(&path)) else {
         return Ok(());
     };
@@ -343,7 +351,10 @@ fn refresh(host: &Host, server: Option<ServerId>) -> Result<()> {
     let rules = rules(host, server, &net)?;
     netns::run_in(&path, || load_rules(&rules))?;
     for endpoint in leading_to(host, server)? {
-        cut(&path, &endpoint)?;
+        // A relay ends the connections that it carries when it is told anew who may come.
+        if !host.is_without_root {
+            cut(&path, &endpoint)?;
+        }
     }
     plug_all(host, server)
 }
@@ -385,6 +396,10 @@ fn cut(namespace: &Path, endpoint: &EndpointRecord) -> Result<()> {
 
 /// Brings up on the host what published addresses share, where there are any.
 pub(super) fn open(host: &Host) -> Result<()> {
+    if host.is_without_root {
+        relay::open(host)?;
+        return Ok(());
+    }
     leave_old_pool(host)?;
     if host.endpoints.list()?.iter().any(|e| e.published.is_some()) {
         guard(host)?;
@@ -397,6 +412,9 @@ pub(super) fn open(host: &Host) -> Result<()> {
 
 /// Takes away what published addresses share, for a Coffer that leaves the host.
 pub(super) fn close(host: &Host) {
+    if host.is_without_root {
+        return;
+    }
     unguard(host);
     ports::unload(host);
 }
@@ -451,10 +469,10 @@ fn unguard(host: &Host) {
 fn plug(host: &Host, id: EndpointId, server: ServerId, address: IpAddr) -> Result<()> {
     let link = host.names.published_link(id);
     let complete = host.names.published_alias(id, Some(server));
-    let inside = host.names.server_ns(server);
+    let inside = host.names.server_path(server);
     let inner = inner_link(id);
     let is_there = alias(&link).as_deref() == Some(&complete)
-        && netns::run_in(&ns_path(&inside), || Ok(has_link(&inner)))?;
+        && netns::run_in(&inside, || Ok(has_link(&inner)))?;
     if is_there {
         return Ok(());
     }
@@ -467,9 +485,10 @@ fn plug(host: &Host, id: EndpointId, server: ServerId, address: IpAddr) -> Resul
     let begun = host.names.published_alias(id, None);
     let guard = guarding(host)?;
     let add = format!(
-        "{guard}link add {link} type veth peer name {inner} netns {inside}\n\
+        "{guard}link add {link} type veth peer name {inner} netns {}\n\
          link set {link} alias {begun}\n\
-         addr add {gateway}/32 dev {link}\n"
+         addr add {gateway}/32 dev {link}\n",
+        inside.display()
     );
     ip(&add)?;
     // The host's services must not be reachable over a link-local address on this link.
@@ -513,6 +532,9 @@ fn refuse_if_taken(address: IpAddr) -> Result<()> {
 
 /// Removes the link of a published address, if it is there.
 fn unplug(host: &Host, id: EndpointId) -> Result<()> {
+    if host.is_without_root {
+        return relay::delete(host, id);
+    }
     let link = host.names.published_link(id);
     if !has_link(&link) {
         return Ok(());

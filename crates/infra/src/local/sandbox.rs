@@ -41,6 +41,13 @@ pub(super) fn launcher(host: &Host, spec: &Path) -> Result<(String, Vec<String>)
     Ok((program, args))
 }
 
+/// The program that relays, and its arguments.
+pub(super) fn relay(host: &Host, spec: &Path) -> Result<(String, Vec<String>)> {
+    let (program, _) = launcher(host, spec)?;
+    let words = ["sandbox-relay".to_owned(), spec.display().to_string()];
+    Ok((program, words.to_vec()))
+}
+
 /// The boot data with what only the provider knows.
 pub(super) fn complete_boot(boot: &str, uids: (u32, u32)) -> Result<String> {
     let what = "read boot data";

@@ -18,9 +18,9 @@ use super::clock::{boottime_ms, wait_until};
 use super::failure::{conflict, errno, io, is_shortage, outrun, rejected, transient};
 use super::host::Host;
 use super::launch::LaunchSpec;
-use super::names::{host_name, ns_path};
+use super::names::host_name;
 use super::record::{Launched, ServerRecord, boot_id, write_json_for_this_boot};
-use super::{cgroup, limits, loops, netns, network, process, publish, sandbox, volume};
+use super::{cgroup, limits, loops, netns, network, process, publish, relay, sandbox, volume};
 use crate::error::{ProviderError, Result};
 use crate::provider::{Fence, Limits, Progress, ServerRef, ServerSpec, ServerState};
 
@@ -38,6 +38,7 @@ pub(super) fn ensure(host: &Host, spec: &ServerSpec) -> Result<ServerRef> {
     let known = admit(host, spec)?;
     if let Some(record) = &known
         && launched(host, spec.id).is_some()
+        && is_named(host, spec.id)
     {
         adjust(host, record, spec)?;
         return Ok(reference(host, record));
@@ -122,7 +123,12 @@ pub(super) fn observe(host: &Host, id: ServerId) -> Result<ServerState> {
     };
     bound_console(&host.sandbox_dir(id).join("console.log"));
     Ok(match launched(host, id) {
-        Some(_) => ServerState::Running(reference(host, &record)),
+        Some(_) => {
+            if host.is_without_root {
+                relay::watch_or_tell(host, id);
+            }
+            ServerState::Running(reference(host, &record))
+        }
         None => ServerState::Stopped,
     })
 }
@@ -153,6 +159,12 @@ pub(super) fn fence(host: &Host, server: &ServerRef) -> Result<Fence> {
 pub(super) fn launched(host: &Host, id: ServerId) -> Option<Launched> {
     let path = host.sandbox_dir(id).join("launched.json");
     Launched::living(&path)
+}
+
+/// Whether a server's namespace has its name. Without root names end with whoever held them: a
+/// server that runs is not reached any more then, and is started anew when it is asked for.
+fn is_named(host: &Host, id: ServerId) -> bool {
+    !host.is_without_root || netns::is_alive(&host.names.server_path(id))
 }
 
 fn admit(host: &Host, spec: &ServerSpec) -> Result<Option<ServerRecord>> {
@@ -230,18 +242,19 @@ fn start(host: &Host, spec: &ServerSpec, record: &ServerRecord) -> Result<()> {
     let groups = host.groups.ensure(&spec.id.to_string(), spec.limits)?;
     let dir = host.sandbox_dir(spec.id);
     fs::create_dir_all(&dir).map_err(io("ensure server", dir.display()))?;
-    let boot = sandbox::complete_boot(&spec.boot, record.uids)?;
+    let uids = host.uids_inside(record.uids);
+    let boot = sandbox::complete_boot(&spec.boot, uids)?;
     let name = host_name(spec.id);
     let launch = LaunchSpec {
-        netns: Some(ns_path(&host.names.server_ns(spec.id))),
+        netns: Some(host.names.server_path(spec.id)),
         groups,
         roots,
         volume,
         guest_binary: host.config.guest_binary.clone(),
         arguments: vec!["init".to_owned()],
-        files: sandbox::files(&boot, &name, Some(spec.network_address), record.uids),
-        agent_uid: record.uids.0,
-        engine_uid: record.uids.1,
+        files: sandbox::files(&boot, &name, Some(spec.network_address), uids),
+        agent_uid: uids.0,
+        engine_uid: uids.1,
         host_name: name,
         memory_mib: spec.limits.memory_mib,
         mount_point: host.mount_point(),
@@ -369,7 +382,7 @@ fn clear(host: &Host, record: &ServerRecord) -> Result<()> {
         && wait_until(limits::END, || launched(host, record.id).is_none());
     publish::unplug_all(host, record.id)?;
     network::detach(host, record.id, record.network_id, record.network_address)?;
-    netns::delete(&host.names.server_ns(record.id))?;
+    netns::delete(&host.names.server_path(record.id))?;
     if !ended {
         return Err(transient(
             what,
@@ -402,7 +415,7 @@ fn clear_unknown(host: &Host, id: ServerId) -> Result<()> {
         ));
     }
     cgroup::remove(&groups)?;
-    netns::delete(&host.names.server_ns(id))
+    netns::delete(&host.names.server_path(id))
 }
 
 /// Gives a cloned volume a file system uuid of its own, now that it is cleanly unmounted.

@@ -146,7 +146,7 @@ fn bootstrap(
     part: &Path,
     groups: Vec<PathBuf>,
 ) -> Result<()> {
-    let uids = (host.config.uid_base, host.config.uid_base + 1);
+    let uids = host.uids_inside((host.config.uid_base, host.config.uid_base + 1));
     let boot = boot(host, root, uids)?;
     let spec = LaunchSpec {
         netns: None,

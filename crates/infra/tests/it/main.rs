@@ -99,6 +99,8 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["sandbox-launch", spec] => coffer_infra::local::launch::main(Path::new(spec)),
+        ["sandbox-relay", spec] => coffer_infra::local::relay::main(Path::new(spec)),
+        ["sandbox-hold", dir] => coffer_infra::local::world::hold(Path::new(dir)),
         ["bare", dir, tag] => bare::run(dir, tag),
         ["churn", dir, tag, mode, seed] => recovery::churn(dir, tag, mode, seed),
         ["init"] => guest::init(),

@@ -88,7 +88,10 @@ async fn an_endpoint_that_cannot_be_led_back_is_closed() {
         world.settle().await.unwrap();
         world.check().await.unwrap();
         let graph = world.services.store.get_instance_graph(id).await.unwrap();
-        assert!(graph.instance.fault.is_some(), "seed {seed}: it was given up");
+        assert!(
+            graph.instance.fault.is_some(),
+            "seed {seed}: it was given up"
+        );
         let endpoint = &graph.endpoints[0];
         assert_eq!(endpoint.published, None, "seed {seed}");
         assert_eq!(world.provider.published(endpoint.id), None, "seed {seed}");

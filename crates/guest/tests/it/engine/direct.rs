@@ -375,10 +375,11 @@ pub(super) async fn hold_root(root: &Path, base: &Path, uid: u32) -> (Child, Vec
     std::fs::write(base.join("passwd"), passwd).unwrap();
     std::fs::create_dir_all(base.join("root")).unwrap();
     let script = format!(
-        "set -e; r={base}/root; mount --bind {root} $r; mount -o remount,ro,bind $r; \
+        "set -e; {let_go} r={base}/root; mount --bind {root} $r; mount -o remount,ro,bind $r; \
          mount -t tmpfs tmpfs $r/tmp; mkdir -p $r{base}; mount --bind {base} $r{base}; \
          mount --rbind /dev $r/dev; mount --bind {base}/passwd $r/etc/passwd; \
          touch {base}/held; exec sleep 3600",
+        let_go = process::let_go_of_others(),
         base = base.display(),
         root = root.display(),
     );

@@ -64,7 +64,6 @@ const OWN_ACCOUNT: (&str, &[&str]) = (
         "ALTER USER `coffer-agent`@`localhost` IDENTIFIED BY 'mine';",
         "RENAME USER `coffer-agent`@`localhost` TO `mine`@`localhost`;",
         "DROP USER `coffer-agent`@`localhost`;",
-        "GRANT SYSTEM_USER ON *.* TO `root`@`%`;",
     ],
 );
 
@@ -82,7 +81,8 @@ fn spoils(known: &Known) -> (&'static str, &'static str) {
     match known.engine_name() {
         "mysql" => (
             "own-account-by-tables",
-            "UPDATE mysql.user SET account_locked = 'Y' WHERE User = 'coffer-agent'; \
+            "GRANT SYSTEM_USER ON *.* TO `root`@`%`; \
+             UPDATE mysql.user SET account_locked = 'Y' WHERE User = 'coffer-agent'; \
              FLUSH PRIVILEGES;",
         ),
         _ => (

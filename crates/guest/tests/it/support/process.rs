@@ -48,6 +48,13 @@ pub(crate) fn run(words: &[&str]) {
     }
 }
 
+/// Lines of a shell that let go, in a mount namespace of its own, of what other tests have mounted
+/// and mean to unmount.
+pub(crate) fn let_go_of_others() -> &'static str {
+    "awk '$5 ~ \"^/tmp/\" { print $5 }' /proc/self/mountinfo | tac | \
+     while read m; do umount -l $m; done;"
+}
+
 /// Starts a task of the test's.
 #[expect(
     clippy::disallowed_methods,

@@ -74,6 +74,8 @@ impl Database {
 #[derive(Debug)]
 pub struct Coffer {
     dir: TempDir,
+    /// Directory of its programs, where they are not this workspace's.
+    programs: Option<PathBuf>,
     host: &'static str,
     port: u16,
     child: Option<Child>,
@@ -167,7 +169,7 @@ impl Coffer {
 
     /// Runs `coffer doctor` where this one runs.
     pub fn doctor(&self) -> Result<Ended> {
-        let own = path("coffer")?;
+        let own = self.own()?;
         let dir = self.dir.path().display().to_string();
         let bare: &[&str] = if self.is_bare { &BARE } else { &["env"] };
         let words = [&bare[1..], &[&own, "doctor", "--state-dir", &dir]].concat();
@@ -187,6 +189,7 @@ impl Coffer {
         let extra = extra.iter().map(|&w| w.to_owned()).collect();
         Ok(Self {
             dir,
+            programs: None,
             host: "127.0.0.1",
             port,
             child: None,
@@ -195,6 +198,23 @@ impl Coffer {
             expected: Vec::new(),
             is_bare: false,
         })
+    }
+
+    /// Uses the programs of this directory from now on; with none, this workspace's.
+    pub fn use_programs(&mut self, dir: Option<PathBuf>) {
+        self.programs = dir;
+    }
+
+    /// Path of one of its programs.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        match &self.programs {
+            Some(dir) => Ok(dir.join(name)),
+            None => binary(name),
+        }
+    }
+
+    fn own(&self) -> Result<String> {
+        Ok(self.program("coffer")?.display().to_string())
     }
 
     /// Expects WARN and ERROR lines that hold one of these: what the test does makes them.
@@ -237,7 +257,7 @@ impl Coffer {
         let child = Command::new("setpriv")
             .arg("--bounding-set=-sys_resource")
             .args(BARE.iter().filter(|_| self.is_bare))
-            .arg(path("coffer")?)
+            .arg(self.own()?)
             .args([self.role.as_str(), "--state-dir"])
             .arg(self.dir.path())
             .args([
@@ -317,7 +337,7 @@ impl Coffer {
     pub fn begin(&self, args: &[&str]) -> Result<Background> {
         let words = self.words(args);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        Background::start(&path("coffer")?, &words)
+        Background::start(&self.own()?, &words)
     }
 
     fn words<'a>(&self, args: &[&'a str]) -> Vec<String> {
@@ -334,7 +354,7 @@ impl Coffer {
 
     /// Runs `coffer` as the demo user.
     pub fn coffer(&self, args: &[&str]) -> Result<Ended> {
-        Program::new(&path("coffer")?, self.words(args)).run()
+        Program::new(&self.own()?, self.words(args)).run()
     }
 
     /// Runs `coffer` as the administrator.
@@ -343,13 +363,13 @@ impl Coffer {
         let words = ["--credentials", &file]
             .into_iter()
             .chain(args.iter().copied());
-        Program::new(&path("coffer")?, words).run()
+        Program::new(&self.own()?, words).run()
     }
 
     /// The `OS_*` variables of a user of the first start, as `coffer env` prints them.
     pub fn variables(&self, user: &str) -> Result<BTreeMap<String, String>> {
         let file = self.credentials(user).display().to_string();
-        let printed = Program::new(&path("coffer")?, ["--credentials", &file, "env"]);
+        let printed = Program::new(&self.own()?, ["--credentials", &file, "env"]);
         let pair = |line: &str| {
             let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
             Some((name.to_owned(), value.trim_matches('\'').to_owned()))
@@ -425,7 +445,7 @@ impl Coffer {
             "--wait",
         ];
         let words: Vec<&str> = words.iter().chain(more).copied().collect();
-        let made = Program::new(&path("coffer")?, words).run()?.json();
+        let made = Program::new(&self.own()?, words).run()?.json();
         made.with_context(|| format!("create {name}\n{}", self.log()))
     }
 
@@ -462,7 +482,7 @@ impl Coffer {
     fn show_for(&self, user: &str, id: &str) -> Result<Option<serde_json::Value>> {
         let file = self.credentials(user).display().to_string();
         let words = ["--credentials", &file, "--json", "instance", "show", id];
-        let shown = Program::new(&path("coffer")?, words).run()?;
+        let shown = Program::new(&self.own()?, words).run()?;
         if shown.code == 3 {
             return Ok(None);
         }
@@ -514,10 +534,6 @@ impl Coffer {
     pub fn traces(&self) -> Result<std::collections::BTreeSet<String>> {
         host::traces(&self.tag()?, self.dir.path())
     }
-}
-
-fn path(name: &str) -> Result<String> {
-    Ok(binary(name)?.display().to_string())
 }
 
 impl Drop for Coffer {

@@ -31,3 +31,4 @@ mod sql_engines;
 mod sql_root;
 mod state;
 mod stop;
+mod upgrade;

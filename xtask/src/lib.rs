@@ -15,6 +15,7 @@ pub mod runners;
 pub mod setup;
 pub mod soak;
 pub mod tidy;
+pub mod upgrade_from;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ usage: cargo xtask COMMAND
                      each once, --minutes=N goes on for so long with a row whose interval is wide
   test --soak NAME   run a repeated test as often as docs/soak.md is to say, or go on with it;
                      without a name: name those there are
+  upgrade-from [REV] upgrade an earlier commit's Coffer to this tree's with tasks in flight, and
+                     write docs/upgrades.md; without REV: from before the newest change of crates/
   package            build the Debian package and say where it is
   new-resource NAME  write the skeleton of an API resource (a word in the singular)
   quickstart [--once]
@@ -51,6 +54,8 @@ pub fn run(words: &[&str]) -> Result<ExitCode> {
         ["test", "--list"] => println!("{}", rings::names().join("\n")),
         ["test", "--soak"] => println!("{}", soak::names().join("\n")),
         ["test", "--soak", name] => return soak::run(root, name),
+        ["upgrade-from"] => return upgrade_from::run(root, None),
+        ["upgrade-from", revision] => return upgrade_from::run(root, Some(revision)),
         ["package"] => println!("{}", package::run(root)?.display()),
         ["new-resource", name] => resource::write(root, name)?,
         ["test", names @ ..] => return rings::run(root, names),

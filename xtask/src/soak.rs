@@ -215,7 +215,7 @@ pub fn run(root: &Path, name: &str) -> Result<ExitCode> {
 
 /// The program of this commit, and how far it is; begins anew when the tree has moved on.
 fn begin(root: &Path, soak: &Soak, dir: &Path, file: &Path) -> Result<(Runner, Progress)> {
-    let commit = commit(root)?;
+    let commit = commit(root, PAGE)?;
     let log = dir.join("build.log");
     let mut runners = runners::build(root, &log)?.into_iter();
     let mut runner = runners
@@ -336,8 +336,8 @@ fn promised(root: &Path, name: &str) -> Result<u64> {
         .with_context(|| format!("tests/counts.toml has no soak for [{name}]"))
 }
 
-/// The commit of the tree; a tree with changes of its own is named so.
-fn commit(root: &Path) -> Result<String> {
+/// The commit of the tree, in which nothing but a page of results may have changed.
+pub(crate) fn commit(root: &Path, page: &str) -> Result<String> {
     let words = [
         "describe",
         "--always",
@@ -347,20 +347,21 @@ fn commit(root: &Path) -> Result<String> {
     ];
     let text = Program::new("git", &words).in_dir(root).output()?;
     let text = text.trim();
-    if text.ends_with("-dirty") && !is_only_page(root)? {
-        bail!("the tree has changes of its own: commit them, so that the soak has a name");
+    if text.ends_with("-dirty") && !is_only_page(root, page)? {
+        bail!("the tree has changes of its own: commit them, so that the result has a name");
     }
     Ok(text.trim_end_matches("-dirty").to_owned())
 }
 
 /// Whether nothing but the page of results has changed.
-fn is_only_page(root: &Path) -> Result<bool> {
+fn is_only_page(root: &Path, page: &str) -> Result<bool> {
     let words = ["status", "--porcelain", "--untracked-files=no"];
     let text = Program::new("git", &words).in_dir(root).output()?;
-    Ok(text.lines().all(|line| line.ends_with(PAGE)))
+    Ok(text.lines().all(|line| line.ends_with(page)))
 }
 
-fn now() -> Result<String> {
+/// The time of day, UTC, to the minute.
+pub(crate) fn now() -> Result<String> {
     let text = Program::new("date", &["-u", "+%Y-%m-%d %H:%M"]).output()?;
     Ok(text.trim().to_owned())
 }

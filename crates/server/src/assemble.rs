@@ -3,23 +3,26 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use coffer_control::app::{ApiConfig, AppState};
 use coffer_control::authority;
 use coffer_control::clock::{Clock, SystemClock, SystemEntropy};
 use coffer_control::config::{Config, TrackerLink, VolumeMode};
 use coffer_control::guest::{AgentBinary, LinkGuests};
-use coffer_control::secrets::SecretBox;
+use coffer_control::secrets::{MasterKeys, SecretBox};
 use coffer_control::services::{Services, Tuning};
 use coffer_control::supervise::Supervisor;
 use coffer_control::tls::{AltNames, Authority, Renewed, Usage};
 use coffer_control::tracker::door::Door;
 use coffer_control::tracker::relay::Doors;
 use coffer_core::quota::DefaultLimits;
+use coffer_infra::Provider as _;
 use coffer_infra::local::{LocalConfig, LocalProvider};
+use coffer_infra::provider::Owned;
 use coffer_store::{Store, StoreOptions, StoreUrl, file};
 
-use crate::state_dir::{MASTER_KEY, StateDir};
+use crate::state::{LOCAL, RECORDS_MARK, has_records};
+use crate::state_dir::{MASTER_KEY, StateDir, TAG};
 
 /// What every role needs.
 #[derive(Debug, Clone)]
@@ -30,19 +33,38 @@ pub(crate) struct Base {
     pub(crate) entropy: Arc<SystemEntropy>,
 }
 
-/// Opens store and keys.
+/// Setting with the tag of the host whose instances the store tells of.
+pub(crate) const HOST: &str = "local/tag";
+
+/// Opens store and keys; makes them at the first start.
 pub(crate) async fn base(config: &Config, state: &StateDir) -> anyhow::Result<Base> {
-    let entropy = Arc::new(SystemEntropy);
-    let url: StoreUrl = config
-        .store_url()
-        .parse()
-        .context("read the key state.store_url")?;
+    let url = store_url(config)?;
+    refuse_lost_store(&url, state)?;
     let store = open_store(&url).await?;
     // The store is asked first: whoever makes a new one makes its key before anything is sealed.
     if authority::is_any_known(&store).await? && !state.has_master_key() {
         bail!("{}", key_lost(state));
     }
-    let keys = state.new_master_keys()?;
+    with_keys(store, state.new_master_keys()?, state).await
+}
+
+/// Opens store and keys for a tool beside a Coffer: it makes neither, and brings no store to
+/// another schema.
+pub(crate) async fn tool_base(config: &Config, state: &StateDir) -> anyhow::Result<Base> {
+    let store = Store::open_present(&store_url(config)?).await?;
+    if !state.has_master_key() {
+        bail!("{}", key_lost(state));
+    }
+    with_keys(store, state.master_keys()?, state).await
+}
+
+fn store_url(config: &Config) -> anyhow::Result<StoreUrl> {
+    let url = config.store_url().parse();
+    url.context("read the key state.store_url")
+}
+
+async fn with_keys(store: Store, keys: MasterKeys, state: &StateDir) -> anyhow::Result<Base> {
+    let entropy = Arc::new(SystemEntropy);
     let source = Arc::new(state.key_files());
     let secrets = SecretBox::following(keys, source, entropy.clone());
     if authority::probe(&store, &secrets).await.is_err() {
@@ -54,6 +76,30 @@ pub(crate) async fn base(config: &Config, state: &StateDir) -> anyhow::Result<Ba
         clock: Arc::new(SystemClock::new()),
         entropy,
     })
+}
+
+/// A new store in the place of one that was lost would know of nothing, and all that is here would
+/// be taken for left over.
+fn refuse_lost_store(url: &StoreUrl, state: &StateDir) -> anyhow::Result<()> {
+    ensure!(
+        !state.join(RECORDS_MARK).exists(),
+        "a restore was begun here and not ended: do it again, with coffer state restore; databases \
+         go on serving"
+    );
+    let local = state.join(LOCAL);
+    if let StoreUrl::SqliteFile(path) = url
+        && file::is_there(path).is_none()
+        && has_records(&local)
+    {
+        bail!(
+            "the store {} is not there, and {} remembers instances: nothing was changed, and \
+             databases go on serving. Put the store back with coffer state restore, from the \
+             newest backup; to begin anew without them, move that directory aside",
+            path.display(),
+            local.display()
+        );
+    }
+    Ok(())
 }
 
 /// Opens the store. One that is damaged or cannot be written is refused here, before anything is
@@ -78,22 +124,52 @@ async fn open_store(url: &StoreUrl) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-/// Makes this host the one whose instances the store tells of. A task manager beside another
+/// Sees that this is the host whose instances the store tells of. A task manager beside another
 /// state directory would be given tasks for what lies on the host of the first.
-pub(crate) async fn claim_host(base: &Base, state: &StateDir) -> anyhow::Result<()> {
+pub(crate) async fn check_host(store: &Store, state: &StateDir) -> anyhow::Result<()> {
+    let first = store.get_setting(HOST).await?;
+    is_of_host(first, state)
+}
+
+fn is_of_host(first: Option<String>, state: &StateDir) -> anyhow::Result<()> {
     let own = state.tag()?;
-    let first = base.store.put_setting_once("local/tag", &own).await?;
-    if first != own {
-        let file = state.join("tag");
-        bail!(
-            "the instances of this store are those of the Coffer with the tag '{first}', and {} \
-             holds '{own}': run task manager, conductor and tracker on its host, with its state \
-             directory. If this is its host and the state directory was lost, write {first} into \
-             the file",
-            file.display()
+    let Some(first) = first.filter(|first| *first != own) else {
+        return Ok(());
+    };
+    bail!(
+        "the instances of this store are those of the Coffer with the tag '{first}', and {} holds \
+         '{own}': run task manager, conductor and tracker on its host, with its state directory. \
+         If this is its host and the state directory was lost, write {first} into the file",
+        state.join(TAG).display()
+    )
+}
+
+/// Makes this host the one whose instances the store tells of. A store that is new is refused where
+/// there are tenants' volumes already: it would have them removed as left over.
+pub(crate) async fn claim_host(
+    store: &Store,
+    state: &StateDir,
+    provider: &LocalProvider,
+) -> anyhow::Result<()> {
+    let is_new = store.get_setting(HOST).await?.is_none()
+        && store.restored().await?.is_none()
+        && store.list_volumes().await?.is_empty();
+    if is_new {
+        let owned = provider.list_owned().await?;
+        let volumes = owned.iter().filter(|one| matches!(one, Owned::Volume(..)));
+        let count = volumes.count();
+        ensure!(
+            count == 0,
+            "the store is new and knows of no instance, and {count} volumes are here: nothing was \
+             changed, and databases go on serving. If the store was lost, move the new one aside \
+             and put the newest backup back with coffer state restore; if another one is meant, \
+             mend state.store_url; to begin anew without the volumes, move {} and the volumes \
+             of local.pool_dir aside",
+            state.join(LOCAL).display()
         );
     }
-    Ok(())
+    let first = store.put_setting_once(HOST, &state.tag()?).await?;
+    is_of_host(Some(first), state)
 }
 
 /// What it means that the master key is not there, or another one is.
@@ -106,21 +182,25 @@ pub(crate) fn key_lost(state: &StateDir) -> String {
     format!(
         "the master key {what}: {}. Put back the file, from where you keep it or out of a sealed \
          backup of the state. Databases go on serving; without the key Coffer reaches none of \
-         them, and docs/operations.md says what can be recovered",
+         them, and coffer doctor lists what can be recovered",
         path.display()
     )
 }
 
-/// What the local provider is told.
-pub(crate) fn local_config(config: &Config, state: &StateDir) -> anyhow::Result<LocalConfig> {
+/// What the local provider is told; `tag` marks what is this Coffer's on the host.
+pub(crate) fn local_config(
+    config: &Config,
+    state: &StateDir,
+    tag: String,
+) -> anyhow::Result<LocalConfig> {
     let own = std::env::current_exe().context("find the path of coffer itself")?;
     let guest_binary = match &config.local.guest_binary {
         Some(path) => path.clone(),
         None => own.with_file_name("coffer-guest"),
     };
     Ok(LocalConfig {
-        state_dir: state.join("local"),
-        tag: state.tag()?,
+        state_dir: state.join(LOCAL),
+        tag,
         pool_dir: config.pool_dir(),
         volume_mode: match config.local.volume_mode {
             VolumeMode::Auto => coffer_infra::local::VolumeMode::Auto,
@@ -163,7 +243,7 @@ pub(crate) async fn workers(
     state: &StateDir,
     supervisor: &Supervisor,
 ) -> anyhow::Result<Workers> {
-    let local = local_config(config, state)?;
+    let local = local_config(config, state, state.tag()?)?;
     let agent = carried_agent(local.guest_binary.clone()).await;
     let provider = LocalProvider::open(local)
         .await
@@ -270,4 +350,63 @@ pub(crate) fn app(base: &Base, config: &Config, supervisor: &Supervisor) -> AppS
         api,
         supervisor.clone(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn new() -> (tempfile::TempDir, Config) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.state.dir = dir.path().to_owned();
+        (dir, config)
+    }
+
+    #[tokio::test]
+    async fn no_new_store_is_made_where_another_was_lost() {
+        let (dir, config) = new();
+        let state = StateDir::open(dir.path(), false).unwrap();
+        let records = state.join("local/volumes");
+        fs::create_dir_all(&records).unwrap();
+        base(&config, &state).await.unwrap().store.close().await;
+        let store = state.join("coffer.db");
+        file::remove(&store).unwrap();
+        fs::write(records.join("1.json"), "{}").unwrap();
+        let error = base(&config, &state).await.unwrap_err().to_string();
+        assert!(
+            error.contains("coffer state restore") && error.contains("go on serving"),
+            "{error}"
+        );
+        assert_eq!(file::is_there(&store), None, "it was made");
+        // Nor is anything begun on a part of what a restore puts back.
+        fs::remove_file(records.join("1.json")).unwrap();
+        fs::write(state.join(RECORDS_MARK), "").unwrap();
+        let error = base(&config, &state).await.unwrap_err().to_string();
+        assert!(error.contains("not ended"), "{error}");
+        fs::remove_file(state.join(RECORDS_MARK)).unwrap();
+        base(&config, &state).await.unwrap().store.close().await;
+    }
+
+    #[tokio::test]
+    async fn tools_make_no_store_and_no_key() {
+        let (dir, config) = new();
+        let state = StateDir::open(dir.path(), false).unwrap();
+        let error = tool_base(&config, &state).await.unwrap_err().to_string();
+        assert!(error.contains("there is no store"), "{error}");
+        base(&config, &state).await.unwrap().store.close().await;
+        tool_base(&config, &state)
+            .await
+            .unwrap()
+            .store
+            .close()
+            .await;
+        let key = state.join(MASTER_KEY);
+        fs::remove_file(&key).unwrap();
+        let error = tool_base(&config, &state).await.unwrap_err().to_string();
+        assert!(error.contains("is lost"), "{error}");
+        assert!(!key.exists(), "it was made");
+    }
 }

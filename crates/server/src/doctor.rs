@@ -24,13 +24,24 @@ use coffer_store::{Store, StoreError, StoreUrl, file};
 
 use crate::args::Place;
 use crate::state::BACKED_UP;
-use crate::state_dir::{MASTER_KEY, StateDir};
+use crate::state_dir::{MASTER_KEY, StateDir, TAG};
 use crate::{assemble, keys};
 
 /// Age of the last backup of the state beyond which a new one is due; unit: hours.
 const BACKUP_HOURS: i64 = 24;
 /// By how much the clock may stand before what the store has seen; unit: seconds.
 const CLOCK_SECONDS: i64 = 60;
+/// What is found where the key opens what is in the store.
+const READY: &str = "store: the master key opens what is sealed in it";
+/// Stands for the tag where there is none: nothing on the host carries it.
+const NO_TAG: &str = "none";
+/// What a lost master key means, in the order in which an operator asks.
+const KEY_LOST: &str = "goes on: every database, with its users, passwords, certificates and \
+    addresses, until its host reboots or its certificate ends\n\
+    can be recovered: tenants' data, which are not encrypted under it (dump them as the engine's \
+    own users, or take the volumes); names, owners, flavors and history, which stand in the clear\n\
+    cannot be recovered: the keys of Coffer's and the projects' certificate authorities, commands \
+    that were waiting with passwords in them, the way into guests that run";
 /// Version of the guests that belong to this Coffer.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -39,11 +50,11 @@ pub(crate) async fn doctor(place: &Place, options: &Options) -> anyhow::Result<E
     let config = place.load()?;
     let state = StateDir::existing(&config.state.dir)?;
     let mut findings = own(&config, &state).await?;
-    let local = assemble::local_config(&config, &state)?;
+    let tag = state.known_tag().unwrap_or_else(|| NO_TAG.to_owned());
+    let local = assemble::local_config(&config, &state, tag)?;
     let host = tokio::task::spawn_blocking(move || coffer_infra::local::doctor::doctor(&local));
     findings.extend(host.await?);
-    let is_usable = findings.iter().all(|f| !is_of_the_store(f));
-    if is_usable {
+    if findings.iter().any(is_ready) {
         findings.extend(trackers(&config, &state).await);
     }
     findings.sort_by_key(|finding| std::cmp::Reverse(weight(finding.level)));
@@ -61,18 +72,17 @@ pub(crate) async fn doctor(place: &Place, options: &Options) -> anyhow::Result<E
     })
 }
 
-/// Whether it keeps the store from being opened: then there is nothing to ask it for.
-fn is_of_the_store(finding: &Finding) -> bool {
-    let begins = ["store: ", "master key: ", "the master key "];
-    finding.level == Level::Problem && begins.iter().any(|words| finding.what.starts_with(words))
-}
-
 const fn weight(level: Level) -> u8 {
     match level {
         Level::Problem => 2,
         Level::Advice => 1,
         Level::Good => 0,
     }
+}
+
+/// Whether it says that store and key can be used: only then the store is asked for more.
+fn is_ready(finding: &Finding) -> bool {
+    finding.level == Level::Good && finding.what == READY
 }
 
 /// What is found of Coffer itself.
@@ -100,13 +110,52 @@ async fn own(config: &Config, state: &StateDir) -> anyhow::Result<Vec<Finding>> 
             return Ok(findings);
         }
     };
+    findings.extend(opened(&store, state, config, &url).await);
+    store.close().await;
+    Ok(findings)
+}
+
+/// What is found in a store that could be opened.
+async fn opened(store: &Store, state: &StateDir, config: &Config, url: &StoreUrl) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if matches!(url, StoreUrl::Postgres(_)) {
+        let found = store.schema().await;
+        let is_ours = found
+            .as_ref()
+            .is_ok_and(|found| *found == file::newest_schema());
+        findings.push(schema(found));
+        if !is_ours {
+            return findings;
+        }
+    }
     let now = SystemClock::new().now();
-    match in_store(&store, state, config, now).await {
+    match in_store(store, state, config, now).await {
         Ok(more) => findings.extend(more),
         Err(error) => findings.push(unreadable(&error)),
     }
-    store.close().await;
-    Ok(findings)
+    findings
+}
+
+/// What it means which schema a store has.
+fn schema(found: Result<i64, StoreError>) -> Finding {
+    let newest = file::newest_schema();
+    match found {
+        Ok(found) if found == newest => good(
+            "store: whole, with the schema of this version",
+            "it can be used",
+        ),
+        Ok(found) if found < newest => advice(
+            format!("store: its schema is {found}, this version's is {newest}"),
+            "it was written by an older Coffer",
+            "coffer upgrade, which keeps a way back",
+        ),
+        Ok(found) => problem(
+            format!("store: its schema is {found}, this version knows {newest}"),
+            "a newer Coffer upgraded it, and this one does not start on it",
+            "run the newer one, or put back the store that its upgrade kept in 'upgrades'",
+        ),
+        Err(error) => unreadable(&error),
+    }
 }
 
 fn unreadable(error: &StoreError) -> Finding {
@@ -156,8 +205,9 @@ fn key_file(state: &StateDir) -> Finding {
 fn lost(state: &StateDir) -> Finding {
     problem(
         assemble::key_lost(state),
-        "no stored secret can be read; databases go on serving",
-        "put it back; docs/operations.md lists what can be recovered without it",
+        KEY_LOST,
+        "put it back, from where you keep it or out of a sealed backup of the state; if it is \
+         really gone, docs/operations.md says how to go on",
     )
 }
 
@@ -177,37 +227,12 @@ fn file_findings(path: &Path) -> (Vec<Finding>, bool) {
             "mount its file system read-write, or give the file to the user that runs coffer",
         ));
     }
-    let newest = file::newest_schema();
-    let found = match file::schema(path) {
-        Ok(schema) if schema == newest => {
-            findings.push(good(
-                "store: whole, with the schema of this version",
-                "it can be used",
-            ));
-            true
-        }
-        Ok(schema) if schema < newest => {
-            findings.push(advice(
-                format!("store: its schema is {schema}, this version's is {newest}"),
-                "it was written by an older Coffer",
-                "coffer upgrade, which keeps a way back",
-            ));
-            false
-        }
-        Ok(schema) => {
-            findings.push(problem(
-                format!("store: its schema is {schema}, this version knows {newest}"),
-                "a newer Coffer upgraded it, and this one does not start on it",
-                "run the newer one, or put back the store that its upgrade kept in 'upgrades'",
-            ));
-            false
-        }
-        Err(error) => {
-            findings.push(unreadable(&error));
-            false
-        }
-    };
-    (findings, found)
+    let found = file::schema(path);
+    let is_ours = found
+        .as_ref()
+        .is_ok_and(|found| *found == file::newest_schema());
+    findings.push(schema(found));
+    (findings, is_ours)
 }
 
 async fn in_store(
@@ -217,9 +242,13 @@ async fn in_store(
     now: Timestamp,
 ) -> Result<Vec<Finding>, StoreError> {
     let mut findings = vec![backup(store.get_setting(BACKED_UP).await?, now)];
-    if state.has_master_key() && !key_fits(store, state).await {
-        findings.push(lost(state));
+    match key_fits(store, state).await {
+        true => findings.push(good(READY, "what Coffer has sealed can be read")),
+        // That there is none, or a damaged one, is found without the store.
+        false if state.master_keys().is_err() => {}
+        false => findings.push(lost(state)),
     }
+    findings.extend(tag(store.get_setting(assemble::HOST).await?, state));
     if let Some(mark) = store.restored().await? {
         findings.push(problem(
             format!("state: restored at {} and not confirmed", mark.restored_at),
@@ -251,6 +280,18 @@ fn backup(noted: Option<String>, now: Timestamp) -> Finding {
             "the state of then can be restored",
         ),
     }
+}
+
+/// Whether the state directory is that of the store.
+fn tag(of_store: Option<String>, state: &StateDir) -> Option<Finding> {
+    let wanted = of_store.filter(|wanted| state.known_tag().as_ref() != Some(wanted))?;
+    let file = state.join(TAG);
+    let file = file.display();
+    Some(problem(
+        format!("tag: {file} does not hold '{wanted}', the tag of this store's instances"),
+        "task manager, conductor and tracker do not start here; databases go on serving",
+        format!("name the state directory of that Coffer, or write {wanted} into {file}"),
+    ))
 }
 
 async fn key_fits(store: &Store, state: &StateDir) -> bool {
@@ -285,7 +326,8 @@ async fn guests(store: &Store) -> Result<Option<Finding>, StoreError> {
                 links.len()
             ),
             "they go on serving, and lack what is new in this version",
-            "restart these instances when it suits: coffer instance restart NAME",
+            "a running Coffer replaces their agents, one after the other; where coffer instance \
+             events NAME says that this failed: coffer instance stop NAME, and start it again",
         )
     }))
 }
@@ -341,7 +383,7 @@ fn damaged_root(why: &str) -> Finding {
 /// The trackers that the store knows, and whether they can be reached from here.
 async fn trackers(config: &Config, state: &StateDir) -> Vec<Finding> {
     let found = async {
-        let base = assemble::base(config, state).await?;
+        let base = assemble::tool_base(config, state).await?;
         let door = assemble::door(&base, &Supervisor::new()).await?;
         let trackers = door.trackers().await?;
         base.store.close().await;
@@ -434,6 +476,7 @@ mod tests {
             all.iter()
                 .all(|f| (f.level == Level::Good) == f.todo.is_empty())
         );
+        assert!(state.known_tag().is_none(), "who looks makes nothing");
         let one = all.iter().find(|finding| finding.what.contains(words));
         one.cloned()
             .unwrap_or_else(|| panic!("no '{words}' in {all:#?}"))
@@ -497,6 +540,9 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let lost = found(&config, &state, "the master key is lost").await;
         assert_eq!(lost.level, Level::Problem);
+        for words in ["goes on: ", "can be recovered: ", "cannot be recovered: "] {
+            assert!(lost.means.contains(words), "{lost:?}");
+        }
         let state = StateDir::existing(dir.path()).unwrap();
         let error = assemble::base(&config, &state)
             .await
@@ -508,6 +554,31 @@ mod tests {
         );
         assert!(!path.exists(), "no other key is made");
         store.close().await;
+    }
+
+    #[tokio::test]
+    async fn an_older_schema_and_another_tag_are_said_and_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, config, store) = new(dir.path()).await;
+        found(&config, &state, READY).await;
+        store.put_setting(assemble::HOST, "other").await.unwrap();
+        let tag = found(&config, &state, "'other'").await;
+        assert_eq!(tag.level, Level::Problem);
+        store.close().await;
+        let path = dir.path().join("coffer.db");
+        file::remove(&path).unwrap();
+        let url = StoreUrl::SqliteFile(path.clone());
+        let older = file::newest_schema() - 1;
+        let store = Store::open_at(&url, StoreOptions::default(), older).await;
+        store.unwrap().close().await;
+        let schema = found(&config, &state, "its schema is").await;
+        assert!(schema.todo.contains("coffer upgrade"), "{schema:?}");
+        let all = own(&config, &state).await.unwrap();
+        assert!(
+            !all.iter().any(is_ready),
+            "nothing more is asked of it: {all:#?}"
+        );
+        assert_eq!(file::schema(&path).unwrap(), older);
     }
 
     #[tokio::test]

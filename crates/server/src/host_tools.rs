@@ -14,7 +14,7 @@ use crate::state_dir::StateDir;
 /// Opens the store, which brings its schema up to date.
 pub(crate) async fn migrate(place: &Place) -> anyhow::Result<ExitCode> {
     let config = place.load()?;
-    let state = StateDir::existing(&config.state.dir)?;
+    let state = StateDir::change(&config.state.dir)?;
     let base = assemble::base(&config, &state).await?;
     base.store.close().await;
     emit("the store is up to date\n")?;
@@ -31,7 +31,7 @@ pub(crate) fn config(place: &Place) -> anyhow::Result<ExitCode> {
 pub(crate) async fn ca(ca: &Ca) -> anyhow::Result<ExitCode> {
     let config = ca.place.load()?;
     let state = StateDir::existing(&config.state.dir)?;
-    let base = assemble::base(&config, &state).await?;
+    let base = assemble::tool_base(&config, &state).await?;
     let name = match &ca.project {
         None => authority::API.to_owned(),
         Some(project) => {

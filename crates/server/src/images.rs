@@ -51,11 +51,14 @@ pub(crate) async fn image(
 /// Removes a root that nobody runs from; new instances are not offered it any more.
 async fn remove(config: &Config, roots: &Roots, checksum: &str) -> anyhow::Result<()> {
     // A host that only builds roots has no store, and is not given one by a removal.
-    if config.state.store_url.is_none() && !config.state.dir.exists() {
-        return Ok(roots.remove(checksum, &|_| None)?);
-    }
-    let state = StateDir::open(&config.state.dir, false)?;
-    let store = assemble::base(config, &state).await?.store;
+    let state = match StateDir::existing(&config.state.dir) {
+        Ok(state) => state,
+        Err(_) if config.state.store_url.is_none() => {
+            return Ok(roots.remove(checksum, &|_| None)?);
+        }
+        Err(error) => return Err(error),
+    };
+    let store = assemble::tool_base(config, &state).await?.store;
     let users = users(&store, checksum).await?;
     roots.remove(checksum, &|_| users.clone())?;
     withdraw(&store, checksum).await?;

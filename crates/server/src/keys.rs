@@ -2,7 +2,8 @@
 //!
 //! The master key is rotated in steps that each leave a state from which the next run goes on: a
 //! new key lies beside (`master.key.next`), the old one gets its second name (`master.key.old`),
-//! the new one takes its place, everything is wrapped anew, the old one is removed.
+//! the new one takes its place, everything is wrapped anew, the old one is removed. One run of it
+//! at a time: two would each bring a key into use, and one of them would be lost.
 
 use std::fs;
 use std::process::ExitCode;
@@ -29,8 +30,14 @@ const LOOKS_MAX: u32 = 20;
 /// Works on keys.
 pub(crate) async fn key(place: &Place, command: &KeyCommand) -> anyhow::Result<ExitCode> {
     let config = place.load()?;
-    let state = StateDir::existing(&config.state.dir)?;
-    let base = assemble::base(&config, &state).await?;
+    let state = match command {
+        KeyCommand::Rotate { project: None } => {
+            StateDir::change(&config.state.dir)?.rotating_keys()?
+        }
+        KeyCommand::Rotate { project: Some(_) } => StateDir::change(&config.state.dir)?,
+        KeyCommand::Status => StateDir::existing(&config.state.dir)?,
+    };
+    let base = assemble::tool_base(&config, &state).await?;
     let done = match command {
         KeyCommand::Rotate { project: None } => rotate_master_key(&base, &state).await,
         KeyCommand::Rotate {

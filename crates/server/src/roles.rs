@@ -145,12 +145,13 @@ async fn start_workers(
     roles: Roles,
     supervisor: &Supervisor,
 ) -> anyhow::Result<Arc<LocalProvider>> {
-    assemble::claim_host(base, state).await?;
+    assemble::check_host(&base.store, state).await?;
     let Workers {
         services,
         provider,
         doors,
     } = assemble::workers(base, config, state, supervisor).await?;
+    assemble::claim_host(&base.store, state, &provider).await?;
     for what in provider.abilities().not_enforced {
         tracing::warn!("not enforced on this host: {what}");
     }

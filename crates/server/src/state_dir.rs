@@ -1,7 +1,10 @@
 //! The state directory: one Coffer at a time, its master key, its tag on the host.
 //!
 //! Stored here: the lock with its holder, the master key (only its owner may read it), and a short
-//! tag that marks what this Coffer makes on the host. Everything else is in the store.
+//! tag that marks what this Coffer makes on the host. Everything else is in the store. Two more
+//! locks keep the tools apart: `roles.lock` is shared by whatever changes the state and held alone
+//! by what replaces it, `keys.lock` is shared by what copies the keys and held alone by what
+//! rotates them.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, Write};
@@ -13,6 +16,8 @@ use anyhow::{Context, bail};
 use coffer_control::clock::{Entropy, SystemEntropy};
 use coffer_control::secrets::{KeySource, MasterKeys};
 
+use crate::state::bundle::sync_dir;
+
 /// Only the owner of the state directory may look into it.
 const PRIVATE: u32 = 0o700;
 
@@ -21,6 +26,9 @@ pub(crate) const MASTER_KEY: &str = "master.key";
 
 /// The one before, while it is rotated.
 pub(crate) const MASTER_KEY_OLD: &str = "master.key.old";
+
+/// File with the tag.
+pub(crate) const TAG: &str = "tag";
 
 /// How the holder of the lock is named in it, before its process id.
 const HOLDER: &str = "coffer with process id ";
@@ -58,26 +66,53 @@ impl StateDir {
 
     /// Opens or makes the directory for a role of Coffer: nobody restores or upgrades it meanwhile.
     pub(crate) fn enter(path: &Path, is_exclusive: bool) -> anyhow::Result<Self> {
-        let mut state = Self::open(path, is_exclusive)?;
-        let roles = roles_lock(path)?;
+        Self::open(path, is_exclusive)?.sharing_roles()
+    }
+
+    /// Opens a directory that a Coffer has started on, for a tool that changes something of it:
+    /// nobody restores or upgrades it meanwhile.
+    pub(crate) fn change(path: &Path) -> anyhow::Result<Self> {
+        Self::existing(path)?.sharing_roles()
+    }
+
+    fn sharing_roles(mut self) -> anyhow::Result<Self> {
+        let roles = lock_file(&self.path, ROLES_LOCK)?;
         roles.try_lock_shared().map_err(|_| {
-            let shown = path.display();
-            anyhow::anyhow!(
-                "{shown} is being restored or upgraded: start coffer when that has ended"
-            )
+            let shown = self.path.display();
+            anyhow::anyhow!("{shown} is being restored or upgraded: try again when that has ended")
         })?;
-        state._locks.push(roles);
-        Ok(state)
+        self._locks.push(roles);
+        Ok(self)
+    }
+
+    /// As long as the directory is open, nobody rotates the master key.
+    pub(crate) fn keeping_keys(mut self) -> anyhow::Result<Self> {
+        let keys = lock_file(&self.path, KEYS_LOCK)?;
+        let rotating = "the master key is being rotated: try again when that has ended";
+        keys.try_lock_shared()
+            .map_err(|_| anyhow::anyhow!(rotating))?;
+        self._locks.push(keys);
+        Ok(self)
+    }
+
+    /// As long as the directory is open, nobody else rotates the master key, and nobody copies it.
+    pub(crate) fn rotating_keys(mut self) -> anyhow::Result<Self> {
+        let keys = lock_file(&self.path, KEYS_LOCK)?;
+        let in_use = "the master key is being rotated or backed up: try again when that ended";
+        keys.try_lock().map_err(|_| anyhow::anyhow!(in_use))?;
+        self._locks.push(keys);
+        Ok(self)
     }
 
     /// Opens or makes the directory while no role of Coffer runs on it.
     pub(crate) fn alone(path: &Path) -> anyhow::Result<Self> {
         let mut state = Self::open(path, true)?;
-        let roles = roles_lock(path)?;
+        let roles = lock_file(path, ROLES_LOCK)?;
         roles.try_lock().map_err(|_| {
             let shown = path.display();
             anyhow::anyhow!(
-                "a role of Coffer runs on {shown}: stop it first; databases go on serving"
+                "a role of Coffer runs on {shown}, or a tool that changes its state: stop it \
+                 first; databases go on serving"
             )
         })?;
         state._locks.push(roles);
@@ -88,7 +123,7 @@ impl StateDir {
     /// would look right and be worth nothing.
     pub(crate) fn existing(path: &Path) -> anyhow::Result<Self> {
         // One that lost its key or its store is one all the same, and said to be.
-        let marks = [MASTER_KEY, "tag", "coffer.db"];
+        let marks = [MASTER_KEY, TAG, "coffer.db"];
         if !marks.iter().any(|name| path.join(name).exists()) {
             bail!(
                 "no Coffer has started on the state directory {}: give the --state-dir or the \
@@ -129,9 +164,15 @@ impl StateDir {
         KeyFiles::below(&self.path)
     }
 
-    /// Five characters that mark what this Coffer makes on the host.
+    /// The tag, if there is one: for who looks, and makes none.
+    pub(crate) fn known_tag(&self) -> Option<String> {
+        let tag = fs::read_to_string(self.join(TAG)).ok()?;
+        (!tag.is_empty()).then_some(tag)
+    }
+
+    /// Five characters that mark what this Coffer makes on the host; made at the first start.
     pub(crate) fn tag(&self) -> anyhow::Result<String> {
-        let bytes = once(&self.join("tag"), || {
+        let bytes = once(&self.join(TAG), || {
             let random = SystemEntropy.bytes16();
             let digits = b"abcdefghijklmnopqrstuvwxyz234567";
             random[..5]
@@ -182,9 +223,11 @@ impl KeyFiles {
         loop {
             let keys = MasterKeys {
                 current: read_key(&self.current)?,
-                previous: match self.previous.exists() {
-                    true => Some(read_key(&self.previous)?),
-                    false => None,
+                previous: match read_key(&self.previous) {
+                    Ok(key) => Some(key),
+                    // The rotation that kept it may end between a look at it and its reading.
+                    Err(_) if !self.previous.exists() => None,
+                    Err(error) => return Err(error),
                 },
             };
             // A rotation between the two reads would leave a pair that never was.
@@ -218,36 +261,26 @@ fn read_key(path: &Path) -> anyhow::Result<[u8; 32]> {
     })
 }
 
-/// The file whose lock every role of Coffer shares.
-fn roles_lock(path: &Path) -> anyhow::Result<File> {
+/// Lock of those who change the state, and of those who replace it.
+const ROLES_LOCK: &str = "roles.lock";
+/// Lock of those who copy the keys, and of those who rotate them.
+const KEYS_LOCK: &str = "keys.lock";
+
+fn lock_file(path: &Path, name: &str) -> anyhow::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path.join("roles.lock"))
-        .with_context(|| format!("open the roles' lock in {}", path.display()))
+        .open(path.join(name))
+        .with_context(|| format!("open {name} in {}", path.display()))
 }
 
-/// Writes a file that only its owner can read, whole or not at all; one that is there stays.
+/// Writes a file that only its owner can read, whole or not at all, onto the disk; one that is
+/// there stays.
 pub(crate) fn put_new(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let shown = path.display();
-    if path.exists() {
-        return Ok(());
-    }
-    let next = path.with_extension("writing");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&next)
-        .with_context(|| format!("write {shown}"))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&next, path))
-        .with_context(|| format!("write {shown}"))
+    once(path, || bytes.to_vec()).map(drop)
 }
 
 /// The file's content; what `make` gives, if it is not there.
@@ -274,6 +307,8 @@ fn once(path: &Path, make: impl FnOnce() -> Vec<u8>) -> anyhow::Result<Vec<u8>> 
         {
             return Err(error).with_context(|| format!("write {shown}"));
         }
+        // A key that seals something has to be there after a power cut, as what it sealed is.
+        sync_dir(path)?;
     }
     fs::read(path).with_context(|| format!("read {shown}"))
 }
@@ -380,6 +415,44 @@ mod tests {
         for name in kept {
             assert!(dir.path().join(name).exists(), "{name}");
         }
+    }
+
+    #[test]
+    fn tools_that_would_disturb_each_other_are_kept_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        StateDir::open(dir.path(), false)
+            .unwrap()
+            .new_master_keys()
+            .unwrap();
+        let existing = || StateDir::existing(dir.path()).unwrap();
+        let change = || StateDir::change(dir.path()).unwrap();
+        let refused = |state: anyhow::Result<StateDir>| state.unwrap_err().to_string();
+        // Two backups at a time, but none while the key is rotated, and one rotation only.
+        let backups = [existing(), existing()].map(|state| state.keeping_keys().unwrap());
+        let rotation = refused(change().rotating_keys());
+        assert!(rotation.contains("rotated or backed up"), "{rotation}");
+        drop(backups);
+        let rotation = change().rotating_keys().unwrap();
+        assert!(refused(change().rotating_keys()).contains("try again"));
+        assert!(refused(existing().keeping_keys()).contains("is being rotated"));
+        // Nor is the state replaced under a rotation, or changed while it is replaced.
+        let alone = refused(StateDir::alone(dir.path()));
+        assert!(alone.contains("a tool that changes"), "{alone}");
+        drop(rotation);
+        let alone = StateDir::alone(dir.path()).unwrap();
+        assert!(refused(StateDir::change(dir.path())).contains("restored or upgraded"));
+        drop(alone);
+        StateDir::change(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn who_looks_makes_no_tag() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path(), false).unwrap();
+        assert_eq!(state.known_tag(), None);
+        assert!(!state.join(TAG).exists());
+        let made = state.tag().unwrap();
+        assert_eq!(state.known_tag(), Some(made));
     }
 
     #[test]

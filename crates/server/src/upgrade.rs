@@ -24,8 +24,10 @@ use crate::state_dir::StateDir;
 
 /// Where the stores of before are kept.
 const KEPT: &str = "upgrades";
-/// The copy that is migrated.
-const NEXT: &str = "coffer.db.next";
+/// What the name of the copy that is migrated goes on with.
+const NEXT: &str = ".next";
+/// What the name of a kept store goes on with until it is whole.
+const PART: &str = "part";
 /// LIMIT: tasks that are named when they are in the way.
 const NAMED_MAX: usize = 20;
 
@@ -78,6 +80,9 @@ async fn upgrade_file(
         from <= to,
         "the store has schema {from}, this Coffer knows {to}: run the newer Coffer that upgraded it"
     );
+    let next = file::beside(path, NEXT);
+    // Of an upgrade that was killed.
+    file::remove(&next)?;
     refuse_unknown(&StoreUrl::SqliteFile(path.to_owned())).await?;
     if from == to {
         return Ok(Upgraded {
@@ -88,24 +93,26 @@ async fn upgrade_file(
     }
     file::check(path).context("look at the store before the upgrade")?;
     let kept = keep(state, path, from)?;
-    let next = state.join(NEXT);
-    remove(&next)?;
-    let migrated = migrate_copy(state, path, &next, more).await;
-    if let Err(error) = migrated {
-        remove(&next)?;
+    let upgraded = migrate_copy(state, path, &next, more).await;
+    if let Err(error) = upgraded.and_then(|()| take_place(&next, path)) {
+        file::remove(&next)?;
         let why =
             "the upgrade failed, and the store is as it was: run the Coffer of before, or see";
         return Err(error.context(why));
     }
-    // Nobody has the old one open, so that this ends its log: none may be left beside the new one.
-    file::settle(path)?;
-    fs::rename(&next, path).with_context(|| format!("write {}", path.display()))?;
     sync_dir(path)?;
     Ok(Upgraded {
         from,
         to,
         kept: Some(kept),
     })
+}
+
+/// Puts the migrated copy in the store's place.
+fn take_place(next: &Path, path: &Path) -> anyhow::Result<()> {
+    // Nobody has the old one open, so that this ends its log: none may be left beside the new one.
+    file::settle(path)?;
+    fs::rename(next, path).with_context(|| format!("write {}", path.display()))
 }
 
 /// Tasks that this build could not go on with stay with the build that can.
@@ -138,9 +145,23 @@ fn keep(state: &StateDir, path: &Path, schema: i64) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     let now = SystemClock::new().now().micros();
     let kept = dir.join(format!("coffer.db.schema-{schema}.{now}"));
-    file::snapshot(path, &kept)?;
-    file::check(&kept).context("look at the copy of the store")?;
+    // Of upgrades that were killed.
+    for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|end| end == PART) {
+            file::remove(&path)?;
+        }
+    }
+    // Under its name it is whole: a part of it would pass for the way back.
+    let part = file::beside(&kept, &format!(".{PART}"));
+    let copied = file::snapshot(path, &part).and_then(|()| file::check(&part));
+    if let Err(error) = copied {
+        file::remove(&part)?;
+        return Err(error).context("keep a copy of the store, without which nothing is upgraded");
+    }
+    fs::rename(&part, &kept).with_context(|| format!("write {}", kept.display()))?;
     sync_dir(&kept)?;
+    sync_dir(&dir)?;
     Ok(kept)
 }
 
@@ -158,6 +179,7 @@ async fn migrate_copy(
     let read = verify(state, &store).await;
     store.close().await;
     read?;
+    refuse_unknown(&url).await?;
     file::settle(next)?;
     file::check(next)?;
     let after = file::row_counts(next)?;
@@ -170,7 +192,7 @@ async fn migrate_copy(
             bail!("the migration lost rows of {table}: {rows} before, {left} after");
         }
     }
-    refuse_unknown(&url).await
+    Ok(())
 }
 
 async fn verify(state: &StateDir, store: &Store) -> anyhow::Result<()> {
@@ -190,6 +212,15 @@ async fn verify(state: &StateDir, store: &Store) -> anyhow::Result<()> {
 /// Upgrades a PostgreSQL store, whose snapshot is its operator's own.
 async fn upgrade_server(url: &StoreUrl, is_backed_up: bool) -> anyhow::Result<()> {
     refuse_unknown(url).await?;
+    let store = Store::open_as_is(url).await?;
+    let found = store.schema().await;
+    store.close().await;
+    let to = file::newest_schema();
+    if found? == to {
+        return Ok(emit(&format!(
+            "the store has schema {to} already: nothing to do\n"
+        ))?);
+    }
     ensure!(
         is_backed_up,
         "the store is PostgreSQL, of which Coffer keeps no copy: back it up with pg_dump \
@@ -205,20 +236,6 @@ async fn upgrade_server(url: &StoreUrl, is_backed_up: bool) -> anyhow::Result<()
     Ok(emit("the store is up to date\n")?)
 }
 
-fn remove(path: &Path) -> anyhow::Result<()> {
-    for end in ["", "-wal", "-shm", "-journal"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        match fs::remove_file(&name) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("remove {}", path.display()));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use coffer_store::file::row_counts;
@@ -228,6 +245,11 @@ mod tests {
     /// A store of the first schema, with a task of each workflow of then under way
     /// (`tests/fixtures/README.md`).
     const FIRST: &[u8] = include_bytes!("../tests/fixtures/schema-1.db");
+    /// Stores as earlier Coffers left them: their schema, and how many tasks are under way.
+    const STORES: &[(i64, &[u8], usize)] = &[
+        (1, FIRST, 6),
+        (5, include_bytes!("../tests/fixtures/schema-5.db"), 10),
+    ];
     /// Stands for the schema of a build to come.
     const NEXT_SCHEMA: Migration = (
         1_000,
@@ -244,10 +266,14 @@ mod tests {
     }
 
     fn fixture() -> Fixture {
+        fixture_of(FIRST)
+    }
+
+    fn fixture_of(store: &[u8]) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("master.key"), [1; 32]).unwrap();
         let path = dir.path().join("coffer.db");
-        fs::write(&path, FIRST).unwrap();
+        fs::write(&path, store).unwrap();
         let state = StateDir::alone(dir.path()).unwrap();
         Fixture { dir, state, path }
     }
@@ -290,6 +316,70 @@ mod tests {
         assert_eq!(again.kept, None);
     }
 
+    /// Each store that a Coffer left behind is brought to the next schema, whatever that is, with
+    /// every task and every row; the way back is beside.
+    #[tokio::test]
+    async fn the_store_of_every_schema_is_upgraded_with_all_that_is_in_it() {
+        for (schema, bytes, count) in STORES {
+            let fixture = fixture_of(bytes);
+            assert_eq!(file::schema(&fixture.path).unwrap(), *schema);
+            let tasks = open_tasks(&fixture.path).await;
+            assert_eq!(tasks.len(), *count, "{tasks:?}");
+            let before = row_counts(&fixture.path).unwrap();
+            let done = upgrade_file(&fixture.state, &fixture.path, &[NEXT_SCHEMA]).await;
+            let done = done.unwrap();
+            assert_eq!((done.from, done.to), (*schema, 1_000));
+            assert_eq!(open_tasks(&fixture.path).await, tasks);
+            let after = row_counts(&fixture.path).unwrap();
+            for (table, rows) in &before {
+                let left = after.iter().find(|(name, _)| name == table);
+                let is_history = table == "schema_version";
+                assert!(
+                    left.is_some_and(|(_, left)| is_history || left == rows),
+                    "{table}"
+                );
+            }
+            assert_eq!(row_counts(&kept(&fixture)[0]).unwrap(), before);
+        }
+    }
+
+    /// Whoever adds a migration or a workflow leaves a store of it for the next.
+    #[tokio::test]
+    async fn there_is_a_store_of_the_newest_schema_with_every_workflow_under_way() {
+        let (schema, bytes, _) = STORES.last().unwrap();
+        let newest = file::newest_schema();
+        let todo = "run crates/server/tests/fixtures/make.py and name its store in STORES";
+        assert_eq!(*schema, newest, "{todo}");
+        let tasks = open_tasks(&fixture_of(bytes).path).await;
+        for one in workflow::registry() {
+            let is_there = tasks.iter().any(|task| task == one.name());
+            assert!(is_there, "no task of {} is under way: {todo}", one.name());
+        }
+    }
+
+    /// What a killed upgrade left is no way back, and in nobody's way.
+    #[tokio::test]
+    async fn an_upgrade_that_was_killed_is_done_again() {
+        let fixture = fixture();
+        let next = file::beside(&fixture.path, NEXT);
+        fs::write(&next, "half").unwrap();
+        let dir = fixture.dir.path().join(KEPT);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("coffer.db.schema-1.1.part"), "half").unwrap();
+        let done = upgrade_file(&fixture.state, &fixture.path, &[]).await;
+        let whole = done.unwrap().kept.unwrap();
+        file::check(&whole).unwrap();
+        assert_eq!(kept(&fixture), [whole]);
+        assert!(!next.exists());
+        // With no place to keep it in, nothing is upgraded.
+        let other = self::fixture();
+        fs::write(other.dir.path().join(KEPT), "no directory").unwrap();
+        let before = fs::read(&other.path).unwrap();
+        let error = upgrade_file(&other.state, &other.path, &[]).await;
+        assert!(error.is_err());
+        assert_eq!(fs::read(&other.path).unwrap(), before);
+    }
+
     #[tokio::test]
     async fn a_made_up_next_schema_is_reached_and_the_present_build_then_refuses() {
         let fixture = fixture();
@@ -324,7 +414,7 @@ mod tests {
                 "{error}"
             );
             assert_eq!(fs::read(&fixture.path).unwrap(), before, "{bad}");
-            assert!(!fixture.dir.path().join(NEXT).exists(), "{bad}");
+            assert!(!file::beside(&fixture.path, NEXT).exists(), "{bad}");
             assert_eq!(kept(&fixture).len(), 1);
             // Nothing is in the way of the next try.
             upgrade_file(&fixture.state, &fixture.path, &[])

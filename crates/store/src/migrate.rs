@@ -4,7 +4,8 @@
 //! opening refuses a database whose history differs.
 
 use crate::error::Result;
-use crate::sql::Db;
+use crate::row::{Reader, args};
+use crate::sql::{Db, Sql};
 
 /// Which migrations ran.
 pub(crate) const TABLE: &str = "schema_version";
@@ -38,8 +39,43 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     ),
 ];
 
+/// Number of the newest migration.
+pub(crate) fn newest() -> i64 {
+    MIGRATIONS.last().map_or(0, |(version, _, _)| *version)
+}
+
 /// Runs the migrations that the database lacks, of this build's and then of `more`.
 pub(crate) async fn migrate(db: &Db, more: &[Migration]) -> Result<()> {
     let all = [MIGRATIONS, more].concat();
     db.migrate(&all, TABLE).await
+}
+
+/// Runs the migrations that an earlier build had, whose newest was `schema`.
+pub(crate) async fn migrate_to(db: &Db, schema: i64) -> Result<()> {
+    let known = MIGRATIONS.iter().filter(|(version, ..)| *version <= schema);
+    db.migrate(&known.copied().collect::<Vec<_>>(), TABLE).await
+}
+
+/// Number of the last migration that ran; 0 if none ever did.
+pub(crate) async fn schema(db: &Db) -> Result<i64> {
+    if matches!(db, Db::Direct(_)) {
+        return Ok(newest());
+    }
+    // Each database lists its tables in a place of its own.
+    let is_known = Sql::differing(
+        "SELECT COUNT(*) FROM sqlite_master WHERE name = 'schema_version'",
+        "SELECT COUNT(*) FROM pg_tables
+            WHERE tablename = 'schema_version' AND schemaname = current_schema()",
+    );
+    if number(db, is_known).await? == 0 {
+        return Ok(0);
+    }
+    let last = "SELECT COALESCE(MAX(version), 0) FROM schema_version WHERE success";
+    number(db, last.into()).await
+}
+
+async fn number(db: &Db, sql: Sql) -> Result<i64> {
+    let row = db.fetch_optional(sql, args![]).await?;
+    let number = row.map(|row| Reader::new(&row, TABLE).int("version"));
+    Ok(number.transpose()?.unwrap_or(0))
 }

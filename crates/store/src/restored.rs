@@ -180,12 +180,12 @@ impl Store {
         self.delete_setting(CONFIRMED).await
     }
 
-    /// What was found, or done at the end, as JSON text.
-    pub async fn put_restore_report(&self, report: &str) -> Result<()> {
+    /// What was found, or done at the end, as JSON text. Gives whether it is another than before.
+    pub async fn put_restore_report(&self, report: &str) -> Result<bool> {
         if self.restore_report().await?.as_deref() == Some(report) {
-            return Ok(());
+            return Ok(false);
         }
-        self.put_setting(REPORT, report).await
+        self.put_setting(REPORT, report).await.map(|()| true)
     }
 
     /// What was found, or done at the end.

@@ -14,7 +14,7 @@ use coffer_core::time::Timestamp;
 use tokio::sync::watch;
 
 use crate::error::{Result, StoreError};
-use crate::migrate::{Migration, migrate};
+use crate::migrate::{self, Migration};
 use crate::row::{Reader, args};
 use crate::sql::direct::Rewrite;
 use crate::sql::{Db, SqliteTuning};
@@ -88,8 +88,43 @@ impl Store {
         more: &[Migration],
     ) -> Result<Self> {
         let db = Self::connect(url, options).await?;
-        migrate(&db, more).await?;
+        migrate::migrate(&db, more).await?;
         Ok(Self::on(db))
+    }
+
+    /// The same as a build left it whose newest schema was this: to try out what an upgrade keeps.
+    pub async fn open_at(url: &StoreUrl, options: StoreOptions, schema: i64) -> Result<Self> {
+        let db = Self::connect(url, options).await?;
+        migrate::migrate_to(&db, schema).await?;
+        Ok(Self::on(db))
+    }
+
+    /// Opens the store for a tool beside a Coffer: one that is not there is not made, and one of
+    /// another schema is left to whoever upgrades it, with a way back.
+    pub async fn open_present(url: &StoreUrl) -> Result<Self> {
+        if let StoreUrl::SqliteFile(path) = url
+            && !path.exists()
+        {
+            let path = path.display();
+            let problem = format!(
+                "there is no store at {path}: if it was lost, coffer state restore puts a backup \
+                 there; a Coffer that is new makes one when it starts"
+            );
+            return Err(StoreError::Open { problem });
+        }
+        let store = Self::open_as_is(url).await?;
+        let refused = match store.schema().await {
+            Ok(schema) if schema == migrate::newest() => return Ok(store),
+            Ok(schema) => another_schema(schema),
+            Err(error) => error,
+        };
+        store.close().await;
+        Err(refused)
+    }
+
+    /// Number of the last migration that ran; 0 if none ever did.
+    pub async fn schema(&self) -> Result<i64> {
+        migrate::schema(self.db()).await
     }
 
     /// Opens the store as it is, whatever its schema: to look at before it is migrated.
@@ -166,6 +201,17 @@ impl Store {
     /// Wakes the subscribers of this process.
     pub(crate) fn announce(&self) {
         self.inner.commits.send_modify(|count| *count += 1);
+    }
+}
+
+fn another_schema(schema: i64) -> StoreError {
+    let own = migrate::newest();
+    let todo = match schema < own {
+        true => "stop Coffer, then coffer upgrade, which keeps a way back",
+        false => "run the newer Coffer that upgraded it",
+    };
+    StoreError::Open {
+        problem: format!("the store has schema {schema}, and this Coffer's is {own}: {todo}"),
     }
 }
 

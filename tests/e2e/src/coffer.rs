@@ -75,6 +75,8 @@ impl Database {
 #[derive(Debug)]
 pub struct Coffer {
     dir: TempDir,
+    /// Directory of its programs, where they are not this workspace's.
+    programs: Option<PathBuf>,
     host: &'static str,
     port: u16,
     child: Option<Child>,
@@ -124,6 +126,10 @@ impl Coffer {
     pub fn start_on(ground: Ground) -> Result<Self> {
         let mut coffer = Self::prepare("up", &[])?;
         coffer.ground = ground;
+        if ground == Ground::ReadOnlyGroups {
+            // Each start has mounts of its own, and the next one could not let go of a pool's.
+            coffer.add_words(&["--set", "local.volume_mode=directory"]);
+        }
         let programs = [binary("coffer")?, binary("coffer-guest")?];
         ground.prepare(coffer.dir.path(), [&programs[0], &programs[1]])?;
         coffer.up()?;
@@ -159,6 +165,7 @@ impl Coffer {
         let extra = extra.iter().map(|&w| w.to_owned()).collect();
         Ok(Self {
             dir,
+            programs: None,
             host: "127.0.0.1",
             port,
             child: None,
@@ -167,6 +174,23 @@ impl Coffer {
             expected: Vec::new(),
             ground: Ground::Root,
         })
+    }
+
+    /// Uses the programs of this directory from now on; with none, this workspace's.
+    pub fn use_programs(&mut self, dir: Option<PathBuf>) {
+        self.programs = dir;
+    }
+
+    /// Path of one of its programs.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        match &self.programs {
+            Some(dir) => Ok(dir.join(name)),
+            None => binary(name),
+        }
+    }
+
+    fn own(&self) -> Result<String> {
+        Ok(self.program("coffer")?.display().to_string())
     }
 
     /// Expects WARN and ERROR lines that hold one of these: what the test does makes them.
@@ -233,7 +257,7 @@ impl Coffer {
         let mut words = self.ground.words();
         words.push(match self.ground {
             Ground::User(_) => self.dir.path().join("bin/coffer").display().to_string(),
-            _ => path("coffer")?,
+            _ => self.own()?,
         });
         Ok(words)
     }
@@ -296,7 +320,7 @@ impl Coffer {
     pub fn begin(&self, args: &[&str]) -> Result<Background> {
         let words = self.words(args);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        Background::start(&path("coffer")?, &words)
+        Background::start(&self.own()?, &words)
     }
 
     fn words<'a>(&self, args: &[&'a str]) -> Vec<String> {
@@ -313,7 +337,7 @@ impl Coffer {
 
     /// Runs `coffer` as the demo user.
     pub fn coffer(&self, args: &[&str]) -> Result<Ended> {
-        Program::new(&path("coffer")?, self.words(args)).run()
+        Program::new(&self.own()?, self.words(args)).run()
     }
 
     /// Runs `coffer` as the administrator.
@@ -322,13 +346,13 @@ impl Coffer {
         let words = ["--credentials", &file]
             .into_iter()
             .chain(args.iter().copied());
-        Program::new(&path("coffer")?, words).run()
+        Program::new(&self.own()?, words).run()
     }
 
     /// The `OS_*` variables of a user of the first start, as `coffer env` prints them.
     pub fn variables(&self, user: &str) -> Result<BTreeMap<String, String>> {
         let file = self.credentials(user).display().to_string();
-        let printed = Program::new(&path("coffer")?, ["--credentials", &file, "env"]);
+        let printed = Program::new(&self.own()?, ["--credentials", &file, "env"]);
         let pair = |line: &str| {
             let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
             Some((name.to_owned(), value.trim_matches('\'').to_owned()))
@@ -404,7 +428,7 @@ impl Coffer {
             "--wait",
         ];
         let words: Vec<&str> = words.iter().chain(more).copied().collect();
-        let made = Program::new(&path("coffer")?, words).run()?.json();
+        let made = Program::new(&self.own()?, words).run()?.json();
         made.with_context(|| format!("create {name}\n{}", self.log()))
     }
 
@@ -441,7 +465,7 @@ impl Coffer {
     fn show_for(&self, user: &str, id: &str) -> Result<Option<serde_json::Value>> {
         let file = self.credentials(user).display().to_string();
         let words = ["--credentials", &file, "--json", "instance", "show", id];
-        let shown = Program::new(&path("coffer")?, words).run()?;
+        let shown = Program::new(&self.own()?, words).run()?;
         if shown.code == 3 {
             return Ok(None);
         }
@@ -494,10 +518,6 @@ impl Coffer {
     pub fn traces(&self) -> Result<std::collections::BTreeSet<String>> {
         host::traces(&self.tag()?, self.dir.path())
     }
-}
-
-fn path(name: &str) -> Result<String> {
-    Ok(binary(name)?.display().to_string())
 }
 
 impl Drop for Coffer {

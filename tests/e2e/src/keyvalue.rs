@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::coffer::{Coffer, binary};
 use crate::run::{Background, Ended, Program, wait_until};
@@ -66,6 +67,16 @@ impl KeyValue {
         ];
         let made = coffer.create_with(name, &words)?;
         let id = made["id"].as_str().context("the answer has no id")?;
+        Self::of(coffer, (engine, version), id, &made)
+    }
+
+    /// One that is there and published, with the answer of the command line that made it.
+    pub fn of(
+        coffer: &Coffer,
+        (engine, version): (&str, &str),
+        id: &str,
+        made: &Value,
+    ) -> Result<Self> {
         let password = made["passwords"]["joe"].as_str().context("no password")?;
         Ok(Self {
             id: id.to_owned(),

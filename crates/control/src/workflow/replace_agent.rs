@@ -112,10 +112,10 @@ impl Workflow for ReplaceAgent {
             Step::SendBinary { .. } | Step::Replace { .. } | Step::AwaitAgent if is_over => {
                 Ok(Stepped::done(Vec::new()))
             }
-            Step::SendBinary { round } => {
-                let agent = carried(context, input)?;
-                send(context, &graph, &agent, round).await
-            }
+            Step::SendBinary { round } => match carried(context, input) {
+                Some(agent) => send(context, &graph, &agent, round).await,
+                None => Ok(Stepped::done(vec![superseded(context, input)])),
+            },
             Step::Replace { round } => replace(context, &graph, &input.sha256, round).await,
             Step::AwaitAgent => await_agent(context, &graph, &input.sha256).await,
             Step::Finish => Ok(Stepped::done(finish(context, &graph, input))),
@@ -128,19 +128,20 @@ impl Workflow for ReplaceAgent {
     }
 }
 
-/// The binary that is wanted. Another Coffer on the same store may carry another one.
-fn carried(
-    context: &Context<'_>,
-    input: &ReplaceAgentInput,
-) -> Result<Arc<AgentBinary>, StepError> {
+/// The binary that is wanted, if this Coffer carries it.
+fn carried(context: &Context<'_>, input: &ReplaceAgentInput) -> Option<Arc<AgentBinary>> {
     let own = context.services.agent.as_ref();
-    let own = own.filter(|agent| agent.sha256 == input.sha256);
-    own.cloned().ok_or_else(|| {
-        StepError::fatal(
-            "the Coffer that runs this task carries another agent than was asked for",
-            &input.sha256,
-        )
-    })
+    own.filter(|agent| agent.sha256 == input.sha256).cloned()
+}
+
+/// What is said where another Coffer asked, before an upgrade or beside this one: the guest goes on
+/// with the agent that it has, and is given this Coffer's when the conductor asks for that.
+fn superseded(context: &Context<'_>, input: &ReplaceAgentInput) -> Write {
+    let words = format!(
+        "the agent was not replaced: this Coffer carries another than was asked for (SHA-256 {})",
+        input.sha256
+    );
+    context.event("agent.replace_superseded", Severity::Info, words)
 }
 
 /// Sends what the guest does not have yet, a piece at a time.
@@ -272,7 +273,9 @@ async fn await_agent(
 }
 
 fn finish(context: &Context<'_>, graph: &InstanceGraph, input: &ReplaceAgentInput) -> Vec<Write> {
-    let version = context.services.agent.as_ref().map(|own| &own.version);
+    // One that an earlier Coffer sent has a version that is not known here.
+    let own = carried(context, input);
+    let version = own.as_ref().map(|own| &own.version);
     let words = format!(
         "the guest's agent was replaced over its link, by {} (SHA-256 {})",
         version.map_or("another", String::as_str),

@@ -1,5 +1,6 @@
 //! Backs the state up while Coffer runs: the store as of one moment, what the local provider
 //! remembers, configuration and certificate, and, sealed by a passphrase, keys and credentials.
+//! Nobody rotates the master key meanwhile: the key that is named has to be that of the copy.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +16,10 @@ use coffer_control::secrets::KeyId;
 use coffer_control::tls::hex;
 use coffer_core::secret::Secret;
 use coffer_core::time::Timestamp;
-use coffer_store::{Store, StoreOptions, StoreUrl, file};
+use coffer_store::{Store, StoreUrl, file};
 
 use super::bundle::{self, Content, Manifest};
-use super::{BACKED_UP, STORE_FILE};
+use super::{BACKED_UP, LOCAL, RECORDS, STORE_FILE};
 use crate::args::Place;
 use crate::keys;
 use crate::state_dir::StateDir;
@@ -27,10 +28,10 @@ use crate::state_dir::StateDir;
 pub(super) const SEALED: &str = "sealed";
 /// Part with the file that `--config` named.
 pub(super) const CONFIG: &str = "config.toml";
-/// What the local provider remembers lies below this.
-pub(super) const LOCAL: &str = "local";
-/// Directories of the local provider that hold what it remembers.
-pub(super) const RECORDS: [&str; 5] = ["networks", "volumes", "servers", "endpoints", "tombstones"];
+/// Name that it gets when it is restored; what holds is where the operator keeps it.
+pub(super) const CONFIG_RESTORED: &str = "config-of-the-backup.toml";
+/// The key of the configuration that may hold a password.
+const KEY_WITH_PASSWORD: &str = "store_url";
 /// Files in the clear beside the store.
 pub(super) const PLAIN: [&str; 2] = ["tag", "ca.pem"];
 
@@ -55,7 +56,7 @@ pub(crate) async fn backup(
     passphrase: Option<Secret>,
 ) -> anyhow::Result<ExitCode> {
     let config = place.load()?;
-    let state = StateDir::existing(&config.state.dir)?;
+    let state = StateDir::existing(&config.state.dir)?.keeping_keys()?;
     ensure!(
         !keys::is_rotating(&state),
         "a rotation of the master key was begun and not ended: end it with coffer key rotate"
@@ -67,7 +68,8 @@ pub(crate) async fn backup(
     };
     let url: StoreUrl = config.store_url().parse()?;
     let is_sealed = passphrase.is_some();
-    let config_file = place.config.clone();
+    let config_file = place.config.as_deref().map(read).transpose()?;
+    let has_password = config_file.as_deref().is_some_and(may_hold_a_password);
     let (store, to) = (url.clone(), path.clone());
     let gathered = tokio::task::spawn_blocking(move || {
         let staging = tempfile_in(&to)?;
@@ -79,15 +81,26 @@ pub(crate) async fn backup(
     gathered.await??;
     note(&url, now).await;
     emit(&format!("{}\n", path.display()))?;
-    for line in left_out(&url, is_sealed) {
+    for line in left_out(&url, is_sealed, has_password) {
         complain(line);
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether a configuration file may hold the password of the store.
+fn may_hold_a_password(text: &[u8]) -> bool {
+    String::from_utf8_lossy(text).contains(KEY_WITH_PASSWORD)
+}
+
 /// What a backup does not hold, and what to do about it.
-fn left_out(url: &StoreUrl, is_sealed: bool) -> Vec<&'static str> {
+fn left_out(url: &StoreUrl, is_sealed: bool, has_password: bool) -> Vec<&'static str> {
     let mut lines = Vec::new();
+    if has_password && !is_sealed {
+        lines.push(
+            "it holds no configuration, in which state.store_url may name a password: keep that \
+             file somewhere else, or give --passphrase-file to seal it in",
+        );
+    }
     if !is_sealed {
         lines.push(
             "it holds no master key and no credentials: keep master.key and admin.toml of the \
@@ -126,7 +139,7 @@ type Gathered = (Manifest, Vec<Content>);
 fn gather(
     state: &StateDir,
     url: &StoreUrl,
-    config_file: Option<PathBuf>,
+    config_file: Option<Vec<u8>>,
     passphrase: Option<Secret>,
     now: Timestamp,
     staging: &Path,
@@ -148,14 +161,17 @@ fn gather(
             parts.push((name.to_owned(), Content::Bytes(read(&path)?)));
         }
     }
-    parts.extend(records(&state.join(LOCAL))?);
-    if let Some(path) = config_file {
-        parts.push((CONFIG.to_owned(), Content::Bytes(read(&path)?)));
-    }
+    parts.extend(records(&state.join(LOCAL)));
+    // What may hold a password is in it only where it is sealed.
+    let (sealed_config, open_config) = match config_file {
+        Some(text) if may_hold_a_password(&text) => (Some(text), None),
+        other => (None, other),
+    };
+    parts.extend(open_config.map(|text| (CONFIG.to_owned(), Content::Bytes(text))));
     let mut manifest = Manifest {
         made_by: env!("CARGO_PKG_VERSION").to_owned(),
         made_at: now,
-        tag: state.tag()?,
+        tag: state.known_tag().unwrap_or_default(),
         store: kind.to_owned(),
         schema,
         master_key: KeyId::of(&state.master_keys()?.current).to_string(),
@@ -164,7 +180,7 @@ fn gather(
     };
     if let Some(passphrase) = passphrase {
         let stretching = Stretching::new(&SystemEntropy);
-        let plain = serde_json::to_vec(&secrets(state)?)?;
+        let plain = serde_json::to_vec(&secrets(state, sealed_config)?)?;
         let purpose = manifest.purpose();
         let sealed = stretching.seal(&SystemEntropy, &passphrase, &purpose, &plain)?;
         parts.push((SEALED.to_owned(), Content::Bytes(sealed)));
@@ -193,7 +209,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// What the local provider remembers: small files that it replaces as a whole, so that each is
 /// whole when it is read. One that goes meanwhile is of something that is being deleted.
-fn records(local: &Path) -> anyhow::Result<Vec<(String, Content)>> {
+fn records(local: &Path) -> Vec<(String, Content)> {
     let mut found = Vec::new();
     let mut dirs: Vec<PathBuf> = RECORDS.iter().map(|name| local.join(name)).collect();
     let mut files = files_in(local, &mut Vec::new());
@@ -208,7 +224,7 @@ fn records(local: &Path) -> anyhow::Result<Vec<(String, Content)>> {
         found.push((name, Content::Bytes(bytes)));
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(found)
+    found
 }
 
 /// Records in a directory: whole ones, which end in `.json` or, for what was deleted, in nothing.
@@ -226,14 +242,16 @@ fn files_in(dir: &Path, below: &mut Vec<PathBuf>) -> Vec<PathBuf> {
     files
 }
 
-/// Keys and credentials by the names of their files, in hexadecimal digits.
-fn secrets(state: &StateDir) -> anyhow::Result<BTreeMap<String, String>> {
+/// Keys, credentials and what else may hold a password, by the names of the files, in hexadecimal
+/// digits.
+fn secrets(state: &StateDir, config: Option<Vec<u8>>) -> anyhow::Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for path in files_by_extension(&state.join(""), &["key", "toml"]) {
         if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
             all.insert(name.to_owned(), hex(&read(&path)?));
         }
     }
+    all.extend(config.map(|text| (CONFIG_RESTORED.to_owned(), hex(&text))));
     Ok(all)
 }
 
@@ -251,20 +269,17 @@ fn files_by_extension(dir: &Path, wanted: &[&str]) -> Vec<PathBuf> {
 
 /// Notes in the store that there is a backup. A store of another schema is not touched.
 async fn note(url: &StoreUrl, now: Timestamp) {
-    if let StoreUrl::SqliteFile(path) = url
-        && file::schema(path).ok() != Some(file::newest_schema())
-    {
-        return;
-    }
     let noted = async {
-        let store = Store::open(url, StoreOptions::default()).await?;
+        let store = Store::open_present(url).await?;
         let value = now.micros().to_string();
         let noted = store.put_setting(BACKED_UP, &value).await;
         store.close().await;
         noted
     };
     if let Err(error) = noted.await {
-        complain(&format!("note in the store that it was backed up: {error}"));
+        complain(&format!(
+            "the backup is good, and the doctor will not know of it: {error}"
+        ));
     }
 }
 
@@ -276,5 +291,54 @@ mod tests {
     fn the_time_stands_in_the_name() {
         let time = Timestamp::from_micros(1_795_000_000_000_000);
         assert_eq!(in_a_name(time), "20261118-110640");
+    }
+
+    /// What a backup is made of, of a state directory whose store is elsewhere.
+    fn gathered(dir: &Path, config: &str, passphrase: Option<&str>) -> (Manifest, Vec<Content>) {
+        let state = StateDir::existing(dir).unwrap();
+        let staging = dir.join("staging");
+        fs::create_dir(&staging).unwrap();
+        let url = "postgres://coffer@host/coffer".parse().unwrap();
+        let passphrase = passphrase.map(|text| Secret::new(text.to_owned()));
+        let config = Some(config.as_bytes().to_vec());
+        let now = Timestamp::from_micros(1);
+        let gathered = gather(&state, &url, config, passphrase, now, &staging).unwrap();
+        fs::remove_dir(&staging).unwrap();
+        gathered
+    }
+
+    #[test]
+    fn a_configuration_with_a_password_is_sealed_or_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path(), false).unwrap();
+        state.new_master_keys().unwrap();
+        let (open, secret) = (
+            "[log]\n",
+            "[state]\nstore_url = \"postgres://c:s3cret@h/c\"\n",
+        );
+        let names = |gathered: &(Manifest, Vec<Content>)| -> Vec<String> {
+            let parts = gathered.0.parts.iter();
+            parts.map(|part| part.name.clone()).collect()
+        };
+        let plain = gathered(dir.path(), open, None);
+        assert_eq!(names(&plain), [CONFIG]);
+        let without = gathered(dir.path(), secret, None);
+        assert_eq!(names(&without), Vec::<String>::new());
+        let told = left_out(&"sqlite:/x".parse().unwrap(), false, true);
+        assert!(told[0].contains("no configuration"), "{told:?}");
+        let words = "correct horse battery";
+        let sealed = gathered(dir.path(), secret, Some(words));
+        assert_eq!(names(&sealed), [SEALED]);
+        let (manifest, Content::Bytes(bytes)) = (&sealed.0, &sealed.1[0]) else {
+            panic!("it is sealed in memory")
+        };
+        assert!(!bytes.windows(6).any(|window| window == b"s3cret"));
+        let passphrase = Secret::new(words.to_owned());
+        let stretching = manifest.stretching.as_ref().unwrap();
+        let plain = stretching.open(&passphrase, &manifest.purpose(), bytes);
+        let plain: BTreeMap<String, String> = serde_json::from_slice(&plain.unwrap()).unwrap();
+        assert_eq!(plain[CONFIG_RESTORED], hex(secret.as_bytes()));
+        assert!(plain.contains_key("master.key"));
+        assert_eq!(state.known_tag(), None, "a backup makes no tag");
     }
 }

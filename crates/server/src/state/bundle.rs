@@ -94,6 +94,10 @@ pub(crate) fn part(name: &str, content: &Content) -> anyhow::Result<Part> {
         Content::Bytes(bytes) => measure(bytes.as_slice()),
     };
     let (sha256, bytes) = measured.with_context(|| format!("read {name} for the backup"))?;
+    ensure!(
+        bytes <= SMALL_MAX || matches!(content, Content::File(_)),
+        "{name} has {bytes} bytes: more than a restore would read"
+    );
     Ok(Part {
         name: name.to_owned(),
         bytes,
@@ -136,10 +140,10 @@ pub(crate) fn write(path: &Path, manifest: &Manifest, contents: &[Content]) -> a
 }
 
 fn write_all(path: &Path, manifest: &Manifest, contents: &[Content]) -> anyhow::Result<()> {
+    // Nobody gives it another file to write to: a directory of backups may be open to others.
     let file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(path)?;
     let mut out = Summing {
@@ -147,8 +151,10 @@ fn write_all(path: &Path, manifest: &Manifest, contents: &[Content]) -> anyhow::
         checksum: Checksum::default(),
     };
     let text = serde_json::to_vec(manifest)?;
+    let length = u64::try_from(text.len())?;
+    ensure!(length <= MANIFEST_MAX, "its manifest would be too long");
     out.write_all(HEAD)?;
-    out.write_all(&u64::try_from(text.len())?.to_be_bytes())?;
+    out.write_all(&length.to_be_bytes())?;
     out.write_all(&text)?;
     for (part, content) in manifest.parts.iter().zip(contents) {
         let copied = match content {
@@ -217,8 +223,9 @@ impl Bundle {
             "it is damaged or cut off: its checksum does not fit"
         );
         let (manifest, begin) = manifest(&file)?;
-        let parts: u64 = manifest.parts.iter().map(|part| part.bytes).sum();
-        ensure!(begin + parts == end, "its parts are not as long as it says");
+        let mut lengths = manifest.parts.iter().map(|part| part.bytes);
+        let told = lengths.try_fold(begin, u64::checked_add);
+        ensure!(told == Some(end), "its parts are not as long as it says");
         let bundle = Self {
             manifest,
             file,
@@ -252,7 +259,9 @@ impl Bundle {
     /// A small part.
     pub(crate) fn bytes(&self, name: &str) -> anyhow::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.reader(name)?.take(SMALL_MAX).read_to_end(&mut bytes)?;
+        let mut reader = self.reader(name)?.take(SMALL_MAX + 1);
+        let length = u64::try_from(reader.read_to_end(&mut bytes)?)?;
+        ensure!(length <= SMALL_MAX, "the backup's part {name} is too long");
         Ok(bytes)
     }
 

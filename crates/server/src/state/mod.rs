@@ -5,6 +5,8 @@ pub(crate) mod bundle;
 mod restore;
 mod settle;
 
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 use coffer_cli::Options;
@@ -15,6 +17,23 @@ use crate::args::{Place, StateCommand};
 pub(crate) const BACKED_UP: &str = "state/backed_up";
 /// The SQLite file in the state directory.
 pub(crate) const STORE_FILE: &str = "coffer.db";
+
+/// Directory below the state directory of what the local provider remembers.
+pub(crate) const LOCAL: &str = "local";
+/// Directories there that hold it.
+const RECORDS: [&str; 5] = ["networks", "volumes", "servers", "endpoints", TOMBSTONES];
+/// The one of what was deleted.
+const TOMBSTONES: &str = "tombstones";
+
+/// Says that what the provider remembers is being put back by a restore: it may not be all there.
+pub(crate) const RECORDS_MARK: &str = "restoring-records";
+
+/// Whether the provider remembers anything that was not deleted.
+pub(crate) fn has_records(local: &Path) -> bool {
+    let kept = RECORDS.iter().filter(|name| **name != TOMBSTONES);
+    let mut dirs = kept.map(|name| fs::read_dir(local.join(name)));
+    dirs.any(|entries| entries.is_ok_and(|mut entries| entries.next().is_some()))
+}
 
 /// Works on the state.
 pub(crate) async fn state(

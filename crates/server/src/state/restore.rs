@@ -1,14 +1,15 @@
 //! Puts a backup of the state into a state directory that has none. Everything is verified before
 //! anything is changed; the store comes last and by one rename, so that a restore that was
-//! interrupted is simply done again.
+//! interrupted is simply done again. While what the provider remembers is being put back a mark
+//! says so: a part of it would pass for all of it.
 //!
 //! The store is marked as restored: Coffer then only reports what is otherwise outside, until the
 //! operator confirms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -22,16 +23,16 @@ use coffer_control::tls::unhex;
 use coffer_core::secret::Secret;
 use coffer_store::{Store, StoreOptions, StoreUrl, file};
 
-use super::STORE_FILE;
-use super::backup::{CONFIG, LOCAL, PLAIN, RECORDS, SEALED, url_kind};
+use super::backup::{CONFIG, CONFIG_RESTORED, PLAIN, SEALED, url_kind};
 use super::bundle::{Bundle, sync_dir};
+use super::{LOCAL, RECORDS_MARK, STORE_FILE, has_records};
 use crate::args::Place;
-use crate::state_dir::{MASTER_KEY, StateDir, put_new};
+use crate::state_dir::{MASTER_KEY, StateDir, TAG, put_new};
 
 /// Where parts lie until they have been verified.
 const STAGING: &str = "restoring";
-/// Name that the configuration of the backup gets; what holds is where the operator keeps it.
-const CONFIG_RESTORED: &str = "config-of-the-backup.toml";
+/// What the store's name goes on with until it has been verified.
+const STORE_STAGED: &str = ".restoring";
 
 /// Files that came out of the sealed part, by name.
 type Opened = BTreeMap<String, Vec<u8>>;
@@ -46,36 +47,30 @@ pub(super) async fn restore(
     let config = place.load()?;
     let url: StoreUrl = config.store_url().parse()?;
     let bundle = Bundle::open(path)?;
-    let manifest = &bundle.manifest;
     check_kind(&bundle, &url)?;
-    let opened = open_sealed(&bundle, passphrase_file)?;
     let state = StateDir::alone(&config.state.dir)?;
     refuse_used(&state, &bundle, &url)?;
+    let has_key = master_key.is_some() || state.has_master_key();
+    let opened = open_sealed(&bundle, passphrase_file, has_key)?;
     let key = find_key(&state, &bundle, &opened, master_key)?;
     let staging = state.join(STAGING);
     remove_dir(&staging)?;
     fs::DirBuilder::new().mode(0o700).create(&staging)?;
     let staged = match &url {
-        StoreUrl::SqliteFile(_) => {
-            let staged = staging.join(STORE_FILE);
-            bundle.extract(STORE_FILE, &staged)?;
-            file::check(&staged)?;
-            mark(&StoreUrl::SqliteFile(staged.clone()), &bundle, key).await?;
-            file::settle(&staged)?;
-            Some(staged)
-        }
+        StoreUrl::SqliteFile(target) => Some(stage_store(&bundle, target, key).await?),
         other => {
             mark(other, &bundle, key).await?;
             None
         }
     };
-    put_files(&state, &bundle, &opened, key, &staging)?;
+    put_files(&state, &bundle, &opened, key)?;
+    put_records(&state, &bundle, &staging)?;
     if let (Some(staged), StoreUrl::SqliteFile(target)) = (staged, &url) {
         fs::rename(&staged, target).with_context(|| format!("write {}", target.display()))?;
         sync_dir(target)?;
     }
     remove_dir(&staging)?;
-    let made_at = manifest.made_at;
+    let made_at = bundle.manifest.made_at;
     emit(&format!(
         "restored the state of {made_at}; start coffer, then: coffer state report\n"
     ))?;
@@ -83,6 +78,24 @@ pub(super) async fn restore(
         "until 'coffer state confirm' Coffer only looks: it removes nothing and begins nothing",
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The store, whole, of this build's schema and marked, beside the place that it is to take.
+async fn stage_store(bundle: &Bundle, target: &Path, key: [u8; 32]) -> anyhow::Result<PathBuf> {
+    let staged = file::beside(target, STORE_STAGED);
+    file::remove(&staged)?;
+    let made = async {
+        bundle.extract(STORE_FILE, &staged)?;
+        file::check(&staged)?;
+        mark(&StoreUrl::SqliteFile(staged.clone()), bundle, key).await?;
+        file::settle(&staged)?;
+        anyhow::Ok(())
+    };
+    if let Err(error) = made.await {
+        file::remove(&staged)?;
+        return Err(error);
+    }
+    Ok(staged)
 }
 
 fn check_kind(bundle: &Bundle, url: &StoreUrl) -> anyhow::Result<()> {
@@ -100,10 +113,22 @@ fn check_kind(bundle: &Bundle, url: &StoreUrl) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open_sealed(bundle: &Bundle, passphrase_file: Option<&Path>) -> anyhow::Result<Opened> {
+/// What is sealed. With the master key at hand a backup is good without its passphrase, too.
+fn open_sealed(
+    bundle: &Bundle,
+    passphrase_file: Option<&Path>,
+    has_key: bool,
+) -> anyhow::Result<Opened> {
     let Some(stretching) = &bundle.manifest.stretching else {
         return Ok(Opened::new());
     };
+    if passphrase_file.is_none() && has_key {
+        complain(
+            "the master key is at hand, so that the sealed part is not opened: what else is in it, \
+             credentials files, is restored only with --passphrase-file",
+        );
+        return Ok(Opened::new());
+    }
     let read = password::read("Passphrase of the backup", passphrase_file);
     let passphrase = Secret::new(read.map_err(|e| anyhow::anyhow!(e.message))?);
     let purpose = bundle.manifest.purpose();
@@ -130,13 +155,20 @@ fn refuse_used(state: &StateDir, bundle: &Bundle, url: &StoreUrl) -> anyhow::Res
             path.display()
         );
     }
-    let tag = fs::read_to_string(state.join("tag")).unwrap_or_default();
+    let (wanted, tag) = (&bundle.manifest.tag, state.known_tag());
+    let is_other = tag.as_ref().is_some_and(|tag| tag != wanted);
     ensure!(
-        tag.is_empty() || tag == bundle.manifest.tag,
-        "this state directory belongs to another Coffer: its tag is {tag}, the backup's is {}",
-        bundle.manifest.tag
+        !is_other || !knows_records(state),
+        "this state directory belongs to another Coffer: its tag is {}, the backup's is {wanted}; \
+         name another --state-dir, or move what is in this one aside",
+        tag.unwrap_or_default()
     );
     Ok(())
+}
+
+/// Whether the provider remembers anything here that is not of a restore that was interrupted.
+fn knows_records(state: &StateDir) -> bool {
+    has_records(&state.join(LOCAL)) && !state.join(RECORDS_MARK).exists()
 }
 
 /// The master key: of the backup, of the state directory, or of the file that is named.
@@ -185,26 +217,35 @@ async fn mark(url: &StoreUrl, bundle: &Bundle, key: [u8; 32]) -> anyhow::Result<
     marked.context("take the backup's store")
 }
 
-/// Puts everything but the store in its place. What is there stays: it is newer, or the same.
+/// Puts files in their places. What is there stays: it is newer, or the same.
 fn put_files(
     state: &StateDir,
     bundle: &Bundle,
     opened: &Opened,
     key: [u8; 32],
-    staging: &Path,
 ) -> anyhow::Result<()> {
     put_new(&state.join(MASTER_KEY), &key)?;
     for (name, bytes) in opened {
         put_new(&state.join(name), bytes)?;
     }
+    let (tag, other) = (state.join(TAG), state.known_tag());
+    if other.is_some_and(|other| other != bundle.manifest.tag) {
+        // It was made by a start without the store, and nothing carries it.
+        fs::remove_file(&tag).with_context(|| format!("remove {}", tag.display()))?;
+    }
     for name in PLAIN.into_iter().filter(|name| bundle.has(name)) {
         put_new(&state.join(name), &bundle.bytes(name)?)?;
     }
     if bundle.has(CONFIG) {
-        bundle.extract(CONFIG, &state.join(CONFIG_RESTORED))?;
+        put_new(&state.join(CONFIG_RESTORED), &bundle.bytes(CONFIG)?)?;
     }
-    let local = state.join(LOCAL);
-    if has_records(&local) {
+    Ok(())
+}
+
+/// Puts back what the provider remembers, where it remembers nothing: else it knows better than
+/// the backup.
+fn put_records(state: &StateDir, bundle: &Bundle, staging: &Path) -> anyhow::Result<()> {
+    if knows_records(state) {
         return Ok(());
     }
     let prefix = format!("{LOCAL}/");
@@ -215,6 +256,10 @@ fn put_files(
     for part in &records {
         bundle.extract(&part.name, &staging.join(&part.name))?;
     }
+    let mark = state.join(RECORDS_MARK);
+    put_new(&mark, b"")?;
+    let local = state.join(LOCAL);
+    let mut changed = BTreeSet::new();
     for part in records {
         let target = state.join(&part.name);
         if let Some(dir) = target.parent() {
@@ -224,19 +269,16 @@ fn put_files(
                 .create(dir)?;
         }
         fs::rename(staging.join(&part.name), &target)?;
+        let above = target.ancestors().skip(1);
+        let above = above.take_while(|dir| dir.starts_with(&local));
+        changed.extend(above.map(Path::to_owned));
     }
-    Ok(())
-}
-
-/// Whether the provider remembers anything here: then it knows better than the backup.
-fn has_records(local: &Path) -> bool {
-    RECORDS
-        .iter()
-        .filter(|name| **name != "tombstones")
-        .any(|name| {
-            let entries = fs::read_dir(local.join(name));
-            entries.is_ok_and(|mut entries| entries.next().is_some())
-        })
+    for dir in changed {
+        sync_dir(&dir.join("any"))?;
+    }
+    sync_dir(&mark)?;
+    fs::remove_file(&mark).with_context(|| format!("remove {}", mark.display()))?;
+    sync_dir(&mark)
 }
 
 fn remove_dir(path: &Path) -> anyhow::Result<()> {
@@ -245,5 +287,104 @@ fn remove_dir(path: &Path) -> anyhow::Result<()> {
             Err(e).with_context(|| format!("remove {}", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::bundle::{self, Content, Manifest};
+
+    const OURS: [&str; 2] = ["local/servers/a.json", "local/tombstones/volumes/b"];
+
+    /// A backup that holds records and a tag.
+    fn backup(dir: &Path) -> Bundle {
+        let parts = [(TAG, "abcde"), (OURS[0], "{}"), (OURS[1], "1")];
+        let contents = parts.map(|(_, text)| Content::Bytes(text.as_bytes().to_vec()));
+        let listed = parts.iter().zip(&contents);
+        let listed = listed.map(|((name, _), content)| bundle::part(name, content).unwrap());
+        let manifest = Manifest {
+            made_by: "1".to_owned(),
+            made_at: SystemClock::new().now(),
+            tag: "abcde".to_owned(),
+            store: "sqlite".to_owned(),
+            schema: 1,
+            master_key: KeyId::of(&[7; 32]).to_string(),
+            stretching: Some(coffer_control::passphrase::Stretching::new(&SystemEntropy)),
+            parts: listed.collect(),
+        };
+        let path = dir.join("backup");
+        bundle::write(&path, &manifest, &contents).unwrap();
+        Bundle::open(&path).unwrap()
+    }
+
+    fn put(state: &StateDir, bundle: &Bundle) {
+        put_files(state, bundle, &Opened::new(), [7; 32]).unwrap();
+        let staging = state.join(STAGING);
+        put_records(state, bundle, &staging).unwrap();
+        remove_dir(&staging).unwrap();
+    }
+
+    #[test]
+    fn records_are_put_back_whole_also_after_an_interruption() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = backup(dir.path());
+        let state = StateDir::open(&dir.path().join("state"), false).unwrap();
+        // Killed after the first: it is there, and says nothing of the others.
+        let first = state.join(OURS[0]);
+        fs::create_dir_all(first.parent().unwrap()).unwrap();
+        fs::write(&first, "half").unwrap();
+        fs::write(state.join(RECORDS_MARK), "").unwrap();
+        put(&state, &bundle);
+        for (name, text) in OURS.iter().zip(["{}", "1"]) {
+            assert_eq!(fs::read_to_string(state.join(name)).unwrap(), text);
+        }
+        assert!(!state.join(RECORDS_MARK).exists());
+        // Those of a host that has its own are newer than any backup.
+        fs::write(&first, "newer").unwrap();
+        fs::remove_file(state.join(OURS[1])).unwrap();
+        put(&state, &bundle);
+        assert_eq!(fs::read_to_string(&first).unwrap(), "newer");
+        assert!(!state.join(OURS[1]).exists());
+    }
+
+    #[test]
+    fn a_tag_that_nothing_carries_makes_way_and_another_coffers_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = backup(dir.path());
+        let state = StateDir::open(&dir.path().join("state"), false).unwrap();
+        let url = StoreUrl::SqliteFile(state.join(STORE_FILE));
+        fs::write(state.join(TAG), "other").unwrap();
+        refuse_used(&state, &bundle, &url).unwrap();
+        put(&state, &bundle);
+        assert_eq!(state.known_tag().as_deref(), Some("abcde"));
+        fs::write(state.join(TAG), "other").unwrap();
+        let error = refuse_used(&state, &bundle, &url).unwrap_err().to_string();
+        assert!(
+            error.contains("another Coffer") && error.contains("aside"),
+            "{error}"
+        );
+        fs::write(state.join(STORE_FILE), "").unwrap();
+        let error = refuse_used(&state, &bundle, &url).unwrap_err().to_string();
+        assert!(error.contains("is in use"), "{error}");
+    }
+
+    #[test]
+    fn the_master_key_does_instead_of_the_passphrase() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = backup(dir.path());
+        let state = StateDir::open(&dir.path().join("state"), false).unwrap();
+        assert_eq!(open_sealed(&bundle, None, true).unwrap(), Opened::new());
+        let named = dir.path().join("key");
+        fs::write(&named, [7; 32]).unwrap();
+        let key = find_key(&state, &bundle, &Opened::new(), Some(&named));
+        assert_eq!(key.unwrap(), [7; 32]);
+        fs::write(&named, [8; 32]).unwrap();
+        let error = find_key(&state, &bundle, &Opened::new(), Some(&named));
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("not the master key of the backup"),
+            "{error}"
+        );
     }
 }

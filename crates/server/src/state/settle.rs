@@ -9,8 +9,8 @@ use coffer_cli::Options;
 use coffer_cli::output::emit;
 use coffer_control::clock::{Clock, SystemClock};
 use coffer_control::taskmanager::periodic::restored::{Line, RestoreReport};
+use coffer_store::Store;
 use coffer_store::restored::Confirmed;
-use coffer_store::{Store, StoreOptions};
 
 use crate::args::Place;
 use crate::state_dir::StateDir;
@@ -47,7 +47,7 @@ async fn open(place: &Place) -> anyhow::Result<Store> {
     let config = place.load()?;
     StateDir::existing(&config.state.dir)?;
     let url = config.store_url().parse()?;
-    Ok(Store::open(&url, StoreOptions::default()).await?)
+    Ok(Store::open_present(&url).await?)
 }
 
 async fn settled(store: &Store, discard_unknown: bool) -> anyhow::Result<()> {
@@ -74,7 +74,10 @@ async fn settled(store: &Store, discard_unknown: bool) -> anyhow::Result<()> {
             bail!("not settled: {}", why.unwrap_or_default());
         }
     }
-    bail!("the confirmation is noted, and no running Coffer has settled it yet: does one run?")
+    bail!(
+        "the confirmation is noted, and no running Coffer has settled it yet: start coffer, which \
+         does it, and look with coffer state report"
+    )
 }
 
 async fn show(store: &Store, options: &Options) -> anyhow::Result<()> {

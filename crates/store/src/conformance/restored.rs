@@ -27,7 +27,11 @@ pub(crate) async fn a_mark_stays_until_it_is_settled(fixture: &Fixture) {
     assert_eq!((mark.made_at, mark.restored_at), (at(0), at(5)));
     assert_eq!(mark.confirmed, None);
     assert!(store.is_restored().await.unwrap());
-    store.put_restore_report("{}").await.unwrap();
+    assert!(store.put_restore_report("{}").await.unwrap());
+    assert!(
+        !store.put_restore_report("{}").await.unwrap(),
+        "it is known"
+    );
     // Another process has its word to say.
     other.confirm_restored(Confirmed::Discard).await.unwrap();
     let mark = store.restored().await.unwrap().unwrap();

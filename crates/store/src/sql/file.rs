@@ -10,23 +10,41 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::BUSY_TIMEOUT;
 use crate::error::{Result, StoreError};
-use crate::migrate::{MIGRATIONS, TABLE};
+use crate::migrate::{self, TABLE};
 
 /// LIMIT: lines of damage that are told.
 const DAMAGE_MAX: usize = 5;
 
 /// The newest schema that this build knows.
 pub fn newest_schema() -> i64 {
-    MIGRATIONS.last().map_or(0, |(version, _, _)| *version)
+    migrate::newest()
 }
+
+/// What the names of all that belongs to a SQLite file end in.
+const ENDS: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
 /// Whether anything of a SQLite file is there: the file itself, or what belongs to one.
 pub fn is_there(path: &Path) -> Option<PathBuf> {
-    let all = ["", "-wal", "-shm", "-journal"];
-    all.iter().map(|end| beside(path, end)).find(|p| p.exists())
+    let mut all = ENDS.iter().map(|end| beside(path, end));
+    all.find(|path| path.exists())
 }
 
-fn beside(path: &Path, end: &str) -> PathBuf {
+/// Removes a SQLite file that nobody has open, with all that belongs to it; succeeds when absent.
+pub fn remove(path: &Path) -> Result<()> {
+    for path in ENDS.iter().map(|end| beside(path, end)) {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(cannot("remove", &path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The path whose name goes on with `end`: in the same directory, so that one can take the other's
+/// place by a rename.
+pub fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()

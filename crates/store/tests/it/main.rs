@@ -9,5 +9,6 @@
 #[path = "../../src/conformance.rs"]
 mod conformance;
 mod fixture;
+mod migrations;
 mod postgres;
 mod seam;

@@ -1,7 +1,11 @@
 //! Agents of guests: which are replaced, by whom, how often, and what the history says of it.
 
+use std::sync::Arc;
+
+use coffer_control::guest::AgentBinary;
 use coffer_core::id::{InstanceId, VolumeId};
 use coffer_core::instance::Health;
+use coffer_core::task::TaskState;
 use coffer_testkit::guests::Agent;
 use coffer_testkit::world::World;
 
@@ -79,6 +83,33 @@ async fn an_agent_that_was_given_up_is_not_tried_again() {
     let failed = conducted.events("agent.replace_failed").await;
     assert_eq!(failed.len(), 1);
     assert!(failed[0].message.contains("did not serve"), "{failed:?}");
+    conducted.world.check().await.unwrap();
+    conducted.stop().await;
+}
+
+/// What a Coffer of before asked for is no failure of the one that carries another agent.
+#[tokio::test]
+async fn a_task_for_another_agent_than_is_carried_ends_without_a_failure() {
+    let mut conducted = Conducted::new().await;
+    conducted.world.ask_agent(conducted.id).await.unwrap();
+    let next = AgentBinary::in_memory(b"of the next version".to_vec()).unwrap();
+    conducted.world.services.agent = Some(Arc::new(next));
+    conducted.world.settle().await.unwrap();
+    let store = &conducted.world.services.store;
+    let tasks = store.list_tasks(conducted.id).await.unwrap();
+    let task = tasks.iter().find(|task| task.workflow == "replace_agent");
+    assert_eq!(task.unwrap().state, TaskState::Done);
+    let told = conducted.events("agent.replace_superseded").await;
+    assert_eq!(told.len(), 1);
+    assert!(conducted.events("agent.replace_failed").await.is_empty());
+    let after = agent(&conducted).await;
+    assert_eq!(after.sha256.as_deref(), Some("old"), "it goes on");
+    // The conductor asks for the one that is carried.
+    conducted.start("c");
+    conducted.until(Health::Healthy).await;
+    assert_eq!(pass(&conducted).await, 1, "asked for once");
+    let carried = conducted.world.services.agent.clone().unwrap();
+    assert_eq!(agent(&conducted).await.sha256, Some(carried.sha256.clone()));
     conducted.world.check().await.unwrap();
     conducted.stop().await;
 }

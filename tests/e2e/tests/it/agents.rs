@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::coffer::{Coffer, Database, binary};
+use e2e::coffer::{Coffer, Database};
 use e2e::run::{Program, wait_until};
 use e2e::writer::Writer;
 
@@ -21,9 +21,9 @@ const LINKS: [&[&str]; 2] = [&[], &["--set", "tracker.link=network"]];
 
 /// A copy of the guest's binary whose checksum is another: what follows an executable's end is not
 /// read by anybody.
-fn other_build(coffer: &Coffer) -> Result<PathBuf> {
+pub(crate) fn other_build(coffer: &Coffer) -> Result<PathBuf> {
     let path = coffer.dir().join("coffer-guest-next");
-    fs::copy(binary("coffer-guest")?, &path)?;
+    fs::copy(coffer.program("coffer-guest")?, &path)?;
     fs::File::options()
         .append(true)
         .open(&path)?

@@ -31,4 +31,5 @@ mod sql_engines;
 mod sql_root;
 mod state;
 mod stop;
+mod upgrade;
 mod without_root;

@@ -17,7 +17,7 @@ use crate::kills::processes;
 const SOON: Duration = Duration::from_secs(30);
 
 /// Runs one of the tools of Coffer's host on the state directory.
-fn tool(coffer: &Coffer, words: &[&str]) -> Result<Ended> {
+pub(crate) fn tool(coffer: &Coffer, words: &[&str]) -> Result<Ended> {
     let dir = coffer.dir().display().to_string();
     let (first, rest) = words.split_first().context("a tool has a name")?;
     let words: Vec<&str> = [*first, "--state-dir", &dir]
@@ -290,7 +290,7 @@ fn keys_are_rotated_under_work_and_over_kills_and_a_lost_one_is_said_plainly() -
 
 /// Takes the last migration back, so that the store is as the Coffer before it left it; the
 /// benchmark of upgrades does so as well.
-const BACK: &str = include_str!("python/older_store.py");
+pub(crate) const BACK: &str = include_str!("python/older_store.py");
 
 #[test]
 fn a_store_of_before_is_upgraded_with_a_create_in_flight_while_databases_serve() -> Result<()> {
@@ -380,6 +380,20 @@ fn a_store_that_is_read_only_or_damaged_is_refused_and_databases_go_on() -> Resu
     )?;
     ensure!(fs::read(&path)? == damaged, "what is damaged was touched");
     ended(writing)?;
+    // Lost altogether, no new one takes its place: it would know of nothing that is here. Nor does
+    // an empty one, be it that somebody put it there.
+    fs::remove_file(&path)?;
+    for refusal in [up()?, tool(&coffer, &["key", "status"])?] {
+        refused(refusal, "coffer state restore")?;
+        ensure!(!path.exists(), "a new store was made");
+    }
+    fs::write(&path, "")?;
+    refused(up()?, "volumes are here")?;
+    refused(up()?, "volumes are here")?;
+    ensure!(db.psql("SELECT 1")?.code == 0, "a database was touched");
+    for end in ["-wal", "-shm"] {
+        fs::remove_file(coffer.dir().join(format!("coffer.db{end}"))).ok();
+    }
     fs::write(&path, &whole)?;
     coffer.up()?;
     coffer.await_active(&db.id)?;

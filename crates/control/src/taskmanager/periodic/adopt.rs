@@ -172,7 +172,8 @@ async fn instance(
     let version = version.ok_or_else(|| ReconcileError::Adopt {
         id: card.instance_id,
         why: format!(
-            "this Coffer does not offer {} {}",
+            "this Coffer does not offer {} {}: build its root with coffer image build, then \
+             confirm again",
             card.datastore, card.datastore_version
         ),
     })?;

@@ -244,10 +244,12 @@ impl Known {
                 .servers
                 .get(id)
                 .is_some_and(|known| incarnation >= known),
+            // One that the provider has no record of any more is named with incarnation 0. While
+            // the store knows the volume it may be a tenant's data: only its delete removes it.
             Owned::Volume(id, incarnation) => self
                 .volumes
                 .get(id)
-                .is_some_and(|known| incarnation >= known),
+                .is_some_and(|known| incarnation >= known || *incarnation == Incarnation(0)),
         }
     }
 }
@@ -274,5 +276,31 @@ async fn within<T>(
             what: "reconcile",
             why: "the provider does not answer".to_owned(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_volume_of_the_store_is_known_also_where_its_record_was_lost() {
+        let [volume, other] = [1, 2].map(|n| VolumeId::from_uuid(Uuid::from_u128(n)));
+        let server = ServerId::from_uuid(Uuid::from_u128(3));
+        let known = Known {
+            networks: BTreeSet::new(),
+            endpoints: BTreeSet::new(),
+            servers: BTreeMap::from([(server, Incarnation(2))]),
+            volumes: BTreeMap::from([(volume, Incarnation(2))]),
+        };
+        let of_volume = |id, incarnation| known.has(&Owned::Volume(id, Incarnation(incarnation)));
+        assert!(of_volume(volume, 0) && of_volume(volume, 2) && of_volume(volume, 3));
+        assert!(!of_volume(volume, 1), "an older one was replaced");
+        assert!(!of_volume(other, 0) && !of_volume(other, 2));
+        // A server holds no data, and is made again.
+        assert!(!known.has(&Owned::Server(server, Incarnation(0))));
+        assert!(known.has(&Owned::Server(server, Incarnation(2))));
     }
 }

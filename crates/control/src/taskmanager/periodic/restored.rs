@@ -82,49 +82,56 @@ struct Found {
 }
 
 /// Looks, reports, and settles if the operator has confirmed. Gives whether the mark is gone.
+///
+/// The report is written before the confirmation is taken back or the mark goes: who waits for
+/// either then reads why.
 pub(super) async fn once(services: &Services, mark: Restored) -> Result<bool, ReconcileError> {
     let mut found = look(services).await?;
     let store = &services.store;
-    let is_settled = match mark.confirmed {
+    let is_confirmed = mark.confirmed.is_some();
+    found.report.refused = refusal(services, &found, mark.confirmed).await?;
+    let is_settled = is_confirmed && found.report.refused.is_none();
+    found.report.is_settled = is_settled;
+    let is_news = store.put_restore_report(&encode(&found.report)).await?;
+    match is_settled {
+        true => store.end_restored().await?,
+        false if is_confirmed => store.refuse_confirmation().await?,
+        false => {}
+    }
+    if is_news {
+        tracing::warn!(
+            created_since = found.report.created_since.len(),
+            deleted_since = found.report.deleted_since.len(),
+            lost = found.report.lost.len(),
+            unknown = found.report.unknown.len(),
+            is_settled,
+            "the state was restored from a backup: 'coffer state report' says what was found"
+        );
+    }
+    Ok(is_settled)
+}
+
+/// Follows a confirmation; why it could not be followed, or the one before, if there is none.
+async fn refusal(
+    services: &Services,
+    found: &Found,
+    confirmed: Option<Confirmed>,
+) -> Result<Option<String>, ReconcileError> {
+    match confirmed {
         None => {
-            let before = store.restore_report().await?;
+            let before = services.store.restore_report().await?;
             let before = before.as_deref().and_then(RestoreReport::read);
-            found.report.refused = before.and_then(|before| before.refused);
-            false
+            Ok(before.and_then(|before| before.refused))
         }
         Some(Confirmed::Keep) if !found.report.unknown.is_empty() => {
-            let why = "some of what the provider holds cannot be told what it is: see 'unknown'; \
-                       it is removed if you confirm with --discard-unknown";
-            found.report.refused = Some(why.to_owned());
-            store.refuse_confirmation().await?;
-            false
+            let why = "some of what the provider holds cannot be told what it is: see 'unknown'. \
+                       It is removed if you confirm with --discard-unknown; a volume that may hold \
+                       a tenant's data is kept if its file is moved out of the pool before";
+            Ok(Some(why.to_owned()))
         }
-        Some(_) => match settle(services, &found).await {
-            Ok(()) => {
-                found.report.is_settled = true;
-                true
-            }
-            // What was settled is settled again: nothing of it is lost by trying anew.
-            Err(error) => {
-                found.report.refused = Some(error.to_string());
-                store.refuse_confirmation().await?;
-                false
-            }
-        },
-    };
-    store.put_restore_report(&encode(&found.report)).await?;
-    if is_settled {
-        store.end_restored().await?;
+        // What was settled is settled again: nothing of it is lost by trying anew.
+        Some(_) => Ok(settle(services, found).await.err().map(|e| e.to_string())),
     }
-    tracing::warn!(
-        created_since = found.report.created_since.len(),
-        deleted_since = found.report.deleted_since.len(),
-        lost = found.report.lost.len(),
-        unknown = found.report.unknown.len(),
-        is_settled,
-        "the state was restored from a backup: 'coffer state report' says what was found"
-    );
-    Ok(is_settled)
 }
 
 async fn look(services: &Services) -> Result<Found, ReconcileError> {
@@ -157,10 +164,39 @@ async fn look(services: &Services) -> Result<Found, ReconcileError> {
             found.adoptable.push((card, one.clone()));
         }
     }
-    // What belongs to something that was deleted since is no riddle either: it is left over.
     let left = unknown.into_iter().filter(|one| !explained.contains(one));
-    found.report.unknown = left.map(|one| format!("{one:?}")).collect();
+    found.report.unknown = left.map(|one| riddle(&one, &held)).collect();
     Ok(found)
+}
+
+/// What cannot be adopted, in words, with all that is known of it.
+fn riddle(one: &Owned, held: &[Held]) -> String {
+    let (kind, id) = match one {
+        Owned::Network(id) => ("network", id.to_string()),
+        Owned::Endpoint(id) => ("endpoint", id.to_string()),
+        Owned::Volume(id, _) => ("volume", id.to_string()),
+        Owned::Server(id, _) => ("server", id.to_string()),
+    };
+    let of = held.iter().find(|held| match one {
+        Owned::Server(id, _) => held.id == *id,
+        Owned::Volume(id, _) => held.volume.id == *id,
+        Owned::Network(_) | Owned::Endpoint(_) => false,
+    });
+    let lost = of.is_some_and(|held| held.volume.found.is_none());
+    let why = if lost {
+        ", whose volume is not there"
+    } else {
+        ""
+    };
+    match of.and_then(|held| card::read(&held.card)) {
+        Some(Card {
+            name,
+            instance_id,
+            tenant_id,
+            ..
+        }) => format!("{kind} {id} of {name} ({instance_id}) of project {tenant_id}{why}"),
+        None => format!("{kind} {id}{why}"),
+    }
 }
 
 /// What is held for an instance that can be adopted.

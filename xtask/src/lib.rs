@@ -3,6 +3,7 @@
 //! Started as `cargo xtask COMMAND`; `./test` and `./quickstart` lead here as well.
 
 pub mod bench;
+pub mod edit;
 pub mod generated;
 pub mod leftovers;
 pub mod package;
@@ -52,7 +53,7 @@ pub fn run(words: &[&str]) -> Result<ExitCode> {
         ["test", "--soak"] => println!("{}", soak::names().join("\n")),
         ["test", "--soak", name] => return soak::run(root, name),
         ["package"] => println!("{}", package::run(root)?.display()),
-        ["new-resource", name] => resource::write(root, name)?,
+        ["new-resource", name] => println!("{}", resource::write(root, name)?),
         ["test", names @ ..] => return rings::run(root, names),
         ["bench", "--list"] => println!("{}", bench::names().collect::<Vec<_>>().join("\n")),
         ["bench", words @ ..] => return bench::run(root, words),

@@ -47,7 +47,11 @@ pub fn run(words: &[&str]) -> Result<ExitCode> {
     let root = &root()?;
     match words {
         ["tidy"] => println!("{}", tidy::run(root)?),
-        ["docs"] => generated::write(root)?,
+        ["docs"] => {
+            for name in generated::write(root)? {
+                println!("wrote {name}");
+            }
+        }
         ["docs", "--check"] => generated::check(root)?,
         ["test", "--list"] => println!("{}", rings::names().join("\n")),
         ["test", "--soak"] => println!("{}", soak::names().join("\n")),

@@ -9,6 +9,7 @@ pub mod leftovers;
 pub mod package;
 pub mod process;
 pub mod quickstart;
+pub mod recipes;
 pub mod resource;
 pub mod rings;
 pub mod roots;

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::edit::{Place, edit, with};
-use crate::process::Program;
 
 /// Longest name; unit: characters.
 const NAME_CHARS_MAX: usize = 32;
@@ -202,35 +201,6 @@ fn with_migration(old: &str, words: &Words) -> Option<String> {
         words.fill("\"__names__\", include_str!(\"../migrations/__number_____names__.sql\")");
     let rest = &old[end..];
     Some(format!("{before}{comma}\n    ({number}, {entry}),\n{rest}"))
-}
-
-/// Writes a skeleton into a copy of the tree and checks that the copy builds.
-pub fn try_out(root: &Path, copy: &Path, log: &Path) -> Result<()> {
-    let _ = fs::remove_dir_all(copy);
-    let listed = [
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ];
-    let files = Program::new("git", &listed).in_dir(root).output()?;
-    for file in files.split('\0').filter(|file| root.join(file).is_file()) {
-        let to = copy.join(file);
-        let dir = to.parent().context("find the file's directory")?;
-        fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-        fs::copy(root.join(file), &to).with_context(|| format!("copy {file}"))?;
-    }
-    write(copy, "sample_thing")?;
-    Program::new("cargo", &["fmt", "--all"])
-        .in_dir(copy)
-        .output()?;
-    let target = crate::built()?;
-    let target = target.parent().context("find the build directory")?;
-    Program::new("cargo", &["check", "--workspace", "--bins", "--examples"])
-        .in_dir(copy)
-        .with("CARGO_TARGET_DIR", &target.to_string_lossy())
-        .logged(log)
 }
 
 #[cfg(test)]

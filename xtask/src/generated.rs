@@ -19,9 +19,16 @@ const GENERATED: &[(&str, &str, &[&str])] = &[
     ("*", "examples/workflow-docs", &[]),
 ];
 
-/// Writes those that changed.
-pub fn write(root: &Path) -> Result<()> {
-    for (name, text) in current(root)? {
+/// Writes those that changed; their paths.
+pub fn write(root: &Path) -> Result<Vec<String>> {
+    build(root)?;
+    write_from(root, &built()?)
+}
+
+/// The same by programs that were built before, and where.
+pub fn write_from(root: &Path, built: &Path) -> Result<Vec<String>> {
+    let mut written = Vec::new();
+    for (name, text) in current(root, built)? {
         let path = root.join(&name);
         if fs::read_to_string(&path).is_ok_and(|old| old == text) {
             continue;
@@ -29,17 +36,18 @@ pub fn write(root: &Path) -> Result<()> {
         let dir = path.parent().context("find the file's directory")?;
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         fs::write(&path, text).with_context(|| format!("write {name}"))?;
-        println!("wrote {name}");
+        written.push(name);
     }
-    Ok(())
+    Ok(written)
 }
 
 /// Fails when one in the tree is not what the program prints.
 pub fn check(root: &Path) -> Result<()> {
+    build(root)?;
     let is_stale = |(name, text): &(String, String)| {
         fs::read_to_string(root.join(name)).map_or(true, |old| old != *text)
     };
-    let stale: Vec<_> = current(root)?
+    let stale: Vec<_> = current(root, &built()?)?
         .into_iter()
         .filter(is_stale)
         .map(|(name, _)| name)
@@ -50,13 +58,16 @@ pub fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
+fn build(root: &Path) -> Result<()> {
+    let words = ["build", "--quiet", "--workspace", "--bins", "--examples"];
+    Program::new("cargo", &words).in_dir(root).run()
+}
+
 /// What each should hold.
-fn current(root: &Path) -> Result<Vec<(String, String)>> {
-    let build = ["build", "--quiet", "--workspace", "--bins", "--examples"];
-    Program::new("cargo", &build).in_dir(root).run()?;
+fn current(root: &Path, built: &Path) -> Result<Vec<(String, String)>> {
     let mut files = Vec::new();
     for (path, program, words) in GENERATED {
-        let text = Program::new(built()?.join(program), &words[..])
+        let text = Program::new(built.join(program), &words[..])
             .in_dir(root)
             .output()?;
         match *path {

@@ -3,11 +3,13 @@
 //! Started as `cargo xtask COMMAND`; `./test` and `./quickstart` lead here as well.
 
 pub mod bench;
+pub mod edit;
 pub mod generated;
 pub mod leftovers;
 pub mod package;
 pub mod process;
 pub mod quickstart;
+pub mod recipes;
 pub mod resource;
 pub mod rings;
 pub mod roots;
@@ -49,7 +51,11 @@ pub fn run(words: &[&str]) -> Result<ExitCode> {
     let root = &root()?;
     match words {
         ["tidy"] => println!("{}", tidy::run(root)?),
-        ["docs"] => generated::write(root)?,
+        ["docs"] => {
+            for name in generated::write(root)? {
+                println!("wrote {name}");
+            }
+        }
         ["docs", "--check"] => generated::check(root)?,
         ["test", "--list"] => println!("{}", rings::names().join("\n")),
         ["test", "--soak"] => println!("{}", soak::names().join("\n")),
@@ -57,7 +63,7 @@ pub fn run(words: &[&str]) -> Result<ExitCode> {
         ["upgrade-from"] => return upgrade_from::run(root, None),
         ["upgrade-from", revision] => return upgrade_from::run(root, Some(revision)),
         ["package"] => println!("{}", package::run(root)?.display()),
-        ["new-resource", name] => resource::write(root, name)?,
+        ["new-resource", name] => println!("{}", resource::write(root, name)?),
         ["test", names @ ..] => return rings::run(root, names),
         ["bench", "--list"] => println!("{}", bench::names().collect::<Vec<_>>().join("\n")),
         ["bench", words @ ..] => return bench::run(root, words),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::process::Program;
+use crate::edit::{Place, edit, with};
 
 /// Longest name; unit: characters.
 const NAME_CHARS_MAX: usize = 32;
@@ -50,67 +50,63 @@ const FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// How a list gets a line.
-enum Line {
-    /// Among lines that begin so, in their order.
-    Sorted(&'static str),
-    /// Before the first line that begins so.
-    Before(&'static str),
-    /// After the last line that begins so.
-    After(&'static str),
-}
-
 /// File, where, and the text that is added.
-const LINES: &[(&str, Line, &str)] = &[
+const LINES: &[(&str, Place, &str)] = &[
     (
         "crates/core/src/lib.rs",
-        Line::Sorted("pub mod "),
+        Place::Sorted("pub mod "),
         "pub mod __name__;",
     ),
     (
         "crates/store/src/lib.rs",
-        Line::Sorted("pub mod "),
+        Place::Sorted("pub mod "),
         "pub mod __name__;",
     ),
     (
         "crates/wire/src/rest/v1/mod.rs",
-        Line::Sorted("pub mod "),
+        Place::Sorted("pub mod "),
         "pub mod __name__;",
     ),
     (
         "crates/control/src/app/mod.rs",
-        Line::Sorted("pub mod "),
+        Place::Sorted("pub mod "),
         "pub mod __name__;",
     ),
     (
         "crates/control/src/api/views/mod.rs",
-        Line::Sorted("pub(super) mod "),
+        Place::Sorted("pub(super) mod "),
         "pub(super) mod __names__;",
     ),
     (
         "crates/control/src/api/resources/mod.rs",
-        Line::Sorted("pub(super) mod "),
+        Place::Sorted("pub(super) mod "),
         "pub(super) mod __names__;",
     ),
     (
         "crates/control/src/api/router.rs",
-        Line::After("        .merge(resources::audit::router())"),
+        Place::After(".merge(resources::audit::router())"),
         "        .merge(resources::__names__::router())",
     ),
     (
+        "crates/control/src/api/rules.rs",
+        Place::Before("route(\"GET\", \"/networks\", "),
+        "    route(\"GET\", \"/__names__\", Rule::project(\"coffer:__name__:index\")),\n    \
+         route(\"GET\", \"/__names__/{__name___name}\", Rule::project(\"coffer:__name__:show\")),",
+    ),
+    (
         "crates/cli/src/lib.rs",
-        Line::Sorted("pub mod "),
+        Place::Sorted("pub mod "),
         "pub mod __name__;",
     ),
     (
         "crates/cli/src/lib.rs",
-        Line::Before("    /// Print the OS_* variables"),
+        Place::Before("/// Print the OS_* variables"),
         "    /// __Names__ of the project\n    #[command(subcommand)]\n    \
          __Name__(__name__::Command),",
     ),
     (
         "crates/cli/src/lib.rs",
-        Line::Before("        Verb::Status =>"),
+        Place::Before("Verb::Status =>"),
         "        Verb::__Name__(command) => __name__::run(client, options, command).await,",
     ),
 ];
@@ -144,8 +140,8 @@ fn capital(word: &str) -> String {
     first.to_uppercase() + rest
 }
 
-/// Writes the skeleton.
-pub fn write(root: &Path, name: &str) -> Result<()> {
+/// Writes the skeleton; what was done, line by line.
+pub fn write(root: &Path, name: &str) -> Result<String> {
     let is_letter = |c: char| c.is_ascii_lowercase() || c == '_';
     let is_word = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(is_letter)
@@ -166,51 +162,23 @@ pub fn write(root: &Path, name: &str) -> Result<()> {
     if let Some((path, _)) = files.iter().find(|(path, _)| path.exists()) {
         bail!("{} is there already", path.display());
     }
+    let mut done = Vec::new();
     for (path, text) in &files {
         let dir = path.parent().context("find the file's directory")?;
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
-        println!("wrote {}", path.display());
+        done.push(format!("wrote {}", path.display()));
     }
     for (path, place, text) in LINES {
-        edit(&root.join(path), |old| {
-            with_line(old, place, &words.fill(text))
-        })?;
+        let path = root.join(path);
+        edit(&path, |old| with(old, *place, &words.fill(text)))?;
+        done.push(format!("changed {}", path.display()));
     }
-    edit(&root.join("crates/store/src/migrate.rs"), |old| {
-        with_migration(old, &words)
-    })?;
-    println!("next: cargo fmt --all, cargo check --workspace, cargo xtask docs");
-    Ok(())
-}
-
-fn edit(path: &Path, change: impl Fn(&str) -> Option<String>) -> Result<()> {
-    let old = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    let new =
-        change(&old).with_context(|| format!("{} has no place for its line", path.display()))?;
-    fs::write(path, new).with_context(|| format!("write {}", path.display()))?;
-    println!("changed {}", path.display());
-    Ok(())
-}
-
-fn begins(start: &str) -> impl Fn(&&str) -> bool {
-    move |line| line.starts_with(start)
-}
-
-fn with_line(old: &str, place: &Line, line: &str) -> Option<String> {
-    let mut lines: Vec<&str> = old.lines().collect();
-    let at = match place {
-        Line::Sorted(start) => {
-            let first = lines.iter().position(begins(start))?;
-            let last = lines.iter().rposition(begins(start))? + 1;
-            let later = lines[first..last].iter().position(|one| *one > line);
-            later.map_or(last, |later| first + later)
-        }
-        Line::Before(start) => lines.iter().position(begins(start))?,
-        Line::After(start) => lines.iter().rposition(begins(start))? + 1,
-    };
-    lines.insert(at, line);
-    Some(lines.join("\n") + "\n")
+    let migrations = root.join("crates/store/src/migrate.rs");
+    edit(&migrations, |old| with_migration(old, &words))?;
+    done.push(format!("changed {}", migrations.display()));
+    done.push("next: cargo fmt --all, cargo check --workspace, cargo xtask docs".to_owned());
+    Ok(done.join("\n"))
 }
 
 /// The number of the next migration.
@@ -233,35 +201,6 @@ fn with_migration(old: &str, words: &Words) -> Option<String> {
         words.fill("\"__names__\", include_str!(\"../migrations/__number_____names__.sql\")");
     let rest = &old[end..];
     Some(format!("{before}{comma}\n    ({number}, {entry}),\n{rest}"))
-}
-
-/// Writes a skeleton into a copy of the tree and checks that the copy builds.
-pub fn try_out(root: &Path, copy: &Path, log: &Path) -> Result<()> {
-    let _ = fs::remove_dir_all(copy);
-    let listed = [
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ];
-    let files = Program::new("git", &listed).in_dir(root).output()?;
-    for file in files.split('\0').filter(|file| root.join(file).is_file()) {
-        let to = copy.join(file);
-        let dir = to.parent().context("find the file's directory")?;
-        fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-        fs::copy(root.join(file), &to).with_context(|| format!("copy {file}"))?;
-    }
-    write(copy, "sample_thing")?;
-    Program::new("cargo", &["fmt", "--all"])
-        .in_dir(copy)
-        .output()?;
-    let target = crate::built()?;
-    let target = target.parent().context("find the build directory")?;
-    Program::new("cargo", &["check", "--workspace", "--bins", "--examples"])
-        .in_dir(copy)
-        .with("CARGO_TARGET_DIR", &target.to_string_lossy())
-        .logged(log)
 }
 
 #[cfg(test)]
@@ -314,16 +253,5 @@ mod tests {
                 .to_string();
             assert!(refused.contains("is not a name"), "{name}: {refused}");
         }
-    }
-
-    #[test]
-    fn lines_find_their_place() {
-        let old = "use x;\npub mod a;\npub mod c;\n\nend\n";
-        let sorted = with_line(old, &Line::Sorted("pub mod "), "pub mod b;").unwrap();
-        assert_eq!(
-            sorted,
-            "use x;\npub mod a;\npub mod b;\npub mod c;\n\nend\n"
-        );
-        assert_eq!(with_line(old, &Line::Before("none"), "x"), None);
     }
 }

@@ -16,7 +16,7 @@ use crate::process::{self, Program, Stopwatch};
 use crate::quickstart::Build;
 use crate::roots::{Roots, Versions};
 use crate::runners::{self, Runner};
-use crate::{bench, built, generated, leftovers, package, quickstart, resource, setup, tidy};
+use crate::{bench, built, generated, leftovers, package, quickstart, recipes, setup, tidy};
 
 /// File in which the end-to-end tests collect WARN and ERROR lines.
 const UNEXPECTED_LINES: &str = "e2e-unexpected-lines.txt";
@@ -62,11 +62,11 @@ const RINGS: &[Ring] = &[
             ],
         )
     }),
-    ("skeleton", skeleton_ring),
     ("build", build_ring),
     ("docs", docs_ring),
     ("package", package_ring),
     ("roots", roots_ring),
+    ("recipes", recipes_ring),
     ("unit", |c| tests(c, |one| one.package != runners::E2E)),
     ("e2e", e2e_ring),
     ("bench", bench_ring),
@@ -146,12 +146,6 @@ fn tidy_ring(context: &Run<'_>) -> Result<Count> {
     Ok(Count::default())
 }
 
-/// Whether the skeleton that a contributor begins a resource with builds.
-fn skeleton_ring(context: &Run<'_>) -> Result<Count> {
-    resource::try_out(context.root, &built()?.join("skeleton"), &context.log)?;
-    Ok(Count::default())
-}
-
 fn docs_ring(context: &Run<'_>) -> Result<Count> {
     generated::check(context.root)?;
     // With the examples come the features that tests ask for: what clippy checked serves here too.
@@ -188,6 +182,22 @@ fn roots_ring(context: &Run<'_>) -> Result<Count> {
         .begin(context.root, &built()?, Versions::First)?;
     context.roots.end()?;
     Ok(Count::default())
+}
+
+/// The recipes of CONTRIBUTING.md, each followed by a toy on a copy of the tree.
+fn recipes_ring(context: &Run<'_>) -> Result<Count> {
+    // Of an earlier run.
+    fs::remove_file(&context.log).ok();
+    let before = leftovers::now();
+    let ran = recipes::follow(context.root, &built()?.join("recipes"), &context.log)?;
+    gather(&ran, &context.log)?;
+    runners::problems(&ran)?;
+    let is_idle = |one: &&runners::Ran| count_in(&one.log).passed == 0;
+    if let Some(idle) = ran.iter().find(is_idle) {
+        bail!("no test of {} tells of a toy", idle.name);
+    }
+    left_nothing(&before)?;
+    Ok(count_in(&context.log))
 }
 
 /// The end-to-end tests; a Coffer that logged what nobody expected fails them all.

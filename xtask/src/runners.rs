@@ -64,7 +64,12 @@ pub fn build(root: &Path, log: &Path) -> Result<Vec<Runner>> {
     Program::new("cargo", &words)
         .in_dir(root)
         .logged_apart(&messages, log)?;
-    let text = fs::read_to_string(&messages).context("read what cargo built")?;
+    built(&messages)
+}
+
+/// The programs of tests in what cargo said of a build.
+pub fn built(messages: &Path) -> Result<Vec<Runner>> {
+    let text = fs::read_to_string(messages).context("read what cargo built")?;
     let runners: Vec<_> = text.lines().filter_map(runner).collect();
     if runners.is_empty() {
         bail!("cargo built no tests; see {}", messages.display());
@@ -105,14 +110,11 @@ impl Runner {
             .with("INSTA_UPDATE", "no")
     }
 
-    fn run(&self, logs: &Path, clients: &Path) -> Ran {
+    /// Runs a program that [`Self::program`] made, with its output in a log of its own.
+    pub fn run(&self, program: Program, logs: &Path) -> Ran {
         let log = logs.join(format!("{}.log", self.name()));
         let watch = Stopwatch::start();
-        let program = match self.package == E2E {
-            true => self.program(&[]).with("RUST_TEST_THREADS", E2E_AT_ONCE),
-            false => self.program(&[]),
-        };
-        let ended = program.with_first_in_path(clients).logged(&log);
+        let ended = program.logged(&log);
         let minutes = watch.elapsed().as_secs_f64() / 60.0;
         println!("    {:<32} {minutes:6.2} min", self.name());
         Ran {
@@ -128,8 +130,14 @@ pub fn run(runners: &[Runner], logs: &Path, clients: &Path) -> Vec<Ran> {
     let needs_host = |one: &&Runner| HOST_PACKAGES.contains(&one.package.as_str());
     let (host, others): (Vec<_>, Vec<_>) = runners.iter().partition(needs_host);
     let lane = |runners: Vec<&Runner>| -> Vec<Ran> {
-        let ran = runners.into_iter().map(|one| one.run(logs, clients));
-        ran.collect()
+        let run = |one: &Runner| {
+            let program = match one.package == E2E {
+                true => one.program(&[]).with("RUST_TEST_THREADS", E2E_AT_ONCE),
+                false => one.program(&[]),
+            };
+            one.run(program.with_first_in_path(clients), logs)
+        };
+        runners.into_iter().map(run).collect()
     };
     std::thread::scope(|scope| {
         let beside = scope.spawn(|| lane(host));

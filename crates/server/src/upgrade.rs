@@ -249,6 +249,7 @@ mod tests {
     const STORES: &[(i64, &[u8], usize)] = &[
         (1, FIRST, 6),
         (5, include_bytes!("../tests/fixtures/schema-5.db"), 10),
+        (6, include_bytes!("../tests/fixtures/schema-6.db"), 10),
     ];
     /// Stands for the schema of a build to come.
     const NEXT_SCHEMA: Migration = (

@@ -24,7 +24,7 @@ const WHAT: &str = "mount volume";
 /// How many times another process may snatch the free loop device from us.
 const SNATCHED_MAX: u32 = 64;
 /// How long a question whether a file is in use may keep us from using it.
-const ASKING_LIMIT: Duration = Duration::from_secs(1);
+const ASKING_LIMIT: Duration = Duration::from_secs(15);
 
 /// Whether this host lets loop devices be used: a container may have some of their files only, or
 /// all of them and not the right to give one a file.

@@ -182,6 +182,13 @@ pub trait EngineRuntime: Send + Sync + Debug {
         None
     }
 
+    /// The files by which the engine keeps a second process away from its data. One that is empty
+    /// is left by an engine that was killed between making it and writing it, or by a host that
+    /// lost its power; it would be refused as somebody else's at every start.
+    fn lock_files(&self, _host: &dyn EngineHost) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// The program that is the engine.
     fn launch(&self, host: &dyn EngineHost) -> Program;
 

@@ -22,15 +22,32 @@ pub fn run(args: &[String]) -> io::Result<String> {
             }
             Some(trim_logs(Path::new(dir), bytes_max).map(|count| count.to_string()))
         }
+        ["clear-locks", files @ ..] => {
+            let cleared = files
+                .iter()
+                .try_for_each(|file| clear_lock(Path::new(file)));
+            Some(cleared.map(|()| "done".to_owned()))
+        }
         [name, operation @ ..] => {
             registry::engine(name).and_then(|engine| engine.runtime().tool(operation))
         }
         [] => None,
     };
     done.unwrap_or_else(|| {
-        let usage = "usage: engine-tool ENGINE OPERATION..., or trim-logs DIR BYTES [renaming]";
+        let usage = "usage: engine-tool ENGINE OPERATION..., trim-logs DIR BYTES [renaming], or \
+                     clear-locks FILE...";
         Err(io::Error::new(io::ErrorKind::InvalidInput, usage))
     })
+}
+
+/// Removes a lock file that says nothing; the engine does not run.
+pub(crate) fn clear_lock(file: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(file) {
+        Ok(meta) if meta.is_file() && meta.len() == 0 => fs::remove_file(file),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Files larger than this are not read ahead: they are data, not catalogs. Unit: bytes.
@@ -127,6 +144,20 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(read_files(std::slice::from_ref(&dir)).unwrap(), 2);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn clears_a_lock_that_says_nothing_and_no_other() {
+        let dir = std::env::temp_dir().join(format!("coffer-lock-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (empty, held) = (dir.join("empty"), dir.join("held"));
+        fs::write(&empty, "").unwrap();
+        fs::write(&held, "20\n").unwrap();
+        let files = [&empty, &held, &dir.join("none")].map(|file| file.display().to_string());
+        let words = ["clear-locks".to_owned()].into_iter().chain(files);
+        run(&words.collect::<Vec<_>>()).unwrap();
+        assert!(!empty.exists() && held.exists());
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -1,7 +1,7 @@
 //! The family's working half: what the agent calls, one line each into the modules beside this.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use coffer_core::secret::Secret;
@@ -51,6 +51,12 @@ impl EngineRuntime for Family {
             }
             _ => None,
         }
+    }
+
+    fn lock_files(&self, host: &dyn EngineHost) -> Vec<PathBuf> {
+        // MySQL has one beside its socket, MariaDB none.
+        let lock = format!("{}.lock", session::SOCKET);
+        vec![host.layout().run_dir.join(lock)]
     }
 
     fn launch(&self, host: &dyn EngineHost) -> Program {

@@ -12,6 +12,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::postgresql::runtime::LOCK_FILE;
+use crate::tool;
+
 /// Name of the file in the data directory that says which identity is complete.
 const MARKER: &str = "coffer.identity";
 /// Offset of the state, and its values for a clean stop (as primary, as replica).
@@ -50,7 +53,9 @@ pub fn write(pgdata: &Path, identity: &str) -> io::Result<Identity> {
     if fs::read_to_string(&marker).is_ok_and(|known| known.trim() == identity) {
         return Ok(Identity::Done);
     }
-    if pgdata.join("postmaster.pid").exists() {
+    let lock = pgdata.join(LOCK_FILE);
+    tool::clear_lock(&lock)?;
+    if lock.exists() {
         // Left by a crash, or by a copy of a running cluster: single-user mode clears it.
         return Ok(Identity::Unclean);
     }

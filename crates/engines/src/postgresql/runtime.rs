@@ -1,7 +1,7 @@
 //! PostgreSQL, working half: what the agent calls, one line each into the modules beside this.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use coffer_core::secret::Secret;
@@ -17,6 +17,8 @@ use crate::runtime::{
 };
 use crate::tool;
 
+/// The lock file in the data directory.
+pub(super) const LOCK_FILE: &str = "postmaster.pid";
 /// SIGINT: PostgreSQL's fast shutdown. The number is the same on every architecture.
 const SIGINT: i32 = 2;
 /// LIMIT: a clean stop writes a checkpoint, at worst all shared buffers.
@@ -52,6 +54,12 @@ impl EngineRuntime for Postgresql {
             }
             _ => None,
         }
+    }
+
+    fn lock_files(&self, host: &dyn EngineHost) -> Vec<PathBuf> {
+        let socket = format!(".s.PGSQL.{PORT}.lock");
+        let data = Path::new(&bootstrap::pgdata(host)).join(LOCK_FILE);
+        vec![data, host.layout().run_dir.join(socket)]
     }
 
     fn launch(&self, host: &dyn EngineHost) -> Program {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coffer_engines::runtime::{ProbeReport, TLS_CA, TLS_CERT, TLS_KEY};
+use coffer_engines::runtime::{ProbeReport, Program, TLS_CA, TLS_CERT, TLS_KEY};
 use coffer_wire::guest::v1::{EngineHealth, EngineState, Spec};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -195,6 +195,8 @@ impl Loop {
     async fn start_engine(&mut self) -> Duration {
         if self.crashes.is_empty() {
             self.tell(EngineHealth::Starting, String::new());
+        } else {
+            self.clear_locks().await;
         }
         let shared = Arc::clone(&self.shared);
         let program = shared.runtime.launch(shared.host.as_ref());
@@ -220,6 +222,30 @@ impl Loop {
                 self.tell(EngineHealth::Crashed, format!("start the engine: {error}"));
                 limits::RETRY_EVERY
             }
+        }
+    }
+
+    /// Removes lock files that say nothing, which the engine would take for another one's. Nothing
+    /// of the engine runs.
+    async fn clear_locks(&self) {
+        let host = self.shared.host.as_ref();
+        let files = self.shared.runtime.lock_files(host);
+        if files.is_empty() {
+            return;
+        }
+        let words = ["engine-tool", "clear-locks"].map(str::to_owned);
+        let files = files.iter().map(|file| file.display().to_string());
+        let program = Program {
+            path: host.tool(),
+            args: words.into_iter().chain(files).collect(),
+            env: Vec::new(),
+            stdin: Vec::new(),
+        };
+        // The engine says itself what it meets.
+        match host.run(program).await {
+            Ok(ended) if ended.code == Some(0) => {}
+            Ok(ended) => log::warn(format_args!("clear the engine's locks: {}", ended.output)),
+            Err(error) => log::warn(format_args!("clear the engine's locks: {error}")),
         }
     }
 
@@ -428,7 +454,7 @@ impl Loop {
         ];
         let renaming = self.shared.runtime.reopens_logs();
         let renaming = renaming.then(|| "renaming".to_owned());
-        let program = coffer_engines::runtime::Program {
+        let program = Program {
             path: host.tool(),
             args: args.chain(values).chain(renaming).collect(),
             env: Vec::new(),

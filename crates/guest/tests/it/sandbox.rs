@@ -555,6 +555,8 @@ async fn processes(sandbox: &Sandbox, running: &Running, client: &Client, ca: &P
     memory(sandbox, running, MEMORY_KIB_MAX);
     replaced_agent(sandbox, running, client).await;
     memory(sandbox, running, REPLACED_KIB_MAX);
+    // As an engine leaves it that is killed between making the file and writing it.
+    std::fs::write(sandbox.data.join("engine/pgdata/postmaster.pid"), "").unwrap();
     kill(running.children(sandbox.boot.engine_uid)[0]);
     let restarted = client
         .until("the engine again", |s| {
@@ -562,6 +564,9 @@ async fn processes(sandbox: &Sandbox, running: &Running, client: &Client, ca: &P
         })
         .await;
     assert_ne!(restarted.engine_process, before.engine_process);
+    assert_eq!(restarted.engine_starts, before.engine_starts + 1);
+    let console = sandbox.console();
+    assert!(!console.contains("does not end"), "init waited: {console}");
     let said = running
         .psql("ann", "p w'\"%", "app", "SELECT n FROM t", ca)
         .await;

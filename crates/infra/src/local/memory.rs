@@ -5,8 +5,9 @@
 
 use super::sys;
 
-/// Arenas that threads share: as many as there are threads that have much to do.
-const ARENAS: i32 = 2;
+/// Arenas beside one for each processor: the first thread's, and one for those that block. Two
+/// threads that have much to do in one arena wait for each other at every allocation.
+const ARENAS_MORE: usize = 2;
 /// Blocks of this size and more are given back as soon as they are freed; unit: bytes.
 const MAPPED_FROM: i32 = 256 * 1024;
 /// Free memory at the end of an arena above which it is given back; unit: bytes.
@@ -15,8 +16,10 @@ const TRIM_FROM: i32 = 256 * 1024;
 /// Sets the allocator; to be called before the first thread. Another allocator than glibc's may
 /// refuse, which costs memory and nothing else.
 pub fn be_frugal() {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let arenas = i32::try_from(processors + ARENAS_MORE).unwrap_or(i32::MAX);
     for (parameter, value) in [
-        (libc::M_ARENA_MAX, ARENAS),
+        (libc::M_ARENA_MAX, arenas),
         (libc::M_MMAP_THRESHOLD, MAPPED_FROM),
         (libc::M_TRIM_THRESHOLD, TRIM_FROM),
     ] {

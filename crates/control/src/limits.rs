@@ -30,6 +30,11 @@ pub const POLL_SAFETY_NET: Duration = Duration::from_secs(2);
 pub const AGENT_PORT: u16 = 7070;
 /// How long a step waits inside one status call for news of the guest.
 pub const STATUS_WAIT: Duration = Duration::from_millis(1_500);
+/// Longest wait of a request for the conductor's first word of an instance that has just become
+/// ACTIVE.
+pub const NEWS_WAIT: Duration = Duration::from_secs(1);
+/// Pause between two looks for it.
+pub const NEWS_PACE: Duration = Duration::from_millis(20);
 /// How long a guest that is just starting is dialled closely before its step waits.
 pub const START_PATIENCE: Duration = Duration::from_millis(300);
 /// Pause between two of those dials.

@@ -30,6 +30,21 @@ const PACKAGES: &[&str] = &[
     "coffer-testkit",
 ];
 
+/// All of the project's libraries: they are compiled for what the toys' tests do with them, which
+/// is little.
+const OWN: &[&str] = &[
+    "coffer-cli",
+    "coffer-control",
+    "coffer-core",
+    "coffer-engines",
+    "coffer-guest",
+    "coffer-infra",
+    "coffer-server",
+    "coffer-store",
+    "coffer-testkit",
+    "coffer-wire",
+];
+
 /// What tells of the toys: program of tests, and which of its tests; all without a word. The
 /// toy engine's own conformance is in the guest's, the toy step's harness in the testkit's.
 const TOLD_BY: &[(&str, &[&str])] = &[
@@ -136,7 +151,9 @@ impl Scratch {
     /// Cargo in the copy, for all packages that are wanted.
     fn cargo(&self, words: &[&str]) -> Program {
         let packages = PACKAGES.iter().flat_map(|name| ["--package", name]);
-        let words: Vec<&str> = words.iter().copied().chain(packages).collect();
+        let mut words: Vec<&str> = words.iter().copied().chain(packages).collect();
+        let quick: Vec<String> = OWN.iter().map(|name| unoptimised(name)).collect();
+        words.extend(quick.iter().flat_map(|setting| ["--config", setting]));
         Program::new("cargo", &words)
             .in_dir(&self.tree)
             .with("CARGO_BUILD_BUILD_DIR", &self.libraries.to_string_lossy())
@@ -147,8 +164,8 @@ impl Scratch {
 
     /// Builds the programs of tests, and those that write files of the tree.
     fn build(&self) -> Result<Vec<Runner>> {
-        // In the profile of tests our own crates are compiled quickly. With the examples come the
-        // features that tests ask for, so that both builds have the same libraries.
+        // With the examples come the features that tests ask for, so that both builds have the same
+        // libraries.
         let words =
             "build --profile test --bin coffer --example config-docs --example workflow-docs";
         let words: Vec<&str> = words.split(' ').collect();
@@ -182,6 +199,11 @@ impl Scratch {
         };
         TOLD_BY.iter().map(run).collect()
     }
+}
+
+/// The setting that has a package compiled quickly.
+fn unoptimised(package: &str) -> String {
+    format!("profile.dev.package.{package}.opt-level=0")
 }
 
 fn find<'a>(runners: &'a [Runner], name: &str) -> Result<&'a Runner> {

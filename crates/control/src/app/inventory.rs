@@ -1,7 +1,7 @@
 //! Databases, users, grants and root of an instance: read from what its guest last reported,
 //! changed by commands.
 
-use coffer_core::instance::{Health, Lifecycle};
+use coffer_core::instance::{Health, Instance, Lifecycle};
 use coffer_core::secret::Secret;
 use coffer_engines::Engine;
 use coffer_engines::engine::{Operation as Ability, Support};
@@ -15,6 +15,7 @@ use super::commands::{
 use super::{AppState, RequestContext};
 use crate::clock::random_text;
 use crate::error::{Error, Kind, Result};
+use crate::limits;
 use crate::workflow::run_commands;
 
 /// Length of a generated password: Trove's `default_password_length`.
@@ -67,7 +68,11 @@ pub struct Change {
 }
 
 /// The engine of an instance that is ready for `ability`.
-fn ready(view: &InstanceView, ability: Ability) -> Result<&'static dyn Engine> {
+async fn ready(
+    app: &AppState,
+    view: &InstanceView,
+    ability: Ability,
+) -> Result<&'static dyn Engine> {
     let engine = engine(view)?;
     match engine.support(ability) {
         Support::Yes => {}
@@ -75,7 +80,7 @@ fn ready(view: &InstanceView, ability: Ability) -> Result<&'static dyn Engine> {
             return Err(Error::new(Kind::NotImplemented, "unsupported", reason));
         }
     }
-    let instance = &view.instance;
+    let instance = settled(app, &view.instance).await?;
     let is_ready = matches!(instance.lifecycle, Lifecycle::Active | Lifecycle::Updating)
         && matches!(instance.health, Health::Healthy | Health::RestartRequired);
     if is_ready {
@@ -88,6 +93,27 @@ fn ready(view: &InstanceView, ability: Ability) -> Result<&'static dyn Engine> {
     let message = format!("Instance {} is not ready, status: {status}.", instance.id);
     Err(Error::new(Kind::Unprocessable, "not-ready", message)
         .with_hint("wait until the operating status is HEALTHY, or ask explain why it is not"))
+}
+
+/// The instance once the conductor's news of it has come: the workflow that has just made it
+/// ACTIVE may have heard from the guest before the conductor has.
+async fn settled(app: &AppState, instance: &Instance) -> Result<Instance> {
+    let mut seen = instance.clone();
+    let end = app.clock.monotonic() + limits::NEWS_WAIT;
+    while seen.lifecycle == Lifecycle::Active
+        && matches!(
+            seen.health,
+            Health::Unknown | Health::Starting | Health::Shutdown
+        )
+        && app.clock.monotonic() < end
+    {
+        app.clock.sleep(limits::NEWS_PACE).await;
+        match app.store.find_instance(seen.id).await? {
+            Some(now) => seen = now,
+            None => break,
+        }
+    }
+    Ok(seen)
 }
 
 fn engine(view: &InstanceView) -> Result<&'static dyn Engine> {
@@ -109,7 +135,7 @@ pub async fn list_databases(
     marker: Option<&str>,
     limit: u32,
 ) -> Result<(Vec<StoredDatabase>, Option<String>)> {
-    ready(view, Ability::Schema)?;
+    ready(app, view, Ability::Schema).await?;
     let mut rows = app
         .store
         .list_databases(view.instance.id, marker, limit + 1)
@@ -125,7 +151,7 @@ pub async fn list_users(
     marker: Option<&str>,
     limit: u32,
 ) -> Result<(Vec<StoredUser>, Option<String>)> {
-    ready(view, Ability::User)?;
+    ready(app, view, Ability::User).await?;
     let mut rows = app
         .store
         .list_db_users(view.instance.id, marker, limit + 1)
@@ -146,7 +172,7 @@ fn cut<T>(rows: &mut Vec<T>, limit: u32) -> Option<&T> {
 
 /// The user with this name and host.
 pub async fn get_user(app: &AppState, view: &InstanceView, user: &UserName) -> Result<StoredUser> {
-    ready(view, Ability::User)?;
+    ready(app, view, Ability::User).await?;
     let found = app
         .store
         .find_db_user(view.instance.id, &user.name, user.shown_host())
@@ -166,7 +192,7 @@ pub async fn create_databases(
     view: &InstanceView,
     databases: &[WantedDatabase],
 ) -> Result<()> {
-    let engine = ready(view, Ability::Schema)?;
+    let engine = ready(app, view, Ability::Schema).await?;
     let command = commands::create_databases(engine, databases)?;
     for one in databases {
         if app
@@ -188,7 +214,7 @@ pub async fn delete_database(
     view: &InstanceView,
     name: &str,
 ) -> Result<()> {
-    let engine = ready(view, Ability::Schema)?;
+    let engine = ready(app, view, Ability::Schema).await?;
     engine.check_database(name, None, None)?;
     not_reserved("database", name, engine.is_reserved_database(name))?;
     if app
@@ -217,7 +243,7 @@ pub async fn create_users(
     view: &InstanceView,
     users: &[WantedUser],
 ) -> Result<()> {
-    let engine = ready(view, Ability::User)?;
+    let engine = ready(app, view, Ability::User).await?;
     let users: Vec<_> = users
         .iter()
         .map(|user| WantedUser {
@@ -261,7 +287,7 @@ pub async fn set_passwords(
     view: &InstanceView,
     users: &[(UserName, Secret)],
 ) -> Result<()> {
-    let engine = ready(view, Ability::User)?;
+    let engine = ready(app, view, Ability::User).await?;
     let mut changes = Vec::new();
     for (user, password) in users {
         let host = known_host(engine, user.host.as_ref());
@@ -291,7 +317,7 @@ pub async fn change_user(
     user: &UserName,
     change: &Change,
 ) -> Result<()> {
-    let engine = ready(view, Ability::User)?;
+    let engine = ready(app, view, Ability::User).await?;
     check_user(engine, &user.name, user.host.as_deref())?;
     get_user(app, view, user).await?;
     if let Some(password) = &change.password {
@@ -332,7 +358,7 @@ pub async fn delete_user(
     view: &InstanceView,
     user: &UserName,
 ) -> Result<()> {
-    let engine = ready(view, Ability::User)?;
+    let engine = ready(app, view, Ability::User).await?;
     check_user(engine, &user.name, user.host.as_deref())?;
     get_user(app, view, user).await?;
     let command = Operation::DropUser {
@@ -350,7 +376,7 @@ pub async fn grant(
     user: &UserName,
     databases: Vec<String>,
 ) -> Result<()> {
-    let engine = ready(view, Ability::Schema)?;
+    let engine = ready(app, view, Ability::Schema).await?;
     check_user(engine, &user.name, user.host.as_deref())?;
     get_user(app, view, user).await?;
     if databases.len() > crate::limits::CONTENT_ITEMS_MAX {
@@ -385,7 +411,7 @@ pub async fn revoke(
     user: &UserName,
     database: &str,
 ) -> Result<()> {
-    let engine = ready(view, Ability::Schema)?;
+    let engine = ready(app, view, Ability::Schema).await?;
     check_user(engine, &user.name, user.host.as_deref())?;
     let has = get_user(app, view, user).await?;
     if !has.databases.iter().any(|name| name == database) {
@@ -401,7 +427,7 @@ pub async fn revoke(
 
 /// Whether root was enabled and not disabled since.
 pub async fn is_root_enabled(app: &AppState, view: &InstanceView) -> Result<bool> {
-    ready(view, Ability::User)?;
+    ready(app, view, Ability::User).await?;
     Ok(app.store.is_root_enabled(view.instance.id).await?)
 }
 
@@ -412,7 +438,7 @@ pub async fn enable_root(
     view: &InstanceView,
     password: Option<Secret>,
 ) -> Result<(&'static str, Secret)> {
-    let engine = ready(view, Ability::User)?;
+    let engine = ready(app, view, Ability::User).await?;
     let password =
         password.unwrap_or_else(|| Secret::new(random_text(&*app.entropy, PASSWORD_CHARS)));
     engine.check_password(password.expose())?;
@@ -429,7 +455,7 @@ pub async fn disable_root(
     context: &RequestContext,
     view: &InstanceView,
 ) -> Result<()> {
-    ready(view, Ability::User)?;
+    ready(app, view, Ability::User).await?;
     if app
         .store
         .get_root_enabled(view.instance.id)

@@ -410,3 +410,26 @@ async fn an_instance_that_is_not_ready_is_422() {
     answer.fault(422, "unprocessableEntity");
     scene.world.finish(&building, Lifecycle::Active).await;
 }
+
+/// The workflow that made it ACTIVE has heard of the engine; the conductor is about to.
+#[tokio::test]
+async fn the_first_news_of_an_active_instance_is_waited_for() {
+    let scene = Scene::new().await;
+    let path = scene.path("/users");
+    for stale in [Health::Starting, Health::Shutdown] {
+        scene.world.heal(&scene.id, stale).await;
+        let request = scene.world.call(&scene.alice, "GET", &path, Value::Null);
+        let news = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            scene.world.heal(&scene.id, Health::Healthy).await;
+        };
+        let request = async { tokio::join!(request, news).0 };
+        passing(&scene.world, request).await.expect(200);
+    }
+    // Where none comes, it is told as it is.
+    scene.world.heal(&scene.id, Health::Starting).await;
+    let request = scene.world.call(&scene.alice, "GET", &path, Value::Null);
+    let answer = passing(&scene.world, request).await;
+    let fault = answer.fault(422, "unprocessableEntity");
+    assert_eq!(fault["reason"], "not-ready");
+}

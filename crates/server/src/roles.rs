@@ -22,7 +22,7 @@ use coffer_control::tracker::relay::{Doors, Relays};
 use coffer_control::{api, authority};
 use coffer_core::id::TrackerId;
 use coffer_infra::Provider as _;
-use coffer_infra::local::LocalProvider;
+use coffer_infra::local::{self, LocalProvider};
 use coffer_infra::provider::Abilities;
 use hyper::Uri;
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,6 +36,8 @@ use crate::{catalogue, log};
 
 /// How long tasks may take to come to their next commit when Coffer stops.
 const DRAIN: Duration = Duration::from_secs(15);
+/// Time between two times at which free memory is given back.
+const MEMORY_PACE: Duration = Duration::from_secs(10);
 
 /// Which roles run in one process.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +102,7 @@ pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode>
             () = store.hear() => {}
         }
     });
+    supervisor.start_short(give_memory_back(base.clock.clone()));
     let provider = match roles.is_on_host() {
         true => Some(start_workers(&base, &config, &state, roles, &supervisor).await?),
         false => None,
@@ -124,6 +127,13 @@ pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode>
     match supervisor.panicked() {
         Some(task) => anyhow::bail!("{task} met a bug and ended; the log above says where"),
         None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn give_memory_back(clock: Arc<dyn Clock>) {
+    loop {
+        clock.sleep(MEMORY_PACE).await;
+        local::memory::give_back();
     }
 }
 

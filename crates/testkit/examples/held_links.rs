@@ -260,6 +260,8 @@ async fn hold(dir: &Path, seconds: f64) -> Result<(), Failed> {
     let (told, cpu) = (guests.told.load(Ordering::Relaxed), cpu_seconds()?);
     let begun = base.clock.monotonic();
     base.clock.sleep(Duration::from_secs_f64(seconds)).await;
+    // As `coffer up` does again and again.
+    coffer_infra::local::memory::give_back();
     let took = base.clock.monotonic() - begun;
     let told = guests.told.load(Ordering::Relaxed) - told;
     println!(

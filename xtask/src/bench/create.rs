@@ -57,7 +57,7 @@ pub const SUBJECT: Subject = Subject {
                 floor: 2.0,
                 goal: 1.2,
             },
-            pairs: 5,
+            pairs: 6,
         },
         Row {
             name: API,
@@ -65,7 +65,7 @@ pub const SUBJECT: Subject = Subject {
             reference: "",
             unit: Unit::Seconds,
             limit: Limit::Time(0.050),
-            pairs: 3,
+            pairs: 6,
         },
     ],
     open,

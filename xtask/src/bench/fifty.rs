@@ -43,7 +43,7 @@ const fn idle(name: &'static str, most_mib: f64) -> Row {
         reference: "",
         unit: Unit::Bytes,
         limit: Limit::Goal(most_mib * MIB),
-        pairs: 3,
+        pairs: 6,
     }
 }
 
@@ -71,7 +71,7 @@ pub const SUBJECT: Subject = Subject {
             reference: "",
             unit: Unit::Bytes,
             limit: Limit::AtMost(COFFER_MOST),
-            pairs: 3,
+            pairs: 6,
         },
         idle("fifty/postgresql", 30.0),
         idle("fifty/mysql", 220.0),

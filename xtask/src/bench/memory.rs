@@ -42,7 +42,7 @@ const fn row(name: &'static str, what: &'static str, most: f64) -> Row {
         reference: "",
         unit: Unit::Bytes,
         limit: Limit::AtMost(most),
-        pairs: 3,
+        pairs: 6,
     }
 }
 

@@ -56,8 +56,16 @@ const MORE_PAIRS: usize = 4;
 const ROW_MAX: Duration = Duration::from_secs(60);
 /// As much of a checksum as tells builds apart.
 const CHECKSUM_DIGITS: usize = 12;
-/// Fewest pairs, however long they take.
-const LEAST_PAIRS: usize = 3;
+/// Fewest pairs, however long they take: below six no interval holds 95%.
+const LEAST_PAIRS: usize = 6;
+/// What a row is measured of and with, in the build directory.
+const PROGRAMS: &[&str] = &[
+    "coffer",
+    "coffer-guest",
+    "examples/held_links",
+    "examples/seed_instances",
+    "examples/step_overhead",
+];
 
 /// A setup and the rows that are measured on it.
 #[derive(Debug)]
@@ -173,7 +181,7 @@ impl Bench {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Asked<'a> {
     is_smoke: bool,
-    /// Leave out what has a result of the same build.
+    /// Leave out what has a result of the same programs.
     is_continued: bool,
     /// Time for each row whose interval stays wide.
     row_time: Option<Duration>,
@@ -248,7 +256,7 @@ fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
     }
     place::clear_dead()?;
     let built = built()?;
-    let build = checksum(&built.join("coffer"))?;
+    let build = checksum(&built)?;
     let mut results = Results::open(root.join(report::RESULTS), &build)?;
     results.keep_only(&names().collect());
     let bench = Bench::new(root, built, asked);
@@ -278,9 +286,17 @@ fn run_asked(root: &Path, asked: &Asked<'_>) -> Result<BTreeSet<&'static str>> {
     }
 }
 
-/// The beginning of a file's checksum.
-fn checksum(file: &Path) -> Result<String> {
-    let line = Program::new("sha256sum", &[file]).output()?;
+/// The beginning of the checksum of all programs that are measured or measure.
+fn checksum(built: &Path) -> Result<String> {
+    let files: Vec<String> = PROGRAMS
+        .iter()
+        .map(|name| built.join(name).display().to_string())
+        .collect();
+    let words: Vec<&str> = ["-c", "cat \"$@\" | sha256sum", "sh"]
+        .into_iter()
+        .chain(files.iter().map(String::as_str))
+        .collect();
+    let line = Program::new("sh", &words).output()?;
     Ok(line.chars().take(CHECKSUM_DIGITS).collect())
 }
 

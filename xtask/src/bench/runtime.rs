@@ -31,7 +31,7 @@ pub const SUBJECT: Subject = Subject {
             reference: "",
             unit: Unit::Seconds,
             limit: Limit::Time(0.005),
-            pairs: 5,
+            pairs: 6,
         },
         Row {
             name: CPU,
@@ -39,7 +39,7 @@ pub const SUBJECT: Subject = Subject {
             reference: "",
             unit: Unit::Seconds,
             limit: Limit::Time(100e-6),
-            pairs: 3,
+            pairs: 6,
         },
         Row {
             name: RATE,
@@ -47,7 +47,7 @@ pub const SUBJECT: Subject = Subject {
             reference: "",
             unit: Unit::PerSecond,
             limit: Limit::Shown,
-            pairs: 3,
+            pairs: 6,
         },
     ],
     open,

@@ -448,7 +448,7 @@ fn rights(sandbox: &Sandbox, running: &Running) {
     for (uid, name) in [(agent, "agent"), (engine, "engine")] {
         let pids = running.children(uid);
         assert_eq!(pids.len(), 1, "{name}: {pids:?}");
-        for field in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        for field in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
             assert_eq!(
                 status_field(pids[0], field),
                 "0000000000000000",

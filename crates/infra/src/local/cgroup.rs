@@ -36,6 +36,11 @@ const THROTTLES: (&str, &str) = ("blkio.throttle.write_bps_device", "io.max");
 pub(super) const TASKS_MAX: u32 = 4096;
 /// Period over which CPU time is shared out; unit: microseconds.
 const PERIOD_US: u64 = 100_000;
+/// What all instances together weigh beside each single process outside of our groups, Coffer's own
+/// among them: of equal weight, a few busy ones would leave fifty databases one processor's part.
+const WEIGHT_OF_ALL: u64 = 16;
+/// What one process weighs, in version 1 and in version 2; there are bounds to both.
+const WEIGHTS: [(&str, u64, u64); 2] = [("cpu.shares", 1024, 262_144), ("cpu.weight", 100, 10_000)];
 /// How many times another process may take away what a group is just made in.
 const SNATCHED_MAX: u32 = 64;
 /// How long processes may take to die of SIGKILL, and their group to be removable.
@@ -236,6 +241,7 @@ impl Groups {
                 // What is refused is known since the start; what is left is enforced.
                 hand_down(parent, &self.missing, |file, word| fs::write(file, word));
             }
+            set_weight(parent, WEIGHT_OF_ALL)?;
             let dir = parent.join(server);
             fs::create_dir_all(&dir).map_err(failed(what, dir.display()))?;
             groups.push(dir);
@@ -290,7 +296,16 @@ pub(super) fn set_limits(groups: &[PathBuf], limits: Limits) -> Result<()> {
         set(group, "cpu.cfs_period_us", &PERIOD_US.to_string())?;
         set(group, "cpu.cfs_quota_us", &quota.to_string())?;
         set(group, "cpu.max", &format!("{quota} {PERIOD_US}"))?;
+        set_weight(group, limits.vcpus.into())?;
         set(group, "pids.max", &TASKS_MAX.to_string())?;
+    }
+    Ok(())
+}
+
+/// Sets what a group weighs when processors are scarce, in processes.
+fn set_weight(group: &Path, processes: u64) -> Result<()> {
+    for (file, one, most) in WEIGHTS {
+        set(group, file, &(processes * one).min(most).to_string())?;
     }
     Ok(())
 }
@@ -560,9 +575,10 @@ mod tests {
         assert_eq!(groups.version(), Version::V2);
         let own = root.join("coffer-t/s");
         fs::create_dir_all(&own).unwrap();
-        for file in ["memory.max", "cpu.max", "pids.max"] {
+        for file in ["memory.max", "cpu.max", "pids.max", "cpu.weight"] {
             fs::write(own.join(file), "max").unwrap();
         }
+        fs::write(root.join("coffer-t/cpu.weight"), "100").unwrap();
         fs::write(own.join("memory.current"), "1048576\n").unwrap();
         let dirs = groups.ensure("s", LIMITS).unwrap();
         assert_eq!(dirs, std::slice::from_ref(&own));
@@ -570,6 +586,10 @@ mod tests {
         assert_eq!(read("memory.max"), (512_u64 << 20).to_string());
         assert_eq!(read("cpu.max"), "200000 100000");
         assert_eq!(read("pids.max"), "4096");
+        assert_eq!(
+            (read("cpu.weight"), read("../cpu.weight")),
+            ("200".into(), "1600".into())
+        );
         let handed = fs::read_to_string(root.join("coffer-t/cgroup.subtree_control")).unwrap();
         assert_eq!(handed, "+io");
         fs::write(own.join("memory.current"), (600_u64 << 20).to_string()).unwrap();

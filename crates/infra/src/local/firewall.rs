@@ -39,48 +39,22 @@ pub(super) struct Redirect {
 /// Inside addresses behind such ports are reached in no other way.
 pub(super) fn render_host(table: &str, links: &str, redirects: &[Redirect]) -> String {
     let mut text = format!("table ip {table}\ndelete table ip {table}\ntable ip {table} {{\n");
-    let elements = |name: &str, all: Vec<String>| match all.is_empty() {
-        true => String::new(),
-        false => format!("{name} = {{ {} }};", all.join(", ")),
-    };
-    let pair = |a: &SocketAddrV4| format!("{} . {}", a.ip(), a.port());
-    let ports = redirects
-        .iter()
-        .map(|r| format!("{} : {}", pair(&r.from), pair(&r.to)));
-    let ports = elements("elements", ports.collect());
-    let inside = redirects.iter().map(|r| r.to.ip().to_string());
-    let inside = elements("elements", inside.collect());
-    let translate = "policy accept; dnat ip to ip daddr . tcp dport map @ports;";
-    let only = "ip daddr @inside ct status dnat accept; ip daddr @inside drop;";
     let from_guest = format!(
         "iifname \"{links}*\" ct state established,related accept; \
                               iifname \"{links}*\" drop;"
     );
-    let pair = "ipv4_addr . inet_service";
-    line(
-        &mut text,
-        format_args!("map ports {{ type {pair} : {pair}; {ports} }}"),
-    );
-    line(
-        &mut text,
-        format_args!("set inside {{ type ipv4_addr; {inside} }}"),
-    );
+    // Every rule is looked at for every packet of the host's.
+    let only = match redirects.is_empty() {
+        true => "",
+        false => {
+            render_redirects(&mut text, redirects);
+            ONLY_BY_PORT
+        }
+    };
     for (name, hook) in [
-        (
-            "to_port",
-            format!("type nat hook prerouting priority -100; {translate}"),
-        ),
-        (
-            "own_to_port",
-            format!("type nat hook output priority -100; {translate}"),
-        ),
         (
             "forward",
             format!("type filter hook forward priority 0; policy accept; {only} {from_guest}"),
-        ),
-        (
-            "own",
-            format!("type filter hook output priority 0; policy accept; {only}"),
         ),
         (
             "input",
@@ -91,6 +65,45 @@ pub(super) fn render_host(table: &str, links: &str, redirects: &[Redirect]) -> S
     }
     text.push_str("}\n");
     text
+}
+
+/// Inside addresses are reached through their ports alone.
+const ONLY_BY_PORT: &str = "ip daddr @inside ct status dnat accept; ip daddr @inside drop;";
+
+fn render_redirects(text: &mut String, redirects: &[Redirect]) {
+    let pair = |a: &SocketAddrV4| format!("{} . {}", a.ip(), a.port());
+    let ports: Vec<_> = redirects
+        .iter()
+        .map(|r| format!("{} : {}", pair(&r.from), pair(&r.to)))
+        .collect();
+    let inside: Vec<_> = redirects.iter().map(|r| r.to.ip().to_string()).collect();
+    let (ports, inside) = (ports.join(", "), inside.join(", "));
+    let pair = "ipv4_addr . inet_service";
+    line(
+        text,
+        format_args!("map ports {{ type {pair} : {pair}; elements = {{ {ports} }}; }}"),
+    );
+    line(
+        text,
+        format_args!("set inside {{ type ipv4_addr; elements = {{ {inside} }}; }}"),
+    );
+    let translate = "policy accept; dnat ip to ip daddr . tcp dport map @ports;";
+    for (name, hook) in [
+        (
+            "to_port",
+            format!("type nat hook prerouting priority -100; {translate}"),
+        ),
+        (
+            "own_to_port",
+            format!("type nat hook output priority -100; {translate}"),
+        ),
+        (
+            "own",
+            format!("type filter hook output priority 0; policy accept; {ONLY_BY_PORT}"),
+        ),
+    ] {
+        line(text, format_args!("chain {name} {{ {hook} }}"));
+    }
 }
 
 /// Rules of a network's namespace: its members talk as themselves (where the kernel has rules for
@@ -140,6 +153,7 @@ pub(super) fn render_instance(open: &Openings) -> String {
     let Openings {
         subnet, tracker, ..
     } = open;
+    untracked(&mut text, &open.published);
     text.push_str("chain input {\ntype filter hook input priority 0; policy drop;\n");
     text.push_str("iif \"lo\" accept\n");
     for (link, port, clients) in &open.published {
@@ -168,32 +182,54 @@ pub(super) fn render_instance(open: &Openings) -> String {
     text
 }
 
+/// What no rule asks the history of is not tracked: that is dear for each packet. Loopback is
+/// open, and at a published link the engine's port is told by addresses and flags alone.
+fn untracked(text: &mut String, published: &[(String, u16, Vec<Cidr>)]) {
+    let raw = |hook: &str| format!("type filter hook {hook} priority -300; policy accept;");
+    let mut comes = format!("{} iif \"lo\" notrack;", raw("prerouting"));
+    let mut goes = format!("{} oif \"lo\" notrack;", raw("output"));
+    for (link, port, _) in published {
+        comes.push_str(&format!(" iifname \"{link}\" tcp dport {port} notrack;"));
+        goes.push_str(&format!(" oifname \"{link}\" tcp sport {port} notrack;"));
+    }
+    line(text, format_args!("chain comes {{ {comes} }}"));
+    line(text, format_args!("chain goes {{ {goes} }}"));
+}
+
 /// What comes over a published link. Connections that were made before do not outlive the right
-/// to make them, so none is accepted for being established.
+/// to make them: what is of one is answered with a reset.
 fn published_in(text: &mut String, link: &str, port: u16, clients: &[Cidr]) {
     let here = format!("iifname \"{link}\"");
     let from = who(clients, "ip saddr");
     line(text, format_args!("{here}{from} tcp dport {port} accept"));
+    let of_one = "tcp flags & (syn | rst) == 0x0";
     line(
         text,
-        format_args!("{here} tcp dport {port} ct state established reject with tcp reset"),
+        format_args!("{here} tcp dport {port} {of_one} reject with tcp reset"),
     );
-    line(text, format_args!("{here} ct state related accept"));
+    // The kernel believes them only of a connection that it knows.
+    let errors = "icmp type { destination-unreachable, time-exceeded }";
+    line(text, format_args!("{here} {errors} accept"));
     line(text, format_args!("{here} drop"));
 }
 
-/// What the engine still sends to clients that were shut out is answered with a reset, so that it
-/// learns of it; the reset that tells the client goes out.
+/// What goes out over a published link from the engine's port is of a connection that a client
+/// made: nothing that begins one. What the engine still sends to clients that were shut out is
+/// answered with a reset, so that it learns of it; the reset that tells the client goes out.
 fn published_out(text: &mut String, link: &str, port: u16, clients: &[Cidr]) {
-    if clients.is_empty() {
-        return;
-    }
     let here = format!("oifname \"{link}\"");
-    line(text, format_args!("{here} tcp flags & rst == rst accept"));
-    let others = who(clients, "ip daddr !=");
+    if !clients.is_empty() {
+        line(text, format_args!("{here} tcp flags & rst == rst accept"));
+        let others = who(clients, "ip daddr !=");
+        line(
+            text,
+            format_args!("{here}{others} tcp sport {port} reject with tcp reset"),
+        );
+    }
+    let not_first = "tcp flags & (syn | ack) != syn";
     line(
         text,
-        format_args!("{here}{others} tcp sport {port} reject with tcp reset"),
+        format_args!("{here} tcp sport {port} {not_first} accept"),
     );
 }
 
@@ -283,7 +319,9 @@ mod tests {
             !text.contains("masquerade") && !text.contains("snat"),
             "{text}"
         );
-        assert!(!render_host("coffer_t1", "ct1p", &[]).contains("elements"));
+        let none = render_host("coffer_t1", "ct1p", &[]);
+        assert!(!none.contains("nat") && !none.contains("inside"), "{none}");
+        assert_eq!(none.matches("iifname \"ct1p*\" drop").count(), 2);
     }
 
     #[test]

@@ -26,3 +26,9 @@ pub fn be_frugal() {
         sys::set_allocator(parameter, value);
     }
 }
+
+/// Gives back what a burst has left free between what stays: in each arena only its end is given
+/// back by itself. Takes about a millisecond for each ten MiB.
+pub fn give_back() {
+    sys::trim_allocator();
+}

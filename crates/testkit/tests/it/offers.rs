@@ -1,6 +1,6 @@
 //! What the operator changes of what is offered, and when it reaches a server.
 
-use coffer_core::flavor::VolumeType;
+use coffer_core::flavor::{Flavor, VolumeType};
 use coffer_core::id::InstanceId;
 use coffer_core::name::Name;
 use coffer_core::units::{BytesPerSecond, IoLimits, Iops};
@@ -82,4 +82,35 @@ async fn io_limits_reach_a_server_at_its_next_restart_or_start() {
     world.settle().await.unwrap();
     assert_eq!(at_the_provider(&world, id).await, IoLimits::NONE);
     world.check().await.unwrap();
+}
+
+/// Memory and processors that the provider was asked for, of an instance in this flavor.
+async fn sized(memory_mib: u32, vcpus: u32) -> (u32, u32) {
+    let world = World::new(1, Faults::exact(Vec::new())).await;
+    let store = &world.services.store;
+    let small = store.list_flavors().await.unwrap().remove(0);
+    store.delete_flavor(&small.id).await.unwrap();
+    let flavor = Flavor {
+        memory_mib,
+        vcpus,
+        ..small
+    };
+    store.insert_flavor(&flavor).await.unwrap();
+    let id = world.ask_create().await.unwrap();
+    world.settle().await.unwrap();
+    let graph = store.get_instance_graph(id).await.unwrap();
+    let limits = world
+        .provider
+        .server(graph.servers[0].id)
+        .unwrap()
+        .spec
+        .limits;
+    (limits.memory_mib, limits.vcpus)
+}
+
+#[tokio::test]
+async fn a_flavor_is_the_limit_of_its_server() {
+    for flavor in [(256, 1), (3_072, 4)] {
+        assert_eq!(sized(flavor.0, flavor.1).await, flavor);
+    }
 }

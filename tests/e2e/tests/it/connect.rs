@@ -104,7 +104,8 @@ fn audited(coffer: &Coffer, id: &str) -> Result<()> {
         let shown = audit_trail(coffer)?;
         let has = |action: &str| shown.contains(&format!("\"coffer:instance:{action}\""));
         let counts = shown.contains(&format!("instances/{id}/connect?sent="))
-            && shown.contains("&ended=client\"");
+            && shown.contains("&ended=client\"")
+            && shown.contains("\"client_address\":\"127.0.0.1\"");
         Ok((has("connect") && has("disconnect") && counts).then_some(()))
     })
 }

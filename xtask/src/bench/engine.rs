@@ -12,7 +12,7 @@ use crate::leftovers::names;
 use crate::process::Program;
 
 /// Where engine roots lie.
-const ROOTS: &str = "/var/cache/coffer/roots";
+pub const ROOTS: &str = "/var/cache/coffer/roots";
 
 /// An engine.
 #[derive(Debug)]

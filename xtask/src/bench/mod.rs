@@ -17,6 +17,7 @@ pub mod data_path;
 pub mod engine;
 pub mod fifty;
 pub mod http;
+pub mod images;
 pub mod instance;
 pub mod key_value;
 pub mod links;
@@ -88,6 +89,7 @@ const SUBJECTS: &[Subject] = &[
     pgbench::SUBJECT,
     data_path::SUBJECT,
     fifty::SUBJECT,
+    images::SUBJECT,
 ];
 
 /// Measures the rows of a subject that is set up.

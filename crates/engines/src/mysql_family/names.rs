@@ -224,7 +224,7 @@ pub(super) fn invalid(field: &'static str, value: &str, rule: &str) -> EngineErr
 mod tests {
     use super::*;
     use crate::mariadb::Mariadb;
-    use crate::mysql::Mysql;
+    use crate::mysql::MYSQL;
 
     #[test]
     fn names_at_their_limits() {
@@ -235,8 +235,8 @@ mod tests {
         assert!(check_database("a ").is_err() && check_database("").is_err());
         assert!(check_database("a\nb").is_err() && check_database("🦀").is_err());
         assert!(check_database("50% \"of\" `us`/..\\'; --").is_ok());
-        assert!(check_user(&Mysql, &"x".repeat(32), None).is_ok());
-        assert!(check_user(&Mysql, &"x".repeat(33), None).is_err());
+        assert!(check_user(&MYSQL, &"x".repeat(32), None).is_ok());
+        assert!(check_user(&MYSQL, &"x".repeat(33), None).is_err());
         assert!(check_user(&Mariadb, &"x".repeat(33), None).is_ok());
     }
 

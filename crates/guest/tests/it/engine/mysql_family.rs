@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use coffer_engines::Engine;
 use coffer_engines::conformance::Access;
 use coffer_engines::mariadb::Mariadb;
-use coffer_engines::mysql::Mysql;
 use coffer_engines::runtime::Program;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -26,7 +25,7 @@ pub(super) struct Known {
 
 /// MySQL.
 pub(super) const MYSQL: Known = Known {
-    engine: &Mysql,
+    engine: &coffer_engines::mysql::MYSQL,
     program: "/usr/bin/mysql",
     trust: "ssl-mode=REQUIRED",
     plain: "ssl-mode=DISABLED",

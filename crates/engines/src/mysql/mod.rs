@@ -69,6 +69,24 @@ pub const MYSQL: Mysql = Mysql {
     runtime: || &Family(&MYSQL),
 };
 
+/// The pool is made of chunks, and of one more where the last would not be whole: with those of
+/// 128 MiB that MySQL has by itself, a small flavor's pool would be larger by half. Unit: MiB.
+const fn pool_chunk_mib(pool_mib: u32) -> u32 {
+    if pool_mib < 4096 { 8 } else { 128 }
+}
+
+/// Parts of the pool that are locked apart. Each is made of whole chunks, so that by itself MySQL
+/// would count the host's processors for it and give the pool another size on another host.
+const fn pool_instances(vcpus: u32, pool_mib: u32) -> u32 {
+    if pool_mib < 1024 || vcpus < 8 {
+        1
+    } else if vcpus < 32 {
+        vcpus / 4
+    } else {
+        8
+    }
+}
+
 impl Engine for Mysql {
     fn name(&self) -> &'static str {
         self.name
@@ -159,8 +177,11 @@ impl Dialect for Mysql {
     fn settings(&self, context: &RenderContext, sizes: &Sizes) -> String {
         let redo = sizes.redo_log_mib;
         let files = if context.memory_mib < 1024 { 4 } else { 16 };
+        let chunk = pool_chunk_mib(sizes.buffer_pool_mib);
+        let pools = pool_instances(context.vcpus, sizes.buffer_pool_mib);
         format!(
-            "gtid_mode = ON\nenforce_gtid_consistency = ON\nmysqlx = OFF\n\
+            "innodb_buffer_pool_chunk_size = {chunk}M\ninnodb_buffer_pool_instances = {pools}\n\
+             gtid_mode = ON\nenforce_gtid_consistency = ON\nmysqlx = OFF\n\
              log_error_verbosity = 2\nhost_cache_size = 0\ninnodb_redo_log_capacity = {redo}M\n\
              innodb_adaptive_hash_index = OFF\ninnodb_read_io_threads = {files}\n\
              innodb_write_io_threads = {files}\n"
@@ -261,6 +282,20 @@ mod tests {
                     one.content.replace(&own, "/data/engine/mysql/"),
                     other.content
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_pool_is_hardly_larger_than_it_was_sized() {
+        for pool in [24, 32, 160, 416, 928, 1952, 4000, 4096, 32_000, 200_000] {
+            for vcpus in [1, 2, 8, 31, 64] {
+                let step = pool_chunk_mib(pool) * pool_instances(vcpus, pool);
+                assert!(
+                    pool.next_multiple_of(step) - pool <= pool / 4,
+                    "{pool} {vcpus}"
+                );
+                assert!(pool / pool_chunk_mib(pool) <= 1600, "{pool} {vcpus}");
             }
         }
     }

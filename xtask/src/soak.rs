@@ -119,6 +119,7 @@ const SOAKS: &[Soak] = &[
             "sql_engines::mysql_lives_through_the_api",
             "sql_engines::mariadb_lives_through_the_api",
             "keyvalue::redis_and_valkey_live_through_the_api",
+            "images::all_roots_of_this_machine_are_small",
         ],
     ),
 ];

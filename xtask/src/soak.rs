@@ -97,11 +97,14 @@ const SOAKS: &[Soak] = &[
         "conforming_versions",
         "coffer-guest",
         &[
-            "engine::postgresql_of_the_root_conforms",
+            "engine::postgresql_conforms",
             "engine::mysql_conforms",
             "engine::mariadb_conforms",
             "engine::redis_conforms",
             "engine::valkey_conforms",
+            "engine::postgresql_outlives_the_host",
+            "engine::mysql_outlives_the_host",
+            "engine::mariadb_outlives_the_host",
             "engine::mysql_bounds_its_root",
             "engine::mariadb_bounds_its_root",
             "engine::redis_refuses_what_reaches_the_process",
@@ -116,6 +119,7 @@ const SOAKS: &[Soak] = &[
             "sql_engines::mysql_lives_through_the_api",
             "sql_engines::mariadb_lives_through_the_api",
             "keyvalue::redis_and_valkey_live_through_the_api",
+            "images::all_roots_of_this_machine_are_small",
         ],
     ),
 ];

@@ -10,6 +10,10 @@ use crate::engine::{Engine, Operation, Support};
 const UNVERIFIED: &str =
     "it is there, but not every run of the tests meets the real server of this version";
 
+/// The same of an engine that there are no recipes for.
+pub(crate) const UNTRIED: &str = "it is written as its maker says and was never run: no test has \
+                                  met a real server, and a root needs a recipe of one's own";
+
 /// Why an engine without databases by name supports users in part.
 const NO_GRANTS: &str = "users and root; there are no grants, because databases have no names";
 
@@ -98,6 +102,7 @@ pub fn of(engine: &dyn Engine, version: &str) -> Capabilities {
 pub fn capability(engine: &dyn Engine, version: &str, operation: Operation) -> Capability {
     let (level, reason) = match engine.support(operation) {
         Support::NotYet(reason) | Support::Never(reason) => (Level::NotYet, Some(reason)),
+        Support::Yes if !engine.has_recipes() => (Level::Unverified, Some(UNTRIED)),
         Support::Yes if !is_verified(engine, version) => (Level::Unverified, Some(UNVERIFIED)),
         Support::Yes if operation == Operation::User && !has_databases(engine) => {
             (Level::Partial, Some(NO_GRANTS))
@@ -129,6 +134,7 @@ fn is_verified(engine: &dyn Engine, version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::mariadb::Mariadb;
+    use crate::percona::PERCONA;
     use crate::postgresql::Postgresql;
     use crate::redis::REDIS;
     use crate::registry::registry;
@@ -162,6 +168,35 @@ mod tests {
                 marked.iter().all(|version| all.contains(version)),
                 "{engine:?}"
             );
+        }
+    }
+
+    /// An engine has recipes of all that it knows, or of nothing.
+    #[test]
+    fn each_version_has_its_recipe_unless_its_engine_says_that_none_has() {
+        let images = concat!(env!("CARGO_MANIFEST_DIR"), "/../../images");
+        for engine in registry() {
+            for version in engine.versions() {
+                let name = format!("{}-{version}", engine.name());
+                let recipe = std::path::Path::new(images).join(format!("{name}.toml"));
+                assert_eq!(recipe.exists(), engine.has_recipes(), "{name}");
+                let is_marked = engine.unverified_versions().contains(version);
+                assert!(engine.has_recipes() || is_marked, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_never_run_is_unverified_whatever_its_version() {
+        for version in ["8.4", "9.7"] {
+            for found in of(&PERCONA, version).operations {
+                let is_there = PERCONA.support(found.operation) == Support::Yes;
+                let wanted = match is_there {
+                    true => (Level::Unverified, Some(UNTRIED)),
+                    false => (Level::NotYet, found.reason),
+                };
+                assert_eq!((found.level, found.reason), wanted, "{found:?}");
+            }
         }
     }
 

@@ -3,8 +3,12 @@
 //! A [`World`] makes templates and clones of one engine version and runs their processes; the
 //! cases here say what has to hold. A case panics with what did not.
 
-use std::collections::BTreeSet;
+mod hosts;
+mod names;
+mod running;
+
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -50,6 +54,19 @@ pub trait Fixture: Send + Sync + Debug {
     /// A number in what the engine keeps on disk that each commit of the probe raises; root, who
     /// is enabled, may look for it.
     async fn beats(&self, root: &Access) -> Result<u64, String>;
+    /// Whether the client is let in when it comes from this address, for engines whose users have
+    /// hosts.
+    async fn login_from(&self, access: &Access, from: IpAddr) -> Result<(), String>;
+    /// Whether everything that was rendered, and what is promised beside it, is in force.
+    async fn keeps_promises(&self, root: &Access) -> Result<(), String>;
+    /// Words in the log of an engine that answers; `None` for one that writes none.
+    fn ready_words(&self) -> Option<&'static str>;
+    /// The certificate that clients are shown, as PEM; `None` for an engine without TLS.
+    async fn served_certificate(&self) -> Option<String>;
+    /// Puts another key and certificate in the place of the engine's; the certificate as PEM.
+    async fn renew_certificate(&self) -> String;
+    /// Whether writes wait while the data files are held.
+    fn stalls_when_held(&self) -> bool;
 }
 
 /// Makes data directories of one engine version.
@@ -72,44 +89,6 @@ const IDENTITIES: [&str; 2] = [
 /// LIMIT: how long an engine may take to answer after its start.
 const START_SECONDS_MAX: u64 = 60;
 
-/// Names that a careless quoting would trip over.
-pub const HOSTILE: &[&str] = &[
-    "plain",
-    "With Space",
-    "quote\"double",
-    "quote'single",
-    "back\\slash",
-    "semi;colon--",
-    "$dollar$$",
-    "50% of us@here",
-    "grün-データ-🦀",
-    "grün-データ",
-    "under_score%",
-    "back`tick",
-    "dot.and/slash",
-    "SELECT",
-    "drop table x",
-    "-dash",
-    "%s%n",
-];
-
-/// Fewest of them that an engine has to take; what it does not take its checks refuse.
-const HOSTILE_MIN: usize = 12;
-
-/// Whether the engine takes it as the name of a user, and of a database where these have names.
-fn is_name(world: &dyn World, name: &str) -> bool {
-    let engine = world.engine();
-    let is_database = !has_databases(world) || engine.check_database(name, None, None).is_ok();
-    is_database && engine.check_user(name, None).is_ok()
-}
-
-/// The longest plain name that the engine takes for both.
-fn longest_name(world: &dyn World) -> String {
-    let names = (1..=300).rev().map(|length| "x".repeat(length));
-    let mut taken = names.filter(|name| is_name(world, name));
-    taken.next().expect("an engine takes the name x")
-}
-
 /// Runs every case.
 pub async fn all(world: &dyn World) {
     eprintln!("case: clones are unlike each other");
@@ -124,9 +103,11 @@ pub async fn all(world: &dyn World) {
     eprintln!("case: the probe tells of changes");
     probe_tells(world, fixture).await;
     eprintln!("case: hostile names");
-    hostile_names(world, fixture).await;
+    names::hostile(world, fixture).await;
     eprintln!("case: users and grants");
     users_and_grants(world, fixture).await;
+    eprintln!("case: users of one name at several hosts");
+    hosts::all(world, fixture).await;
     eprintln!("case: what a dropped user made stays");
     dropped_user(world, fixture).await;
     eprintln!("case: visitors come and go");
@@ -135,6 +116,14 @@ pub async fn all(world: &dyn World) {
     root(world, fixture).await;
     eprintln!("case: reserved names are refused");
     reserved(world, fixture).await;
+    eprintln!("case: what runs is what was promised");
+    running::promises(world, fixture).await;
+    eprintln!("case: the log is found, and tells no password");
+    running::log(world, fixture).await;
+    eprintln!("case: a renewed certificate is served without a restart");
+    running::certificate(world, fixture).await;
+    eprintln!("case: data files are held");
+    running::hold(world, fixture).await;
     eprintln!("case: clean stop");
     assert!(
         fixture.stop().await,
@@ -326,73 +315,6 @@ fn access(user: &str, password: &str, database: &str) -> Access {
         password: password.to_owned(),
         database: database.to_owned(),
     }
-}
-
-async fn hostile_names(world: &dyn World, fixture: &dyn Fixture) {
-    let (runtime, host) = (world.runtime(), fixture.host());
-    let longest = longest_name(world);
-    let names: Vec<&str> = HOSTILE.iter().copied().chain([longest.as_str()]).collect();
-    let names: Vec<&str> = names
-        .into_iter()
-        .filter(|name| is_name(world, name))
-        .collect();
-    assert!(
-        names.len() >= HOSTILE_MIN,
-        "the engine takes only {names:?}"
-    );
-    for name in names.iter().filter(|_| !has_databases(world)) {
-        let created = runtime.create_users(host, &[user(name, name, &[])]).await;
-        created.expect("create a hostile user");
-        let login = fixture.login(&access(name, name, name)).await;
-        login.expect("log in by a hostile name");
-    }
-    for name in names.iter().filter(|_| has_databases(world)) {
-        let database = ((*name).to_owned(), None, None);
-        for _ in 0..2 {
-            runtime
-                .create_databases(host, std::slice::from_ref(&database))
-                .await
-                .expect("create a hostile database, twice");
-            runtime
-                .create_users(host, &[user(name, name, &[name])])
-                .await
-                .expect("create a hostile user, twice");
-        }
-        fixture
-            .login(&access(name, name, name))
-            .await
-            .expect("log in by a hostile name");
-    }
-    let found = runtime.inventory(host).await.expect("inventory");
-    let expected: BTreeSet<&str> = names.iter().copied().collect();
-    let databases: BTreeSet<&str> = found.databases.iter().map(|(n, _, _)| n.as_str()).collect();
-    let users: BTreeSet<&str> = found.users.iter().map(|(n, _, _)| n.as_str()).collect();
-    if has_databases(world) {
-        assert_eq!(
-            databases, expected,
-            "databases do not come back as they were named"
-        );
-    }
-    assert_eq!(users, expected, "users do not come back as they were named");
-    for name in &names {
-        runtime
-            .drop_user(host, name, None)
-            .await
-            .expect("drop a hostile user");
-        runtime
-            .drop_user(host, name, None)
-            .await
-            .expect("drop a hostile user again");
-        if has_databases(world) {
-            let dropped = runtime.drop_database(host, name).await;
-            dropped.expect("drop a hostile database");
-        }
-    }
-    let left = runtime.inventory(host).await.expect("inventory");
-    assert!(
-        left.databases.is_empty() && left.users.is_empty(),
-        "something was left: {left:?}"
-    );
 }
 
 /// Users of an engine without databases: what one makes, the others use.

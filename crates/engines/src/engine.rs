@@ -104,6 +104,12 @@ pub trait Engine: Send + Sync + Debug {
         &[]
     }
 
+    /// Whether the project has recipes of its versions' roots. Without, no test has met a real
+    /// server of it, and versions are offered where an operator has a recipe of his own.
+    fn has_recipes(&self) -> bool {
+        true
+    }
+
     /// Standard port.
     fn port(&self) -> u16;
 

@@ -11,7 +11,9 @@ pub mod mariadb;
 pub mod matrix;
 pub mod mysql;
 mod mysql_family;
+pub mod percona;
 pub mod postgresql;
+pub mod pxc;
 pub mod redis;
 pub mod registry;
 #[cfg(feature = "guest")]

@@ -20,6 +20,8 @@ const TITLES: &[(&str, &str)] = &[
     ("Oracle", "oracle"),
     ("MariaDB", "mariadb"),
     ("Valkey", "valkey"),
+    ("Percona Server", "percona"),
+    ("Percona XtraDB Cluster", "pxc"),
 ];
 
 /// The matrix as Markdown: a table, and a line for each reason that a reader has to know.
@@ -100,34 +102,45 @@ const fn word(level: Level) -> &'static str {
     }
 }
 
-/// Why cells are partial or will stay empty; that something is not there yet is no news.
+/// A reason with the datastores and operations that it is for.
+type Note<'a> = (&'a str, Vec<&'a str>, Vec<&'a str>);
+
+/// Why cells are partial, were never tried or will stay empty; that something is not there yet is
+/// no news.
 fn notes(rows: &[(&'static str, &'static str)]) -> String {
-    let mut notes: Vec<(Operation, &str, Vec<&str>)> = Vec::new();
+    let mut notes: Vec<Note<'_>> = Vec::new();
     for (title, name) in rows {
         for found in engine(name).into_iter().flat_map(told) {
             let Some(reason) = found.reason else { continue };
-            let known = notes
-                .iter_mut()
-                .find(|(operation, known, _)| (*operation, *known) == (found.operation, reason));
-            match known {
-                Some((.., titles)) => titles.push(title),
-                None => notes.push((found.operation, reason, vec![title])),
+            let known = notes.iter().position(|(known, ..)| *known == reason);
+            let at = known.unwrap_or(notes.len());
+            if known.is_none() {
+                notes.push((reason, Vec::new(), Vec::new()));
             }
+            let (_, titles, operations) = &mut notes[at];
+            add(titles, title);
+            add(operations, found.operation.as_str());
         }
     }
     let mut text = String::new();
-    for (operation, reason, titles) in notes {
-        let (titles, operation) = (titles.join(" and "), operation.as_str());
-        let _ = writeln!(text, "- {titles}, {operation}: {reason}.");
+    for (reason, titles, operations) in notes {
+        let (titles, operations) = (titles.join(" and "), operations.join(", "));
+        let _ = writeln!(text, "- {titles}, {operations}: {reason}.");
     }
     text
+}
+
+fn add<'a>(words: &mut Vec<&'a str>, word: &'a str) {
+    if !words.contains(&word) {
+        words.push(word);
+    }
 }
 
 /// Capabilities of an engine's versions that need a word, each once.
 fn told(engine: &'static dyn Engine) -> Vec<Capability> {
     let is_told = |found: &Capability| {
         let never = matches!(engine.support(found.operation), Support::Never(_));
-        never || found.level == Level::Partial
+        never || found.level == Level::Partial || found.reason == Some(capability::UNTRIED)
     };
     let mut all: Vec<Capability> = Vec::new();
     for version in engine.versions() {

@@ -6,10 +6,12 @@ use crate::engine::Engine;
 pub fn registry() -> &'static [&'static dyn Engine] {
     &[
         &crate::postgresql::Postgresql,
-        &crate::mysql::Mysql,
+        &crate::mysql::MYSQL,
         &crate::mariadb::Mariadb,
         &crate::redis::REDIS,
         &crate::valkey::VALKEY,
+        &crate::percona::PERCONA,
+        &crate::pxc::PXC,
     ]
 }
 

@@ -72,6 +72,23 @@ async fn what_is_refused_is_told_before() {
 }
 
 #[tokio::test]
+async fn what_no_test_has_met_is_told_as_such() {
+    let world = World::new().await;
+    let alice = world.alice().await;
+    for datastore in ["percona", "pxc"] {
+        offer(&world, datastore, "8.4").await;
+        let path = format!("/datastores/{datastore}/versions/8.4");
+        let shown = world.get(&alice, &path).await.expect(200);
+        let version = &shown["version"];
+        for operation in ["provision", "schema", "user"] {
+            assert_eq!(support(version, operation), "unverified", "{datastore}");
+        }
+        assert_eq!(support(version, "cluster"), "not-yet", "{datastore}");
+        assert!(version.to_string().contains("was never run"), "{version}");
+    }
+}
+
+#[tokio::test]
 async fn of_an_engine_that_this_build_has_not_nothing_is_said() {
     let world = World::new().await;
     let alice = world.alice().await;

@@ -143,8 +143,8 @@ impl Dialect for Mariadb {
     }
 
     #[cfg(feature = "guest")]
-    fn launch_words(&self) -> &'static [&'static str] {
-        WORDS
+    fn launch_words(&self) -> Vec<&'static str> {
+        WORDS.to_vec()
     }
 
     #[cfg(feature = "guest")]

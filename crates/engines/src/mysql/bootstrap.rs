@@ -1,7 +1,8 @@
 //! Making MySQL's data directory: initialised, then started once to make Coffer's account.
 
-use super::{Mysql, SERVER, WORDS};
+use super::{Mysql, SERVER};
 use crate::error::Result;
+use crate::mysql_family::Dialect;
 use crate::mysql_family::bootstrap::{check, datadir, program, tool};
 use crate::runtime::EngineHost;
 
@@ -22,9 +23,9 @@ pub(super) async fn bootstrap(engine: &Mysql, host: &dyn EngineHost) -> Result<(
     let first_sql = format!("{data}.sql");
     let args = |more: &[&str]| {
         let own = ["--no-defaults".to_owned(), format!("--datadir={data}")];
-        let words = ALONE.iter().chain(WORDS).chain(more);
+        let words = [ALONE, &engine.launch_words(), more].concat();
         own.into_iter()
-            .chain(words.map(|word| (*word).to_owned()))
+            .chain(words.into_iter().map(str::to_owned))
             .collect::<Vec<String>>()
     };
     let mut initialize = args(&["--initialize-insecure"]);

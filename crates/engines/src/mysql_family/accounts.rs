@@ -112,7 +112,7 @@ pub(super) async fn drop(host: &dyn EngineHost, name: &str, from: Option<&str>) 
 async fn drop_account(own: &mut Session, name: &str, from: &str) -> Result<()> {
     let sql = format!("DROP USER IF EXISTS {}", account(name, from));
     own.run("drop the user", &sql).await?;
-    end_sessions(own, name, None).await
+    end_sessions(own, name, from, None).await
 }
 
 /// Grants databases beside those the user has.
@@ -164,7 +164,7 @@ pub(super) async fn revoke(
             own.run("revoke the database", &sql).await?;
         }
     }
-    end_sessions(&mut own, name, Some(database)).await
+    end_sessions(&mut own, name, from, Some(database)).await
 }
 
 /// Lets the superuser log in with this password.
@@ -194,21 +194,33 @@ pub(super) async fn disable_root(host: &dyn EngineHost) -> Result<()> {
     if exists(&mut own, ROOT, "%").await? {
         let sql = format!("ALTER USER {} ACCOUNT LOCK", account(ROOT, "%"));
         own.run("disable root", &sql).await?;
-        end_sessions(&mut own, ROOT, None).await?;
+        end_sessions(&mut own, ROOT, "%", None).await?;
     }
     Ok(())
 }
 
-async fn end_sessions(own: &mut Session, name: &str, database: Option<&str>) -> Result<()> {
+/// Ends what a user may have open: sessions of the name that come from where its host part allows.
+/// The server does not tell which of several accounts of a name it took.
+async fn end_sessions(
+    own: &mut Session,
+    name: &str,
+    from: &str,
+    database: Option<&str>,
+) -> Result<()> {
     let mut sql = format!(
-        "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = {}",
+        "SELECT ID, HOST FROM information_schema.PROCESSLIST WHERE USER = {}",
         text(name)
     );
     if let Some(database) = database {
         sql.push_str(&format!(" AND DB = {}", text(database)));
     }
     for row in own.rows("find the user's sessions", &sql).await? {
-        let id = row.into_iter().next().flatten().unwrap_or_default();
+        let [Some(id), Some(client)] = row.as_slice() else {
+            continue;
+        };
+        if !names::is_from(client, from) {
+            continue;
+        }
         let Ok(id) = id.parse::<u64>() else { continue };
         match own.run("end a session", &format!("KILL {id}")).await {
             // It ended by itself.

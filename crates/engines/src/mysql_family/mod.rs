@@ -1,5 +1,6 @@
 //! What MySQL and MariaDB have in common: names, sizes, the client's protocol, accounts, databases
-//! and inventory. What differs is a [`Dialect`], which `mysql/` and `mariadb/` each have one of.
+//! and inventory. What differs is a [`Dialect`], which `mysql/` and `mariadb/` each have one of;
+//! the kin of MySQL share its.
 //!
 //! What a tenant sees: a *user* is an account `name@host`; a grant is every right on a database.
 //! *Root* is the account `root@%`, locked until root is enabled. Coffer's own account is
@@ -69,7 +70,7 @@ pub(crate) trait Dialect: Send + Sync + Debug {
 
     /// Words of the server's command line that only this engine has.
     #[cfg(feature = "guest")]
-    fn launch_words(&self) -> &'static [&'static str];
+    fn launch_words(&self) -> Vec<&'static str>;
 
     /// Makes the data directory of a template.
     #[cfg(feature = "guest")]

@@ -1,6 +1,8 @@
 //! Names: which are allowed, which are reserved, and how they are quoted.
 
 use std::net::IpAddr;
+#[cfg(feature = "guest")]
+use std::net::Ipv4Addr;
 
 use super::Dialect;
 use crate::error::{EngineError, Result};
@@ -210,6 +212,52 @@ pub(super) fn host_or_any(host: Option<&str>) -> &str {
     host.filter(|host| !host.is_empty()).unwrap_or("%")
 }
 
+/// Whether a client, at its address and port, is where a host part says.
+#[cfg(feature = "guest")]
+pub(super) fn is_from(client: &str, host: &str) -> bool {
+    let port = client.rsplit_once(':');
+    let address = port.map_or(client, |(address, _)| address);
+    let Some((net, mask)) = host.split_once('/') else {
+        return is_like(host.as_bytes(), address.as_bytes());
+    };
+    let bits = |text: &str| text.parse::<Ipv4Addr>().map(u32::from).ok();
+    match (bits(address), bits(net), bits(mask)) {
+        (Some(address), Some(net), Some(mask)) => address & mask == net,
+        _ => false,
+    }
+}
+
+/// Whether a name matches a pattern of `%`, `_` and `\`. It takes a time of their lengths' product
+/// at the most: a tenant's root may have granted any pattern.
+#[cfg(feature = "guest")]
+pub(super) fn is_like(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    // Where to go on when the last `%` has to take one byte more.
+    let mut again: Option<(usize, usize)> = None;
+    while n < name.len() {
+        let (is_escaped, wanted) = match pattern.get(p..) {
+            Some([b'\\', c, ..]) => (true, Some(*c)),
+            Some([c, ..]) => (false, Some(*c)),
+            _ => (false, None),
+        };
+        if wanted == Some(b'%') && !is_escaped {
+            again = Some((p + 1, n));
+            p += 1;
+        } else if wanted.is_some_and(|c| c == name[n] || (c == b'_' && !is_escaped)) {
+            p += 1 + usize::from(is_escaped);
+            n += 1;
+        } else if let Some((after, taken)) = again {
+            again = Some((after, taken + 1));
+            (p, n) = (after, taken + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern
+        .get(p..)
+        .is_none_or(|rest| rest.iter().all(|c| *c == b'%'))
+}
+
 /// The refusal of a value, cut to a printable length.
 pub(super) fn invalid(field: &'static str, value: &str, rule: &str) -> EngineError {
     let value: String = value.chars().filter(|c| !c.is_control()).take(80).collect();
@@ -224,7 +272,7 @@ pub(super) fn invalid(field: &'static str, value: &str, rule: &str) -> EngineErr
 mod tests {
     use super::*;
     use crate::mariadb::Mariadb;
-    use crate::mysql::Mysql;
+    use crate::mysql::MYSQL;
 
     #[test]
     fn names_at_their_limits() {
@@ -235,8 +283,8 @@ mod tests {
         assert!(check_database("a ").is_err() && check_database("").is_err());
         assert!(check_database("a\nb").is_err() && check_database("🦀").is_err());
         assert!(check_database("50% \"of\" `us`/..\\'; --").is_ok());
-        assert!(check_user(&Mysql, &"x".repeat(32), None).is_ok());
-        assert!(check_user(&Mysql, &"x".repeat(33), None).is_err());
+        assert!(check_user(&MYSQL, &"x".repeat(32), None).is_ok());
+        assert!(check_user(&MYSQL, &"x".repeat(33), None).is_err());
         assert!(check_user(&Mariadb, &"x".repeat(33), None).is_ok());
     }
 
@@ -264,6 +312,24 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "guest")]
+    #[test]
+    fn clients_are_where_a_host_part_says() {
+        for (host, is_there) in [
+            ("%", true),
+            ("10.1.%", true),
+            ("10.1.2._", true),
+            ("10.1.2.3", true),
+            ("10.1.0.0/255.255.0.0", true),
+            ("10.2.%", false),
+            ("10.1.2.33", false),
+            ("10.1.2.0/255.255.255.254", false),
+        ] {
+            assert_eq!(is_from("10.1.2.3:4711", host), is_there, "{host}");
+        }
+        assert!(is_from("fe80::1:4711", "fe80::1") && is_from("localhost", "%"));
+    }
+
     #[test]
     fn locales() {
         assert!(check_locale(Some("utf8mb4"), Some("utf8mb4_bin")).is_ok());
@@ -272,6 +338,14 @@ mod tests {
         assert!(check_locale(Some("latin1"), Some("utf8mb4_bin")).is_err());
         assert!(check_locale(Some("klingon"), None).is_err());
         assert!(check_locale(None, Some("utf8mb4_bin; DROP")).is_err());
+    }
+
+    #[cfg(feature = "guest")]
+    #[test]
+    fn a_pattern_takes_no_more_time_than_its_length() {
+        let (many, long) = ("%a".repeat(32), "a".repeat(64));
+        assert!(is_like(many.as_bytes(), long.as_bytes()));
+        assert!(!is_like(format!("{many}b").as_bytes(), long.as_bytes()));
     }
 
     #[cfg(feature = "guest")]

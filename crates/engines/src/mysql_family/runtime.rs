@@ -78,7 +78,7 @@ impl EngineRuntime for Family {
             ("ssl-key", tls(TLS_KEY)),
         ];
         args.extend(settings.map(|(name, value)| format!("--{name}={value}")));
-        args.extend(self.0.launch_words().iter().map(|word| (*word).to_owned()));
+        args.extend(self.0.launch_words().into_iter().map(str::to_owned));
         bootstrap::program(self.0.server(), args, "")
     }
 

@@ -153,7 +153,7 @@ impl Sandbox {
              exec chroot $r /usr/bin/setpriv --no-new-privs \
              --bounding-set=-all,+setuid,+setgid,+kill,+chown --inh-caps=-all \
              /usr/lib/coffer/coffer-guest {mode}",
-            let_go = process::let_go_of_others(),
+            let_go = process::let_go_of_others(&self.base),
             base = self.base.display(),
             root = root.display(),
         )

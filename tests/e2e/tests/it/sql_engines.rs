@@ -114,6 +114,17 @@ fn connects(coffer: &Coffer, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// The engine's log is where logs are looked for, and tells no password.
+fn logs(coffer: &Coffer, id: &str, joe: &Login) -> Result<()> {
+    let inside = format!("/proc/{}/root/data/log/error.log", coffer.sandbox(id)?);
+    let log = std::fs::read_to_string(&inside).with_context(|| inside.clone())?;
+    ensure!(log.contains("ready for connections"), "{log}");
+    ensure!(!log.contains(&joe.password), "the log shows a password");
+    let own = coffer.log();
+    ensure!(!own.contains(&joe.password), "Coffer's log shows it");
+    Ok(())
+}
+
 fn lives(version: &Version) -> Result<()> {
     build(version)?;
     let coffer = Coffer::start()?;
@@ -146,6 +157,7 @@ fn lives(version: &Version) -> Result<()> {
     })
     .context("the engine is started again")?;
     stream.verify(&joe)?;
+    logs(&coffer, &id, &joe)?;
 
     coffer
         .coffer(&["instance", "delete", name, "--wait"])?

@@ -30,6 +30,8 @@ const KINDS: &[Kind] = &[
     psql::KIND,
     mysql::MYSQL,
     mysql::MARIADB,
+    mysql::PERCONA,
+    mysql::PXC,
     keyvalue::REDIS,
     keyvalue::VALKEY,
 ];

@@ -1,4 +1,4 @@
-//! MySQL's and MariaDB's clients.
+//! The clients of MySQL, its kin and MariaDB.
 
 use std::ffi::OsString;
 
@@ -13,6 +13,18 @@ pub(super) const MYSQL: Kind = Kind {
     env_remove: ENVIRONMENT,
     secret: Secret::File(secret_file),
     words,
+};
+
+/// The kin of MySQL have its client.
+pub(super) const PERCONA: Kind = Kind {
+    engine: "percona",
+    ..MYSQL
+};
+
+/// See [`PERCONA`].
+pub(super) const PXC: Kind = Kind {
+    engine: "pxc",
+    ..MYSQL
 };
 
 /// `mariadb`, or the client of MySQL.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,20 +28,48 @@ use crate::support::process;
 pub(super) trait Client: Send + Sync + Debug {
     /// The engine.
     fn engine(&self) -> &'static dyn Engine;
-    /// A configuration file as the test wants it.
+    /// A configuration file as the test wants it: with its addresses, as durable as an instance's.
     fn adapt(&self, name: &str, content: String) -> String;
+    /// The same where only processes die, so that nothing has to reach the disk.
+    fn hasten(&self, _name: &str, content: String) -> String {
+        content
+    }
+    /// The same where the end of the host would cost what was acknowledged last, and nothing else.
+    fn defer(&self, name: &str, content: String) -> String {
+        self.hasten(name, content)
+    }
     /// What tells the data directory from every other.
     async fn fingerprint(&self, at: &Direct) -> String;
     /// See [`Fixture::login`].
     async fn login(&self, at: &Direct, access: &Access) -> Result<(), String>;
     /// See [`Fixture::make`].
     async fn make(&self, at: &Direct, access: &Access, name: &str) -> Result<(), String>;
-    /// See [`Fixture::write`].
-    async fn write(&self, at: &Direct, access: &Access, name: &str, count: u64) -> u64;
+    /// See [`Fixture::write`]; each record is counted when it is acknowledged.
+    async fn write(&self, at: &Direct, access: &Access, name: &str, count: u64, told: &AtomicU64);
     /// See [`Fixture::count`].
     async fn count(&self, at: &Direct, access: &Access, name: &str) -> Result<u64, String>;
     /// See [`Fixture::beats`].
     async fn beats(&self, at: &Direct, root: &Access) -> Result<u64, String>;
+    /// See [`Fixture::login_from`].
+    async fn login_from(&self, _: &Direct, _: &Access, _: IpAddr) -> Result<(), String> {
+        Err("its users have no hosts".to_owned())
+    }
+    /// See [`Fixture::keeps_promises`].
+    async fn keeps_promises(&self, _at: &Direct, _root: &Access) -> Result<(), String> {
+        Ok(())
+    }
+    /// See [`Fixture::ready_words`].
+    fn ready_words(&self) -> Option<&'static str> {
+        None
+    }
+    /// What `openssl s_client` is told beside the address; `None` for an engine without TLS.
+    fn tls_words(&self) -> Option<&'static [&'static str]> {
+        None
+    }
+    /// See [`Fixture::stalls_when_held`].
+    fn stalls_when_held(&self) -> bool {
+        false
+    }
 }
 
 /// Where the programs of a version come from, and who runs them.
@@ -81,6 +109,25 @@ impl Programs {
 pub(super) struct DirectHost {
     layout: Layout,
     programs: Programs,
+}
+
+impl DirectHost {
+    /// A new key with its certificate, which it is its own authority of; the certificate as PEM.
+    fn write_tls(&self) -> String {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let uid = Some(self.programs.uid);
+        for (name, text) in [
+            (TLS_KEY, made.signing_key.serialize_pem()),
+            (TLS_CERT, made.cert.pem()),
+            (TLS_CA, made.cert.pem()),
+        ] {
+            let path = self.layout.tls_dir.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            chown(&path, uid, uid).unwrap();
+        }
+        made.cert.pem().replace("\r\n", "\n")
+    }
 }
 
 #[async_trait]
@@ -143,6 +190,12 @@ impl Direct {
 
     fn runtime(&self) -> &'static dyn EngineRuntime {
         self.client.engine().runtime()
+    }
+
+    /// The same data, served by the programs of another namespace.
+    pub(super) fn moved_to(mut self, programs: Programs) -> Self {
+        self.host.programs = programs;
+        self
     }
 
     /// Starts the engine with other words than an instance's: a test's way to show that something
@@ -232,7 +285,9 @@ impl Fixture for Direct {
     }
 
     async fn write(&self, access: &Access, name: &str, count: u64) -> u64 {
-        self.client.write(self, access, name, count).await
+        let told = AtomicU64::new(0);
+        self.client.write(self, access, name, count, &told).await;
+        told.into_inner()
     }
 
     async fn count(&self, access: &Access, name: &str) -> Result<u64, String> {
@@ -242,6 +297,37 @@ impl Fixture for Direct {
     async fn beats(&self, root: &Access) -> Result<u64, String> {
         self.client.beats(self, root).await
     }
+
+    async fn login_from(&self, access: &Access, from: IpAddr) -> Result<(), String> {
+        self.client.login_from(self, access, from).await
+    }
+
+    async fn keeps_promises(&self, root: &Access) -> Result<(), String> {
+        self.client.keeps_promises(self, root).await
+    }
+
+    fn ready_words(&self) -> Option<&'static str> {
+        self.client.ready_words()
+    }
+
+    async fn served_certificate(&self) -> Option<String> {
+        let words = self.client.tls_words()?;
+        let at = self.address.to_string();
+        let words = [&["openssl", "s_client", "-connect", &at], words].concat();
+        let shown = process::succeed(&words).await;
+        let begin = shown.find("-----BEGIN CERTIFICATE-----")?;
+        let end = "-----END CERTIFICATE-----\n";
+        let length = shown[begin..].find(end)? + end.len();
+        Some(shown[begin..begin + length].to_owned())
+    }
+
+    async fn renew_certificate(&self) -> String {
+        self.host.write_tls()
+    }
+
+    fn stalls_when_held(&self) -> bool {
+        self.client.stalls_when_held()
+    }
 }
 
 #[derive(Debug)]
@@ -249,7 +335,19 @@ pub(super) struct DirectWorld {
     base: PathBuf,
     client: &'static dyn Client,
     programs: Programs,
+    flush: Flush,
     template: Mutex<Option<PathBuf>>,
+}
+
+/// When what an engine acknowledges reaches the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// As in every instance: before it is acknowledged.
+    AsCreated,
+    /// Some time; the kernel has it when the process dies.
+    ForProcesses,
+    /// Some time after it was acknowledged, in an order that a start can make use of.
+    Deferred,
 }
 
 /// Addresses of loopback: each fixture its own, as the port is fixed.
@@ -257,10 +355,20 @@ static NEXT_ADDRESS: AtomicU8 = AtomicU8::new(1);
 
 impl DirectWorld {
     pub(super) fn new(base: &Path, client: &'static dyn Client, programs: Programs) -> Self {
+        Self::flushing(Flush::ForProcesses, base, client, programs)
+    }
+
+    pub(super) fn flushing(
+        flush: Flush,
+        base: &Path,
+        client: &'static dyn Client,
+        programs: Programs,
+    ) -> Self {
         Self {
             base: base.to_owned(),
             client,
             programs,
+            flush,
             template: Mutex::new(None),
         }
     }
@@ -305,19 +413,14 @@ impl DirectWorld {
         };
         for file in self.client.engine().render(&context) {
             let content = self.client.adapt(file.name, file.content);
+            let content = match self.flush {
+                Flush::AsCreated => content,
+                Flush::ForProcesses => self.client.hasten(file.name, content),
+                Flush::Deferred => self.client.defer(file.name, content),
+            };
             std::fs::write(host.layout.config_dir.join(file.name), content).unwrap();
         }
-        let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        for (name, text) in [
-            (TLS_KEY, key.signing_key.serialize_pem()),
-            (TLS_CERT, key.cert.pem()),
-            (TLS_CA, key.cert.pem()),
-        ] {
-            let path = host.layout.tls_dir.join(name);
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-            chown(&path, Some(self.programs.uid), Some(self.programs.uid)).unwrap();
-        }
+        host.write_tls();
     }
 
     /// A data directory of its own, cloned from the template.
@@ -374,12 +477,13 @@ pub(super) async fn hold_root(root: &Path, base: &Path, uid: u32) -> (Child, Vec
     );
     std::fs::write(base.join("passwd"), passwd).unwrap();
     std::fs::create_dir_all(base.join("root")).unwrap();
+    std::fs::remove_file(base.join("held")).ok();
     let script = format!(
         "set -e; {let_go} r={base}/root; mount --bind {root} $r; mount -o remount,ro,bind $r; \
-         mount -t tmpfs tmpfs $r/tmp; mkdir -p $r{base}; mount --bind {base} $r{base}; \
+         mount -t tmpfs tmpfs $r/tmp; mkdir -p $r{base}; mount --rbind {base} $r{base}; \
          mount --rbind /dev $r/dev; mount --bind {base}/passwd $r/etc/passwd; \
          touch {base}/held; exec sleep 3600",
-        let_go = process::let_go_of_others(),
+        let_go = process::let_go_of_others(base),
         base = base.display(),
         root = root.display(),
     );

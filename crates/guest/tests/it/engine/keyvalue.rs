@@ -1,6 +1,9 @@
 //! Redis and Valkey: the suite's client of them, on the socket inside; TLS is tested in the
 //! sandbox.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use async_trait::async_trait;
 use coffer_engines::Engine;
 use coffer_engines::conformance::Access;
@@ -15,6 +18,13 @@ use super::direct::{Client, Direct};
 /// The suite's client of one of them.
 #[derive(Debug)]
 pub(super) struct Cli(pub(super) &'static KeyValue);
+
+/// What an instance has from its first day; when it flushes is the suite's to change.
+const BORN: &[(&str, &str)] = &[
+    ("appendonly", "yes"),
+    ("aof-timestamp-enabled", "yes"),
+    ("save", ""),
+];
 
 /// A connection that is logged in.
 #[derive(Debug)]
@@ -80,16 +90,17 @@ impl Client for Cli {
         connection.told(&["DEL", name]).await.map(|_| ())
     }
 
-    async fn write(&self, at: &Direct, access: &Access, name: &str, count: u64) -> u64 {
+    async fn write(&self, at: &Direct, access: &Access, name: &str, count: u64, told: &AtomicU64) {
         let mut connection = connect(at, access).await.expect("log in to write");
         // Two writes at once: the engine's file has them as a transaction, which is read again
         // under rules of its own.
         let both = "redis.call('INCR', 'writes') return redis.call('RPUSH', KEYS[1], '1')";
-        let mut acknowledged = 0;
-        while acknowledged < count && connection.told(&["EVAL", both, "1", name]).await.is_ok() {
-            acknowledged += 1;
+        for _ in 0..count {
+            if connection.told(&["EVAL", both, "1", name]).await.is_err() {
+                break;
+            }
+            told.fetch_add(1, Ordering::Relaxed);
         }
-        acknowledged
     }
 
     async fn count(&self, at: &Direct, access: &Access, name: &str) -> Result<u64, String> {
@@ -113,4 +124,47 @@ impl Client for Cli {
             .parse()
             .map_err(|_| format!("not a number: {size}"))
     }
+
+    /// The append-only file is in parts: a list of them, a base, and what came after.
+    async fn keeps_promises(&self, at: &Direct, root: &Access) -> Result<(), String> {
+        let mut connection = connect(at, root).await?;
+        for (name, wanted) in BORN {
+            let found = connection.told(&["CONFIG", "GET", name]).await?;
+            let pair = [*name, *wanted].map(|word| Value::Text(word.to_owned()));
+            if found != Value::List(pair.to_vec()) {
+                return Err(format!("{name} is {found:?}, {wanted} is promised"));
+            }
+        }
+        let files = parts(&at.layout().data_dir.join("engine"));
+        for part in [".manifest", ".base.", ".incr."] {
+            if !files.iter().any(|name| name.contains(part)) {
+                return Err(format!(
+                    "the append-only file has no part {part}: {files:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn ready_words(&self) -> Option<&'static str> {
+        Some("eady to accept connections")
+    }
+
+    fn tls_words(&self) -> Option<&'static [&'static str]> {
+        Some(&[])
+    }
+}
+
+/// Names in the directory of the append-only file, wherever the engine has it below `dir`.
+fn parts(dir: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            names.extend(parts(&path));
+        } else if dir.ends_with("appendonlydir") {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names
 }

@@ -1,12 +1,13 @@
 //! The engines' conformance suite with the real servers, run directly: the versions that
-//! `conforming_versions` in `tests/counts.toml` asks for, each from its root; PostgreSQL from the
-//! host as well, if it has version 15. A version without a root fails its test.
+//! `conforming_versions` in `tests/counts.toml` asks for, each from its root. A version without a
+//! root fails its test.
 
 mod controls;
 mod direct;
 mod keyvalue;
 mod mysql_family;
 mod postgresql;
+mod power;
 mod refusals;
 mod sql_controls;
 mod sql_refusals;
@@ -18,6 +19,7 @@ use coffer_engines::conformance;
 use coffer_engines::redis::REDIS;
 use coffer_engines::valkey::VALKEY;
 use coffer_testkit::counts::versions;
+use tokio::process::Child;
 
 use crate::support::process;
 use direct::{Client, DirectWorld, Programs, hold_root};
@@ -39,29 +41,7 @@ fn copy_tool(base: &Path) -> PathBuf {
 }
 
 #[tokio::test]
-async fn postgresql_of_the_host_conforms() {
-    process::require_root();
-    let postgres = Path::new("/usr/lib/postgresql/15/bin/postgres");
-    if !postgres.exists() && process::engine_root("postgresql-17").is_some() {
-        eprintln!(
-            "this machine has no PostgreSQL 15 of its own; version 17 is tested from its root"
-        );
-        return;
-    }
-    let user = nix::unistd::User::from_name("postgres").unwrap();
-    let user = user.expect("this test needs PostgreSQL: apt-get install postgresql-15");
-    let base = base_dir();
-    let programs = Programs {
-        version: "15",
-        prefix: Vec::new(),
-        uid: user.uid.as_raw(),
-        tool: copy_tool(base.path()),
-    };
-    conformance::all(&DirectWorld::new(base.path(), &postgresql::Psql, programs)).await;
-}
-
-#[tokio::test]
-async fn postgresql_of_the_root_conforms() {
+async fn postgresql_conforms() {
     every_version_conforms(&postgresql::Psql).await;
 }
 
@@ -117,6 +97,29 @@ async fn mariadb_bounds_its_root() {
     .await;
 }
 
+#[tokio::test]
+async fn postgresql_outlives_the_host() {
+    each_outlives_the_host(&postgresql::Psql).await;
+}
+
+#[tokio::test]
+async fn mysql_outlives_the_host() {
+    each_outlives_the_host(&mysql_family::MYSQL).await;
+}
+
+#[tokio::test]
+async fn mariadb_outlives_the_host() {
+    each_outlives_the_host(&mysql_family::MARIADB).await;
+}
+
+/// Cuts the power under each version that is asked for.
+async fn each_outlives_the_host(client: &'static dyn Client) {
+    process::require_root();
+    for version in asked(client) {
+        power::cut_each(client, version).await;
+    }
+}
+
 /// Runs the suite with each version that is asked for.
 async fn every_version_conforms(client: &'static dyn Client) {
     in_each_root(client, async |world| {
@@ -125,39 +128,48 @@ async fn every_version_conforms(client: &'static dyn Client) {
     .await;
 }
 
-/// Does something with the programs of each version that is asked for.
-async fn in_each_root(client: &'static dyn Client, work: impl AsyncFn(DirectWorld)) {
+/// The versions of the client's engine that are asked for.
+fn asked(client: &'static dyn Client) -> Vec<&'static str> {
     let engine = client.engine();
-    for asked in versions("conforming_versions", engine.name()) {
+    let known = |asked: String| {
         let mut known = engine.versions().iter().copied();
         let version = known.find(|known| *known == asked);
-        let version = version.unwrap_or_else(|| panic!("{} knows no {asked}", engine.name()));
-        eprintln!("{} {version}", engine.name());
-        in_root(client, version, &work).await;
+        version.unwrap_or_else(|| panic!("{} knows no {asked}", engine.name()))
+    };
+    let asked = versions("conforming_versions", engine.name());
+    asked.into_iter().map(known).collect()
+}
+
+/// Does something with the programs of each version that is asked for.
+async fn in_each_root(client: &'static dyn Client, work: impl AsyncFn(DirectWorld)) {
+    process::require_root();
+    for version in asked(client) {
+        eprintln!("{} {version}", client.engine().name());
+        let base = base_dir();
+        let (holder, programs) = enter_root(client, version, base.path()).await;
+        work(DirectWorld::new(base.path(), client, programs)).await;
+        drop(holder);
     }
 }
 
-/// Does something with the programs of a version's root.
-async fn in_root(
+/// The programs of a version's root, and what holds them where they are.
+async fn enter_root(
     client: &'static dyn Client,
     version: &'static str,
-    work: &impl AsyncFn(DirectWorld),
-) {
-    process::require_root();
+    base: &Path,
+) -> (Child, Programs) {
     let recipe = format!("{}-{version}", client.engine().name());
     let root = process::engine_root(&recipe)
         .unwrap_or_else(|| panic!("this test needs a root: coffer image build {recipe}"));
-    let base = base_dir();
-    let tool = copy_tool(base.path());
+    let tool = copy_tool(base);
     let uid = 61_817;
-    let (holder, mut prefix) = hold_root(&root, base.path(), uid).await;
-    prefix.push(base.path().join("root").display().to_string());
+    let (holder, mut prefix) = hold_root(&root, base, uid).await;
+    prefix.push(base.join("root").display().to_string());
     let programs = Programs {
         version,
         prefix,
         uid,
         tool,
     };
-    work(DirectWorld::new(base.path(), client, programs)).await;
-    drop(holder);
+    (holder, programs)
 }

@@ -1,16 +1,27 @@
 //! PostgreSQL: the suite's client of it, over TCP without TLS, which is tested in the sandbox.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use coffer_engines::Engine;
-use coffer_engines::conformance::Access;
+use coffer_engines::conformance::{Access, Fixture};
 use coffer_engines::postgresql::{Postgresql, identity};
 use tokio_postgres::NoTls;
 
 use super::direct::{Client, Direct};
 use crate::support::process;
+
+/// What an instance has from its first day.
+const BORN: &[(&str, &str)] = &[
+    ("wal_level", "replica"),
+    ("data_checksums", "on"),
+    ("full_page_writes", "on"),
+    ("ssl", "on"),
+];
+/// The same from version 17 on.
+const SUMMARIES: (&str, &str) = ("summarize_wal", "on");
 
 /// The suite's client.
 #[derive(Debug)]
@@ -76,13 +87,23 @@ impl Client for Psql {
     fn adapt(&self, name: &str, content: String) -> String {
         let mut content = content.replace("'127.0.0.1,", "'");
         match name {
-            // A killed process loses nothing that it wrote: only a lost machine would.
-            "postgresql.conf" => content.push_str("fsync = off\n"),
             // The suite's client speaks no TLS; that is tested in the sandbox.
             "pg_hba.conf" => content.push_str("host all all 127.0.0.0/8 scram-sha-256\n"),
             // The test runs as root where an agent would.
             "pg_ident.conf" => content.push_str("coffer root coffer\n"),
             _ => {}
+        }
+        content
+    }
+
+    fn hasten(&self, _name: &str, content: String) -> String {
+        // A killed process loses nothing that it wrote: only a lost machine would.
+        content.replace("\nfsync = on\n", "\nfsync = off\n")
+    }
+
+    fn defer(&self, name: &str, mut content: String) -> String {
+        if name == "postgresql.conf" {
+            content.push_str("synchronous_commit = off\nwal_writer_delay = 10s\n");
         }
         content
     }
@@ -101,19 +122,24 @@ impl Client for Psql {
 
     async fn make(&self, at: &Direct, access: &Access, name: &str) -> Result<(), String> {
         let connection = connect(at, access).await?;
-        let sql = format!("CREATE TABLE {} (n bigint)", quote(name));
+        // Where a test defers flushes, what is written to it may be lost with the host, it may not.
+        let sql = format!(
+            "SET synchronous_commit = on; CREATE TABLE {} (n bigint)",
+            quote(name)
+        );
         let made = connection.client.batch_execute(&sql).await;
         made.map_err(|e| format!("{e:?}"))
     }
 
-    async fn write(&self, at: &Direct, access: &Access, name: &str, count: u64) -> u64 {
+    async fn write(&self, at: &Direct, access: &Access, name: &str, count: u64, told: &AtomicU64) {
         let connection = connect(at, access).await.expect("log in to write");
         let sql = format!("INSERT INTO {} VALUES (1)", quote(name));
-        let mut acknowledged = 0;
-        while acknowledged < count && connection.client.batch_execute(&sql).await.is_ok() {
-            acknowledged += 1;
+        for _ in 0..count {
+            if connection.client.batch_execute(&sql).await.is_err() {
+                break;
+            }
+            told.fetch_add(1, Ordering::Relaxed);
         }
-        acknowledged
     }
 
     async fn count(&self, at: &Direct, access: &Access, name: &str) -> Result<u64, String> {
@@ -130,5 +156,40 @@ impl Client for Psql {
         let row = connection.client.query_one(sql, &[]).await;
         let row = row.map_err(|e| format!("{e:?}"))?;
         Ok(row.get::<_, i64>(0).try_into().unwrap())
+    }
+
+    /// Each line of the configuration is in force as far as the server itself can tell, and so is
+    /// what an instance is born with.
+    async fn keeps_promises(&self, at: &Direct, _root: &Access) -> Result<(), String> {
+        let connection = connect_own(at).await?;
+        let rows = async |sql: &str| {
+            let rows = connection.client.query(sql, &[]).await;
+            rows.map_err(|e| format!("{e:?}"))
+        };
+        let idle = "SELECT name || ' = ' || setting FROM pg_file_settings \
+                    WHERE sourcefile LIKE '%/postgresql.conf' AND NOT applied";
+        let idle = rows(idle).await?;
+        let idle: Vec<String> = idle.iter().map(|row| row.get(0)).collect();
+        if !idle.is_empty() {
+            return Err(format!("rendered and not in force: {idle:?}"));
+        }
+        let is_newer = at.host().version() != "15";
+        let born = BORN.iter().chain(is_newer.then_some(&SUMMARIES));
+        for (name, wanted) in born {
+            let shown = rows(&format!("SHOW {name}")).await?;
+            let shown: String = shown[0].get(0);
+            if shown != *wanted {
+                return Err(format!("{name} is {shown}, {wanted} is promised"));
+            }
+        }
+        Ok(())
+    }
+
+    fn ready_words(&self) -> Option<&'static str> {
+        Some("ready to accept connections")
+    }
+
+    fn tls_words(&self) -> Option<&'static [&'static str]> {
+        Some(&["-starttls", "postgres"])
     }
 }

@@ -1,7 +1,7 @@
 //! The tests' processes and tasks; nothing else in them spawns.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -48,11 +48,14 @@ pub(crate) fn run(words: &[&str]) {
     }
 }
 
-/// Lines of a shell that let go, in a mount namespace of its own, of what other tests have mounted
-/// and mean to unmount.
-pub(crate) fn let_go_of_others() -> &'static str {
-    "awk '$5 ~ \"^/tmp/\" { print $5 }' /proc/self/mountinfo | tac | \
-     while read m; do umount -l $m; done;"
+/// Lines of a shell that let go, in a mount namespace of its own, of what other tests than that in
+/// `own` have mounted and mean to unmount.
+pub(crate) fn let_go_of_others(own: &Path) -> String {
+    format!(
+        "awk '$5 ~ \"^/tmp/\" && index($5, \"{}/\") != 1 {{ print $5 }}' /proc/self/mountinfo | \
+         tac | while read m; do umount -l $m; done;",
+        own.display()
+    )
 }
 
 /// Starts a task of the test's.

@@ -99,7 +99,8 @@ pub trait Engine: Send + Sync + Debug {
     /// Versions it knows, newest first.
     fn versions(&self) -> &'static [&'static str];
 
-    /// Those of them whose real server not every run of the tests meets: shown as `unverified`.
+    /// Those of them whose real server neither a run of the tests nor a soak (`docs/soak.md`) has
+    /// met: shown as `unverified`.
     fn unverified_versions(&self) -> &'static [&'static str] {
         &[]
     }

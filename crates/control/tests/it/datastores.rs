@@ -64,7 +64,7 @@ async fn what_is_refused_is_told_before() {
     let path = "/datastores/redis/versions/7.0";
     let shown = world.get(&alice, path).await.expect(200);
     let version = &shown["version"];
-    assert_eq!(support(version, "provision"), "unverified");
+    assert_eq!(support(version, "provision"), "yes");
     assert_eq!(support(version, "schema"), "not-yet");
     assert_eq!(version["capabilities"]["databases"], false);
     assert_eq!(version["capabilities"]["grants"], false);

@@ -53,11 +53,6 @@ impl Engine for Mariadb {
         &["11.8", "10.11"]
     }
 
-    fn unverified_versions(&self) -> &'static [&'static str] {
-        // Only the soaks of `conforming_versions` and `living_versions` meet it.
-        &["10.11"]
-    }
-
     fn port(&self) -> u16 {
         PORT
     }

@@ -7,7 +7,7 @@ pub const REDIS: KeyValue = KeyValue {
     name: "redis",
     versions: &["8.0", "7.0"],
     // Only the soaks of `conforming_versions` and `living_versions` meet it.
-    unverified: &["7.0"],
+    unverified: &[],
     #[cfg(feature = "guest")]
     server: "/usr/bin/redis-server",
     config_file: "redis.conf",

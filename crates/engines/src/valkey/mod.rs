@@ -7,7 +7,7 @@ pub const VALKEY: KeyValue = KeyValue {
     name: "valkey",
     versions: &["9.1", "8.1"],
     // Only the soaks of `conforming_versions` and `living_versions` meet it.
-    unverified: &["9.1"],
+    unverified: &[],
     #[cfg(feature = "guest")]
     server: "/usr/bin/valkey-server",
     config_file: "valkey.conf",

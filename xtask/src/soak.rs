@@ -93,6 +93,10 @@ const SOAKS: &[Soak] = &[
         &["kills::creates_and_deletes_outlive_kills"],
     ),
     kill("kill_restart", &["kills::restarts_outlive_kills"]),
+    kill(
+        "kill_other_engines",
+        &["kills::the_other_engines_outlive_kills"],
+    ),
     versions(
         "conforming_versions",
         "coffer-guest",

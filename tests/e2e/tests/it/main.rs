@@ -11,6 +11,7 @@ mod command_line;
 mod connect;
 mod cut_short;
 mod disk;
+mod drain;
 mod engines;
 mod failures;
 mod first_start;

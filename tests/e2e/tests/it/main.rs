@@ -6,6 +6,7 @@ mod agents;
 mod bare;
 mod bytes;
 mod clients;
+mod clock;
 mod clones;
 mod command_line;
 mod connect;

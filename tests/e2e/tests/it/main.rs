@@ -23,6 +23,7 @@ mod inside;
 mod keyvalue;
 mod kills;
 mod legacy;
+mod logs;
 mod neighbours;
 mod operator;
 mod processes;

@@ -3,6 +3,7 @@
 #![expect(clippy::too_many_lines, reason = "a test tells its story in one piece")]
 
 mod agents;
+mod backup;
 mod bare;
 mod bytes;
 mod clients;
@@ -29,6 +30,7 @@ mod operator;
 mod processes;
 mod published;
 mod reboot;
+mod server_store;
 mod spine;
 mod sql_engines;
 mod sql_root;

@@ -36,5 +36,6 @@ mod sql_engines;
 mod sql_root;
 mod state;
 mod stop;
+mod store_lost;
 mod upgrade;
 mod without_root;

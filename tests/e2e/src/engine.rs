@@ -13,8 +13,10 @@ use crate::keyvalue::{KeyValue, tree};
 use crate::run::{Ended, wait_until};
 use crate::sql::Login;
 
-/// Bytes of a number that is written together with ballast.
+/// Bytes of ballast that a number is written together with.
 const BALLAST_BYTES: usize = 1 << 20;
+/// The same where everything is held in memory as well.
+const KEY_VALUE_BALLAST_BYTES: usize = 1 << 18;
 /// What a flush each second may lose: the engine begins one each second and holds its writes back
 /// for two while one lasts; a busy machine is a moment late.
 const EVERYSEC_LOSS_MAX: Duration = Duration::from_secs(3);
@@ -220,12 +222,12 @@ impl Served {
         }
     }
 
-    /// Writes a number with a MiB that cannot be made small.
+    /// Writes a number with ballast that cannot be made small.
     pub fn put_with_ballast(&self, n: u64) -> Result<()> {
         match &self.client {
             Client::KeyValue(db) => {
                 let script = format!(
-                    "redis.call('SET', 'ballast' .. {n}, string.rep('x', {BALLAST_BYTES})) \
+                    "redis.call('SET', 'ballast' .. {n}, string.rep('x', {KEY_VALUE_BALLAST_BYTES})) \
                      return redis.call('SADD', 'kept', {n})"
                 );
                 db.told(&["EVAL", &script, "0"]).map(drop)
@@ -260,7 +262,7 @@ impl Served {
         numbers.collect()
     }
 
-    /// The engine's settings from inside, for what only who owns the host can do.
+    /// The client, where the engine is Redis or Valkey.
     pub fn key_value(&self) -> Option<&KeyValue> {
         match &self.client {
             Client::KeyValue(db) => Some(db),

@@ -17,6 +17,7 @@ mod drain;
 mod engines;
 mod failures;
 mod first_start;
+mod full_volume;
 mod fuzz;
 mod hostile;
 mod images;

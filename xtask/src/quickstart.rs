@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::process::{Program, Stopwatch, stop, tail, wait_closely};
 use crate::roots::{Roots, Versions};
 use crate::{built, leftovers, setup};
-use engine::{Database, Engine, OTHERS, POSTGRESQL, wanted, with_secret};
+use engine::{Database, Engine, FIRST, offered, wanted, with_secret};
 
 /// Recipe of the first engine root.
 const RECIPE: &str = "postgresql-17";
@@ -109,30 +109,39 @@ fn stay(host: &Host, listen: &str, more: &[&str], child: &mut Option<Child>) -> 
         true => println!("coffer runs already"),
         false => *child = Some(host.start(listen, more)?),
     }
-    let database = host.create(&POSTGRESQL)?;
+    let (first, rest) = engines()?;
+    let database = host.create(&first)?;
     let answer = ask_published(host, &database)?;
     let took = watch.elapsed();
     println!("{:.1} s to an answering PostgreSQL\n", took.as_secs_f64());
-    let lines = others(host)?;
+    let lines = others(host, &rest)?;
     let first = database.line(answer.trim());
     let words = format!("{first}\n{lines}\n\n{}", how_to_go_on(host, &database));
     println!("{words}");
     Ok(Stayed { took, words })
 }
 
+/// The engine that comes first, and the others.
+fn engines() -> Result<(Engine, Vec<Engine>)> {
+    let mut all = offered(&crate::root()?)?;
+    let first = all.iter().position(|engine| engine.name == FIRST);
+    let first = all.remove(first.with_context(|| format!("find the recipe of {FIRST}"))?);
+    Ok((first, all))
+}
+
 /// Has an instance of each other engine and asks it, all at once; what there is to know of them.
-fn others(host: &Host) -> Result<String> {
+fn others(host: &Host, engines: &[Engine]) -> Result<String> {
     println!("building the other engines' roots (once on this machine)");
     let roots = Roots::default();
     roots.begin(&crate::root()?, &built()?, Versions::First)?;
     roots.end()?;
-    host.await_offers()?;
-    let names: Vec<_> = OTHERS.iter().map(|engine| engine.title).collect();
+    host.await_offers(engines)?;
+    let names: Vec<_> = engines.iter().map(|engine| engine.title.as_str()).collect();
     println!("creating {}, unless they are there", names.join(", "));
     let shown = host.run(&["instance", "list"])?;
     let there = shown.as_array().map_or(&[][..], Vec::as_slice);
     let lines: Vec<Result<String>> = std::thread::scope(|scope| {
-        let begun: Vec<_> = OTHERS
+        let begun: Vec<_> = engines
             .iter()
             .map(|engine| scope.spawn(move || other(host, engine, there)))
             .collect();
@@ -146,10 +155,10 @@ fn others(host: &Host) -> Result<String> {
 }
 
 /// One of them: the one that is there, or a new one.
-fn other(host: &Host, engine: &'static Engine, there: &[Value]) -> Result<String> {
+fn other(host: &Host, engine: &Engine, there: &[Value]) -> Result<String> {
     let known = there
         .iter()
-        .find(|one| one["datastore"]["type"] == engine.name && one["status"] == "ACTIVE");
+        .find(|one| one["datastore"]["type"] == *engine.name && one["status"] == "ACTIVE");
     let database = match known.and_then(|one| one["id"].as_str()) {
         Some(id) => {
             let shown = host.run(&["instance", "show", id])?;
@@ -250,10 +259,11 @@ fn run_once_in(coffer: &Path, state: &Path) -> Result<()> {
 
 fn use_once(host: &Host) -> Result<String> {
     let watch = Stopwatch::start();
-    let database = host.create(&POSTGRESQL)?;
+    let (first, rest) = engines()?;
+    let database = host.create(&first)?;
     let answer = ask_published(host, &database)?;
     let seconds = watch.elapsed().as_secs_f64();
-    let lines = others(host)?;
+    let lines = others(host, &rest)?;
     let first = database.line(answer.trim());
     Ok(format!(
         "{first}\n{lines}\n\nPostgreSQL answered after {seconds:.1} s; stopped, and nothing is left"
@@ -335,22 +345,22 @@ impl Host {
     }
 
     /// Waits until Coffer offers every engine: it looks at the roots every few seconds.
-    fn await_offers(&self) -> Result<()> {
+    fn await_offers(&self, engines: &[Engine]) -> Result<()> {
         wait_closely("an offer of every engine", OFFER_MAX, PACE, || {
             let offered = self.run(&["datastore", "list"])?;
             let is_offered = |engine: &Engine| {
                 let rows = offered.as_array().into_iter().flatten();
-                rows.into_iter().any(|row| row["datastore"] == engine.name)
+                rows.into_iter().any(|row| row["datastore"] == *engine.name)
             };
-            Ok(OTHERS.iter().all(is_offered).then_some(()))
+            Ok(engines.iter().all(is_offered).then_some(()))
         })
     }
 
     /// Creates a published instance with a user, and a database where the engine has them.
-    fn create(&self, engine: &'static Engine) -> Result<Database> {
+    fn create<'a>(&self, engine: &'a Engine) -> Result<Database<'a>> {
         let shown = self.run(&["instance", "list"])?;
         let there = shown.as_array().map_or(&[][..], Vec::as_slice);
-        let name = free_name(engine.name, there);
+        let name = free_name(&engine.name, there);
         println!("creating the {} instance {name}", engine.title);
         let words = [&["instance", "create", &name][..], &wanted(engine)].concat();
         Database::read(engine, &self.run(&words)?)
@@ -369,7 +379,7 @@ fn free_name(engine: &str, there: &[Value]) -> String {
 
 /// Asks a new PostgreSQL at its published address over TLS, its certificate checked against the
 /// project's CA: as somebody who has nothing of Coffer's.
-fn ask_published(host: &Host, database: &Database) -> Result<String> {
+fn ask_published(host: &Host, database: &Database<'_>) -> Result<String> {
     let ca = ca_file(host);
     let state = host.state.display().to_string();
     let words = ["ca", "--state-dir", &state, "--project", "demo"];
@@ -390,14 +400,16 @@ fn ca_file(host: &Host) -> PathBuf {
     host.state.join("demo-ca.pem")
 }
 
-fn url(database: &Database, ca: &Path) -> String {
-    let Database { address, port, .. } = database;
+fn url(database: &Database<'_>, ca: &Path) -> String {
+    let address = &database.address;
+    let port = database.port.map(|port| format!(":{port}"));
+    let port = port.unwrap_or_default();
     let ca = ca.display();
-    format!("postgresql://demo@{address}:{port}/demo?sslmode=verify-full&sslrootcert={ca}")
+    format!("postgresql://demo@{address}{port}/demo?sslmode=verify-full&sslrootcert={ca}")
 }
 
 /// What to type next, with PostgreSQL as the example.
-fn how_to_go_on(host: &Host, database: &Database) -> String {
+fn how_to_go_on(host: &Host, database: &Database<'_>) -> String {
     let (coffer, name) = (host.coffer.display(), &database.name);
     let (url, state) = (url(database, &ca_file(host)), host.state.display());
     format!(

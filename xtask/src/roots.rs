@@ -86,7 +86,17 @@ fn lane(names: &Mutex<VecDeque<String>>, coffer: &PathBuf, logs: &Path) -> Resul
 
 /// Names of the recipes of these versions.
 fn recipes(images: &Path, wanted: Versions) -> Result<Vec<String>> {
-    let mut names = Vec::new();
+    told_by_recipes(images, wanted, "name")
+}
+
+/// Names of the engines, each of which offers one version first.
+pub fn engines(images: &Path) -> Result<Vec<String>> {
+    told_by_recipes(images, Versions::First, "engine")
+}
+
+/// What the recipes of these versions say of something.
+fn told_by_recipes(images: &Path, wanted: Versions, key: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(images).with_context(|| format!("read {}", images.display()))? {
         let path = entry.context("read a recipe's name")?.path();
         if path.extension().is_none_or(|e| e != "toml") {
@@ -97,15 +107,13 @@ fn recipes(images: &Path, wanted: Versions) -> Result<Vec<String>> {
         let recipe: toml::Table = text.parse().with_context(read)?;
         let is_default = recipe.get("default").and_then(toml::Value::as_bool);
         if is_default == Some(true) || wanted == Versions::All {
-            let name = recipe.get("name").and_then(toml::Value::as_str);
-            names.push(
-                name.with_context(|| format!("{} has no name", path.display()))?
-                    .to_owned(),
-            );
+            let value = recipe.get(key).and_then(toml::Value::as_str);
+            let value = value.with_context(|| format!("{} has no {key}", path.display()))?;
+            found.push(value.to_owned());
         }
     }
-    names.sort();
-    Ok(names)
+    found.sort();
+    Ok(found)
 }
 
 #[cfg(test)]

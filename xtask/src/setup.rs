@@ -26,10 +26,11 @@ pub const RUN: &[&str] = &[
 ];
 
 /// To test it as well: a PostgreSQL server for the store, with pgbench in its package, Python for
-/// the clients, what counts the bytes that pass through a process, who looks at the package and
-/// its units, and what measures MySQL and MariaDB.
+/// the clients, what counts the bytes that pass through a process, what sets a process's clock, who
+/// looks at the package and its units, and what measures MySQL and MariaDB.
 pub const TEST: &[&str] = &[
     "curl",
+    "faketime",
     "lintian",
     "postgresql",
     "python3-venv",

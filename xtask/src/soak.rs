@@ -93,6 +93,14 @@ const SOAKS: &[Soak] = &[
         &["kills::creates_and_deletes_outlive_kills"],
     ),
     kill("kill_restart", &["kills::restarts_outlive_kills"]),
+    kill(
+        "kill_other_engines",
+        &["kills::the_other_engines_outlive_kills"],
+    ),
+    kill(
+        "full_volume_of_mariadb",
+        &["full_volume::a_full_volume_is_its_tenants_own_and_goes_on_with_space"],
+    ),
     versions(
         "conforming_versions",
         "coffer-guest",

@@ -157,6 +157,29 @@ impl From<EngineError> for Error {
     }
 }
 
+/// What to do when the store's disk is full.
+const FULL: &str = "nothing was changed: the operator has to free space there (`coffer doctor` names \
+                    the disk); then repeat the request";
+/// What to do when it cannot be written, or hardly.
+const READ_ONLY: &str = "nothing was changed, and databases go on serving: the operator has to make \
+                         the file system of the store writable again (the kernel's log says why it \
+                         is not, `coffer doctor` looks at it); then repeat the request";
+/// What to do when it is damaged.
+const DAMAGED: &str = "databases go on serving: the operator has to stop Coffer, keep the store \
+                       aside, and restore the newest backup (`coffer state restore`)";
+
+/// The store's own trouble, which nobody who asks can do anything about.
+fn store_fails(
+    message: String,
+    reason: &'static str,
+    hint: &'static str,
+    source: &dyn std::error::Error,
+) -> Error {
+    Error::new(Kind::Unavailable, reason, message)
+        .with_hint(hint)
+        .with_context(source.to_string())
+}
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
@@ -180,12 +203,14 @@ impl From<StoreError> for Error {
                 Self::new(Kind::OverLimit, "addresses-exhausted", message)
             }
             StoreError::Corrupt { .. } | StoreError::Open { .. } => Self::internal(message),
-            StoreError::Full(source) => Self::new(Kind::Unavailable, "store-full", message)
-                .with_hint(
-                    "nothing was changed: the operator has to free space there (`coffer doctor` \
-                     names the disk); then repeat the request",
-                )
-                .with_context(source.to_string()),
+            StoreError::Full(source) => store_fails(message, "store-full", FULL, &source),
+            StoreError::ReadOnly(source) => {
+                store_fails(message, "store-read-only", READ_ONLY, &source)
+            }
+            StoreError::Failing(source) => {
+                store_fails(message, "store-failing", READ_ONLY, &source)
+            }
+            StoreError::Damaged(source) => store_fails(message, "store-damaged", DAMAGED, &source),
             StoreError::Database(source) => Self::internal(format!("{message}: {source}")),
         }
     }

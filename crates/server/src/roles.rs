@@ -24,6 +24,7 @@ use coffer_core::id::TrackerId;
 use coffer_infra::Provider as _;
 use coffer_infra::local::{self, LocalProvider};
 use coffer_infra::provider::Abilities;
+use coffer_store::Store;
 use hyper::Uri;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -119,7 +120,7 @@ pub(crate) async fn run(place: &Place, roles: Roles) -> anyhow::Result<ExitCode>
     }
     if let Some(provider) = provider {
         // With no server left, nothing has to stay on the host either.
-        let is_final = roles.is_exclusive && base.store.list_servers().await?.is_empty();
+        let is_final = roles.is_exclusive && has_no_server(&base.store).await;
         provider.close(is_final).await.context("leave the host")?;
     }
     base.store.close().await;
@@ -134,6 +135,17 @@ async fn give_memory_back(clock: Arc<dyn Clock>) {
     loop {
         clock.sleep(MEMORY_PACE).await;
         local::memory::give_back();
+    }
+}
+
+/// Whether nothing is left that could need the host. A store that cannot be read says nothing.
+async fn has_no_server(store: &Store) -> bool {
+    match store.list_servers().await {
+        Ok(servers) => servers.is_empty(),
+        Err(error) => {
+            tracing::error!(%error, "look for servers that stay");
+            false
+        }
     }
 }
 

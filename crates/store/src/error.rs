@@ -74,6 +74,15 @@ pub enum StoreError {
     /// The disk that the database lies on is full; reads go on, and writes will again.
     #[error("the disk of the database is full")]
     Full(#[source] DriverError),
+    /// The file system or the server that the database is on takes no changes; reads may go on.
+    #[error("the database can only be read")]
+    ReadOnly(#[source] DriverError),
+    /// The disk that the database lies on fails.
+    #[error("the disk of the database fails")]
+    Failing(#[source] DriverError),
+    /// What the database holds is not what was written to it.
+    #[error("the database is damaged")]
+    Damaged(#[source] DriverError),
     /// The database did not do it; the source says why.
     #[error("query the database")]
     Database(#[source] DriverError),

@@ -27,8 +27,8 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteRow, SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection as _, Postgres, Row as _, SqlSafeStr, Sqlite,
@@ -67,7 +67,34 @@ impl DriverError {
     fn code(&self) -> Option<Cow<'_, str>> {
         match &self.0 {
             Driver::Sqlx(error) => error.as_database_error().and_then(|error| error.code()),
-            Driver::Direct(_) => None,
+            Driver::Direct(error) => direct::code(error).map(Cow::Owned),
+        }
+    }
+
+    /// The kind of error that SQLite's code is one of.
+    fn sqlite_kind(&self) -> Option<i32> {
+        let is_sqlite = match &self.0 {
+            Driver::Sqlx(error) => error
+                .as_database_error()
+                .is_some_and(|error| error.try_downcast_ref::<SqliteError>().is_some()),
+            Driver::Direct(_) => true,
+        };
+        let code: i32 = self.code().filter(|_| is_sqlite)?.parse().ok()?;
+        Some(code & 0xff)
+    }
+
+    /// What is wrong with the place that the database lies on, or with what lies there.
+    fn into_store_error(self) -> StoreError {
+        let is_one_of = |codes: &[&str]| self.code().is_some_and(|code| codes.contains(&&*code));
+        match self.sqlite_kind() {
+            _ if self.is_full() => StoreError::Full(self),
+            Some(direct::READ_ONLY) => StoreError::ReadOnly(self),
+            Some(direct::IO) => StoreError::Failing(self),
+            Some(direct::DAMAGED | direct::NO_DATABASE) => StoreError::Damaged(self),
+            None if is_one_of(&["25006"]) => StoreError::ReadOnly(self),
+            None if is_one_of(&["58030"]) => StoreError::Failing(self),
+            None if is_one_of(&["XX001", "XX002"]) => StoreError::Damaged(self),
+            _ => StoreError::Database(self),
         }
     }
 
@@ -121,18 +148,13 @@ impl std::error::Error for DriverError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let error = DriverError(Driver::Sqlx(error));
-        if error.is_full() {
-            Self::Full(error)
-        } else {
-            Self::Database(error)
-        }
+        DriverError(Driver::Sqlx(error)).into_store_error()
     }
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Database(DriverError(Driver::Direct(error)))
+        DriverError(Driver::Direct(error)).into_store_error()
     }
 }
 

@@ -18,6 +18,8 @@ use crate::{host, lines};
 const VENV: &str = "/var/cache/coffer/venv/bin";
 /// How long Coffer may take to start.
 const START_MAX: Duration = Duration::from_secs(60);
+/// How long Coffer may take to end when it is told to: what it gives its tasks, and some more.
+const STOP_MAX: Duration = Duration::from_secs(30);
 /// How long an instance may take to reach a state.
 pub const INSTANCE_MAX: Duration = Duration::from_secs(120);
 
@@ -62,6 +64,28 @@ impl Database {
         .run()
     }
 
+    /// The client, told what to do on its standard input; it notices within seconds that the server
+    /// is gone without a word.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one client writes for the whole test"
+    )]
+    pub(crate) fn start_client(&self) -> Result<Child> {
+        let line = format!(
+            "host={} port=5432 dbname=app user=joe sslmode=require connect_timeout=2 \
+             tcp_user_timeout=2000 keepalives_idle=1 keepalives_interval=1 keepalives_count=2",
+            self.address
+        );
+        Command::new("psql")
+            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", &line])
+            .env("PGPASSWORD", &self.password)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start psql")
+    }
+
     /// Waits until it answers.
     pub fn await_answer(&self) -> Result<()> {
         wait_until(INSTANCE_MAX, || {
@@ -82,6 +106,8 @@ pub struct Coffer {
     child: Option<Child>,
     role: String,
     extra: Vec<String>,
+    /// `NAME=value` of its environment.
+    variables: Vec<String>,
     expected: Vec<String>,
     ground: Ground,
 }
@@ -171,6 +197,7 @@ impl Coffer {
             child: None,
             role: role.to_owned(),
             extra,
+            variables: Vec::new(),
             expected: Vec::new(),
             ground: Ground::Root,
         })
@@ -204,6 +231,14 @@ impl Coffer {
         self.extra.extend(words.iter().map(|&word| word.to_owned()));
     }
 
+    /// Adds variables to its environment from the next start on.
+    pub fn add_variables(&mut self, variables: &[(&str, &str)]) {
+        let lines = variables
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        self.variables.extend(lines);
+    }
+
     /// Starts the process again on the same state directory.
     pub fn up(&mut self) -> Result<()> {
         self.spawn()?;
@@ -230,6 +265,7 @@ impl Coffer {
             .open(self.log_path())?;
         let listen = format!("{}:{}", self.host, self.port);
         let child = Command::new("env")
+            .args(&self.variables)
             .args(self.words_on_ground()?)
             .args([self.role.as_str(), "--state-dir"])
             .arg(self.dir.path())
@@ -313,7 +349,12 @@ impl Coffer {
         Program::new("kill", ["-TERM", &child.id().to_string()])
             .run()?
             .ok()?;
-        wait_until(Duration::from_secs(30), || Ok(child.try_wait()?)).map(drop)
+        let ended = wait_until(STOP_MAX, || Ok(child.try_wait()?));
+        let ended = ended.with_context(|| format!("stop coffer\n{}", self.log()))?;
+        if !ended.success() {
+            bail!("told to stop, coffer ended with {ended}\n{}", self.log());
+        }
+        Ok(())
     }
 
     /// Starts `coffer` as the demo user and leaves it running.

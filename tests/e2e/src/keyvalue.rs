@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::coffer::{Coffer, binary};
-use crate::run::{Background, Ended, Program, wait_until};
+use crate::run::{Background, Ended, Program, now, wait_until};
 
 /// Where engine roots lie.
 const ROOTS: &str = "/var/cache/coffer/roots";
@@ -196,32 +196,41 @@ impl KeyValue {
         }
     }
 
+    /// The client as joe, told what to do on its standard input.
+    pub(crate) fn start_client(&self) -> Result<Child> {
+        self.client_with(Stdio::piped(), Stdio::null())
+    }
+
     #[expect(
         clippy::disallowed_methods,
-        reason = "one client writes for the whole test, and notes when it was answered"
+        reason = "one client writes for the whole test"
     )]
-    fn write_on(&self, list: &str, is_over: &AtomicBool) -> Result<Vec<Instant>> {
+    fn client_with(&self, out: Stdio, err: Stdio) -> Result<Child> {
         let loader = self.loader();
-        let (answers, said) = std::io::pipe()?;
-        let mut client = Command::new(&loader[0])
+        Command::new(&loader[0])
             .args(&loader[1..])
             .arg(self.program("cli"))
             .args(self.tls_words(&self.ca))
             .args(["--no-auth-warning", "--user", "joe"])
             .env("REDISCLI_AUTH", &self.password)
             .stdin(Stdio::piped())
-            .stdout(said.try_clone()?)
-            // A lost connection is told here only, and ends the writing.
-            .stderr(said)
+            .stdout(out)
+            .stderr(err)
             .spawn()
-            .context("start the client")?;
+            .context("start the client")
+    }
+
+    fn write_on(&self, list: &str, is_over: &AtomicBool) -> Result<Vec<Instant>> {
+        let (answers, said) = std::io::pipe()?;
+        // A lost connection is told among the errors only, and ends the writing.
+        let mut client = self.client_with(said.try_clone()?.into(), said.into())?;
         let mut ask = client.stdin.take().context("no standard input")?;
         let mut answers = BufReader::new(answers).lines();
         let mut acknowledged = Vec::new();
         while !is_over.load(Ordering::Relaxed) && writeln!(ask, "RPUSH {list} x").is_ok() {
             match answers.next() {
                 Some(Ok(line)) if line.parse() == Ok(acknowledged.len() + 1) => {
-                    acknowledged.push(Instant::now());
+                    acknowledged.push(now());
                 }
                 _ => break,
             }

@@ -4,6 +4,7 @@
 //! on the host. Needs root, the engine roots, and the clients in `/var/cache/coffer/venv`.
 
 pub mod coffer;
+pub mod engine;
 pub mod ground;
 pub mod host;
 pub mod keyvalue;

@@ -15,6 +15,14 @@ use crate::coffer::binary;
 /// What a Coffer says whose instances die under it.
 pub const LOST: &[&str] = &["guest is not heard", "recover instance"];
 
+/// How the levels of such lines are written, as text and as JSON.
+const LOUD: [&str; 4] = [
+    " WARN ",
+    " ERROR ",
+    "\"level\":\"WARN\"",
+    "\"level\":\"ERROR\"",
+];
+
 /// Where the lines of all tests are collected; the ring looks for this name.
 fn file() -> Result<PathBuf> {
     Ok(binary("coffer")?.with_file_name("e2e-unexpected-lines.txt"))
@@ -42,7 +50,7 @@ pub fn collect(log: &str, expected: &[String]) -> Result<()> {
 
 fn unexpected<'a>(log: &'a str, expected: &[String]) -> Vec<&'a str> {
     let is_known = |line: &str| expected.iter().any(|part| line.contains(part.as_str()));
-    let is_loud = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+    let is_loud = |line: &&str| LOUD.iter().any(|level| line.contains(level));
     log.lines()
         .filter(is_loud)
         .filter(|line| !is_known(line))
@@ -61,5 +69,7 @@ mod tests {
             unexpected(log, &["two".to_owned()]),
             ["t  WARN coffer: one"]
         );
+        let log = "{\"level\":\"INFO\"}\n{\"level\":\"WARN\"}\n";
+        assert_eq!(unexpected(log, &[]), ["{\"level\":\"WARN\"}"]);
     }
 }

@@ -156,6 +156,15 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     (start.elapsed(), answer)
 }
 
+/// This moment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests of real processes measure real time"
+)]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
 /// Waits a random moment below `limit`, drawn from the kernel.
 #[expect(
     clippy::disallowed_methods,

@@ -72,6 +72,21 @@ impl Login {
         Program::new(&self.loader(), words).run()
     }
 
+    /// The client, told what to do on its standard input.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one client writes for the whole test"
+    )]
+    pub(crate) fn start_client(&self) -> Result<Child> {
+        Command::new(self.loader())
+            .args(self.words(&self.verified())?)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start the client")
+    }
+
     fn verified(&self) -> String {
         let name = if self.program == "mysql" {
             "ssl-mode=VERIFY_IDENTITY"
@@ -127,7 +142,7 @@ impl Stream {
         login
             .run("CREATE TABLE stream (n BIGINT PRIMARY KEY)")?
             .ok()?;
-        let client = start(login)?;
+        let client = login.start_client()?;
         let acknowledged = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&acknowledged);
         let thread = std::thread::spawn(move || {
@@ -159,20 +174,6 @@ impl Stream {
         );
         Ok(())
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "one client writes for the whole test"
-)]
-fn start(login: &Login) -> Result<Child> {
-    Command::new(login.loader())
-        .args(login.words(&login.verified())?)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("start the client")
 }
 
 fn write_on(mut client: Child, count: &AtomicU64) -> Result<()> {

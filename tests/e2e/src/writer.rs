@@ -1,63 +1,87 @@
-//! A client that writes without pause and notes every commit that was acknowledged.
+//! A client that writes without pause and notes every write that was acknowledged, and when.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::coffer::Database;
+use crate::engine::Served;
+use crate::run::{now, random_pause};
 
-/// Notices within seconds that the server is gone without a word.
-const LINE: &str = "sslmode=require connect_timeout=2 tcp_user_timeout=2000 keepalives_idle=1 \
-                    keepalives_interval=1 keepalives_count=2";
 /// Between two writes: load, and not the measure of it.
-const PACE_SQL: &str = "SELECT pg_sleep(0.005)";
+const PACE: Duration = Duration::from_millis(10);
+/// How long a client waits for an answer: its server may be gone without a word.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
+/// How far apart the death of an engine and the note of it are.
+const NOTE_MAX: Duration = Duration::from_secs(1);
 
-/// Writes in the background until it is told to stop.
+/// What was acknowledged, and when.
+type Notes = Arc<Mutex<Vec<(u64, Instant)>>>;
+
+/// Writes in the background until it is dropped.
 #[derive(Debug)]
 pub struct Writer {
-    db: Database,
-    notes: PathBuf,
+    db: Served,
+    notes: Notes,
+    deaths: Mutex<Vec<Instant>>,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    /// Makes its table and begins; what was acknowledged is noted in a file of `dir`.
-    pub fn start(db: &Database, dir: &Path) -> Result<Self> {
-        db.psql("CREATE TABLE acknowledged (n bigint PRIMARY KEY)")?
-            .ok()?;
-        let notes = dir.join(format!("acknowledged-{}", db.id));
-        let file = File::create(&notes)?;
+    /// Makes its table and begins.
+    pub fn start(db: &Served) -> Result<Self> {
+        db.begin()?;
+        let notes = Notes::default();
         let is_over = Arc::new(AtomicBool::new(false));
-        let (client, over) = (db.clone(), Arc::clone(&is_over));
-        let thread = std::thread::spawn(move || write_on(&client, file, &over));
+        let (client, own, over) = (db.clone(), Arc::clone(&notes), Arc::clone(&is_over));
+        let thread = std::thread::spawn(move || write_on(&client, &own, &over));
         Ok(Self {
             db: db.clone(),
             notes,
+            deaths: Mutex::default(),
             is_over,
             thread: Some(thread),
         })
     }
 
-    /// How many commits were acknowledged so far.
-    pub fn count(&self) -> Result<usize> {
-        Ok(fs::read_to_string(&self.notes)?.lines().count())
+    /// Notes that the engine has just been killed.
+    pub fn engine_died(&self) {
+        let mut deaths = self.deaths.lock().unwrap_or_else(PoisonError::into_inner);
+        deaths.push(now());
     }
 
-    /// Every acknowledged commit is there.
+    fn acknowledged(&self) -> Vec<(u64, Instant)> {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.clone()
+    }
+
+    /// How many writes were acknowledged so far.
+    pub fn count(&self) -> usize {
+        self.acknowledged().len()
+    }
+
+    /// Every acknowledged write is there, but for what the engine may lose when it is killed.
     pub fn verify(&self) -> Result<()> {
-        let noted = numbers(&fs::read_to_string(&self.notes)?);
-        let sql = "SELECT n FROM acknowledged";
-        let kept = numbers(&self.db.psql(sql)?.ok()?);
-        let lost: Vec<_> = noted.difference(&kept).collect();
-        ensure!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+        let noted = self.acknowledged();
+        let kept = self.db.kept()?;
+        let deaths = self.deaths.lock().unwrap_or_else(PoisonError::into_inner);
+        let loss_max = self.db.kind.loss_max();
+        let may_lose = |at: Instant| {
+            let near = |death: &Instant| at + loss_max >= *death && at <= *death + NOTE_MAX;
+            !loss_max.is_zero() && deaths.iter().any(near)
+        };
+        let lost = noted
+            .iter()
+            .filter(|(n, at)| !kept.contains(n) && !may_lose(*at));
+        let lost: Vec<_> = lost.map(|(n, _)| n).collect();
+        let name = self.db.kind.name();
+        ensure!(lost.is_empty(), "{name}: acknowledged and lost: {lost:?}");
         Ok(())
     }
 }
@@ -73,61 +97,55 @@ impl Drop for Writer {
     }
 }
 
-fn numbers(text: &str) -> BTreeSet<u64> {
-    // A line that was cut off in the middle was not acknowledged.
-    text.lines()
-        .filter_map(|line| line.trim().parse().ok())
-        .collect()
-}
-
-fn write_on(db: &Database, mut notes: File, is_over: &AtomicBool) {
+fn write_on(db: &Served, notes: &Notes, is_over: &AtomicBool) {
     let mut next = 1;
     while !is_over.load(Ordering::Relaxed) {
-        let Ok(mut client) = connect(db) else {
+        let Ok(mut client) = db.start_client() else {
             continue;
         };
-        let ended = converse(&mut client, &mut next, &mut notes, is_over);
         // A refused or broken connection is what the kills are for.
-        drop(ended);
+        converse(db, &mut client, &mut next, notes, is_over).ok();
         client.kill().ok();
         client.wait().ok();
         // Whether the last one was committed is not known: it is not written again.
         next += 1;
+        random_pause(PACE).ok();
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "one client writes for the whole test"
-)]
-fn connect(db: &Database) -> Result<Child> {
-    let line = format!("host={} port=5432 dbname=app user=joe {LINE}", db.address);
-    Command::new("psql")
-        .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", &line])
-        .env("PGPASSWORD", &db.password)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("start psql")
 }
 
 fn converse(
+    db: &Served,
     client: &mut Child,
     next: &mut u64,
-    notes: &mut File,
+    notes: &Notes,
     is_over: &AtomicBool,
 ) -> Result<()> {
     let mut ask = client.stdin.take().context("no standard input")?;
-    let mut answers = BufReader::new(client.stdout.take().context("no output")?).lines();
+    let answers = answers(client)?;
     while !is_over.load(Ordering::Relaxed) {
-        writeln!(ask, "INSERT INTO acknowledged VALUES ({next}) RETURNING n;")?;
-        let answer = answers.next().context("the client ended")??;
-        ensure!(answer == next.to_string(), "{answer}");
-        writeln!(notes, "{next}")?;
+        writeln!(ask, "{}", db.line(*next))?;
+        let answer = answers.recv_timeout(ANSWER_MAX)?;
+        ensure!(db.is_acknowledged(*next, answer.trim()), "{answer}");
+        let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.push((*next, now()));
+        drop(notes);
         *next += 1;
-        writeln!(ask, "{PACE_SQL};")?;
-        answers.next().context("the client ended")??;
+        random_pause(PACE)?;
     }
     Ok(())
+}
+
+/// Lines of a client, which end with it.
+fn answers(client: &mut Child) -> Result<Receiver<String>> {
+    let output = client.stdout.take().context("no output")?;
+    let (say, answers) = channel();
+    std::thread::spawn(move || {
+        let lines = BufReader::new(output).lines();
+        for line in lines.map_while(std::result::Result::ok) {
+            if say.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(answers)
 }

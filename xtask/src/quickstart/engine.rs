@@ -1,5 +1,9 @@
 //! The engines that quickstart makes an instance of, and how each is asked something by its own
 //! client.
+//!
+//! Which there are is told by the recipes of engine roots, and what they have by the README's matrix,
+//! which is written from the registry: a new engine is shown without a word here. Only what its
+//! client is asked stands here, where somebody has thought of a question.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,67 +15,104 @@ use serde_json::Value;
 
 use super::Host;
 use crate::process::Program;
+use crate::roots;
+
+/// The engine whose time to an answer is promised.
+pub(super) const FIRST: &str = "postgresql";
+/// The matrix's column that says whether there are databases by name.
+const SCHEMA: &str = "schema";
 
 /// An engine.
 #[derive(Debug)]
 pub(super) struct Engine {
     /// Name of its datastore.
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// Its name for people.
-    pub(super) title: &'static str,
-    port: u64,
+    pub(super) title: String,
     has_databases: bool,
+    question: Option<&'static Question>,
+}
+
+/// What an engine is asked.
+#[derive(Debug)]
+struct Question {
+    /// Name of its datastore.
+    engine: &'static str,
+    port: u64,
     /// What its client is told, to ask for the version.
-    question: &'static [&'static str],
+    words: &'static [&'static str],
     /// The version in what the client printed.
     answer: fn(&str) -> Option<String>,
 }
 
-/// The engine whose time to an answer is promised.
-pub(super) const POSTGRESQL: Engine = Engine {
-    name: "postgresql",
-    title: "PostgreSQL",
-    port: 5432,
-    has_databases: true,
-    question: &["-X", "-At", "-c", "select version()"],
-    answer: |said| said.lines().next().map(str::to_owned),
-};
-
-/// The engines beside it.
-pub(super) const OTHERS: &[Engine] = &[
-    Engine {
-        name: "mysql",
-        title: "MySQL",
+const QUESTIONS: &[Question] = &[
+    Question {
+        engine: FIRST,
+        port: 5432,
+        words: &["-X", "-At", "-c", "select version()"],
+        answer: |said| said.lines().next().map(str::to_owned),
+    },
+    Question {
+        engine: "mysql",
         port: 3306,
-        has_databases: true,
-        question: SQL,
+        words: SQL,
         answer: sql_answer,
     },
-    Engine {
-        name: "mariadb",
-        title: "MariaDB",
+    Question {
+        engine: "mariadb",
         port: 3306,
-        has_databases: true,
-        question: SQL,
+        words: SQL,
         answer: sql_answer,
     },
-    Engine {
-        name: "redis",
-        title: "Redis",
+    Question {
+        engine: "redis",
         port: 6379,
-        has_databases: false,
-        question: INFO,
+        words: INFO,
         answer: |said| info_answer(said, "redis_version:"),
     },
-    Engine {
-        name: "valkey",
-        title: "Valkey",
+    Question {
+        engine: "valkey",
         port: 6379,
-        has_databases: false,
-        question: INFO,
+        words: INFO,
         answer: |said| info_answer(said, "valkey_version:"),
     },
 ];
+
+/// Every engine that a root is built of, and the first one among them.
+pub(super) fn offered(root: &Path) -> Result<Vec<Engine>> {
+    let readme = fs::read_to_string(root.join("README.md")).context("read README.md")?;
+    let names = roots::engines(&root.join("images"))?;
+    Ok(names
+        .into_iter()
+        .map(|name| described(name, &readme))
+        .collect())
+}
+
+/// An engine as the README's matrix has it.
+fn described(name: String, readme: &str) -> Engine {
+    let cells = |line: &str| -> Vec<String> {
+        line.split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let mut rows = readme
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .map(cells);
+    let head = rows.find(|cells| cells.get(1).is_some_and(|first| first == "datastore"));
+    let column = head.and_then(|head| head.iter().position(|cell| cell == SCHEMA));
+    let row = rows.find(|cells| {
+        cells
+            .get(1)
+            .is_some_and(|title| title.to_lowercase() == name)
+    });
+    let row = row.unwrap_or_default();
+    let schema = column.and_then(|column| row.get(column));
+    Engine {
+        title: row.get(1).unwrap_or(&name).clone(),
+        has_databases: schema.is_some_and(|cell| cell.starts_with("yes")),
+        question: QUESTIONS.iter().find(|one| one.engine == name),
+        name,
+    }
+}
 
 const SQL: &[&str] = &[
     "-N",
@@ -95,18 +136,19 @@ fn info_answer(said: &str, key: &str) -> Option<String> {
 
 /// An instance of an engine.
 #[derive(Debug)]
-pub(super) struct Database {
-    pub(super) engine: &'static Engine,
+pub(super) struct Database<'a> {
+    pub(super) engine: &'a Engine,
     pub(super) name: String,
     pub(super) address: String,
-    pub(super) port: u64,
+    /// Where that is known.
+    pub(super) port: Option<u64>,
     /// Password of its user, which is told once, when the instance is made.
     pub(super) password: Option<String>,
 }
 
-impl Database {
+impl<'a> Database<'a> {
     /// Reads an instance as the API shows it.
-    pub(super) fn read(engine: &'static Engine, shown: &Value) -> Result<Self> {
+    pub(super) fn read(engine: &'a Engine, shown: &Value) -> Result<Self> {
         let addresses = shown["addresses"].as_array().cloned().unwrap_or_default();
         let public = addresses.iter().find(|address| address["type"] == "public");
         let address = public.and_then(|address| address["address"].as_str());
@@ -117,18 +159,22 @@ impl Database {
             engine,
             name: name.context("find the instance's name")?.to_owned(),
             address: address.context("find the published address")?.to_owned(),
-            port: port.unwrap_or(engine.port),
+            port: port.or(engine.question.map(|question| question.port)),
             password: password.map(str::to_owned),
         })
     }
 
     /// Asks for its version with the client that `coffer connect` finds: as the user `demo` where
-    /// the password is known, else as a user made for the occasion.
+    /// the password is known, else as a user made for the occasion. Where nobody knows a question,
+    /// that it serves is all there is to tell.
     pub(super) fn ask(&self, host: &Host) -> Result<String> {
+        let Some(question) = self.engine.question else {
+            return Ok("serves".to_owned());
+        };
         let credentials = host.credentials();
         let connect = |user: &[&str]| {
             let words = ["--credentials", &credentials, "connect", &self.name];
-            let words = [&words[..], user, &["--"], self.engine.question].concat();
+            let words = [&words[..], user, &["--"], question.words].concat();
             Program::new(&host.coffer, &words).output()
         };
         let said = match &self.password {
@@ -142,7 +188,7 @@ impl Database {
                 })?
             }
         };
-        let answer = (self.engine.answer)(&said);
+        let answer = (question.answer)(&said);
         answer.with_context(|| format!("find the version in what {} said: {said}", self.name))
     }
 
@@ -156,7 +202,7 @@ impl Database {
             password,
         } = self;
         let password = password.as_deref().unwrap_or("told when it was made");
-        let at = format!("{address}:{port}");
+        let at = port.map_or_else(|| address.clone(), |port| format!("{address}:{port}"));
         format!(
             "{:<11} {name:<12} {at:<22} user demo, password {password}\n{:<11} {answer}",
             engine.title, ""
@@ -165,10 +211,10 @@ impl Database {
 }
 
 /// What a new instance of the engine is made with, beside its name.
-pub(super) fn wanted(engine: &Engine) -> Vec<&'static str> {
+pub(super) fn wanted(engine: &Engine) -> Vec<&str> {
     let mut words = vec![
         "--datastore",
-        engine.name,
+        &engine.name,
         "--user",
         "demo",
         "--public",
@@ -203,6 +249,10 @@ pub(super) fn with_secret<T>(
 mod tests {
     use super::*;
 
+    const MATRIX: &str = "| else | schema |\n| --- | --- |\n\n\
+        | datastore | versions | schema | user |\n| --- | --- | --- | --- |\n\
+        | MySQL | 9.7 | yes; 8.0 `unverified` | yes |\n| Redis | 8.0 | not yet | partial |\n";
+
     #[test]
     fn the_version_is_found_in_what_clients_print() {
         let said = "9.7.4\nSsl_version\tTLSv1.3\n";
@@ -224,26 +274,51 @@ mod tests {
             ],
             "passwords": {"demo": "s3cret"},
         });
-        let read = Database::read(&OTHERS[0], &shown).unwrap();
-        assert_eq!((read.address.as_str(), read.port), ("100.72.1.2", 3306));
+        let engine = described("mysql".to_owned(), MATRIX);
+        let read = Database::read(&engine, &shown).unwrap();
+        let at = (read.address.as_str(), read.port);
+        assert_eq!(at, ("100.72.1.2", Some(3306)));
         let line = read.line("9.7.4");
         assert!(
             line.contains("100.72.1.2:3306") && line.contains("s3cret"),
             "{line}"
         );
         let private = serde_json::json!({"name": "db", "addresses": []});
-        assert!(Database::read(&OTHERS[0], &private).is_err());
+        assert!(Database::read(&engine, &private).is_err());
+    }
+
+    #[test]
+    fn an_engine_is_described_by_the_matrix() {
+        let engine = described("mysql".to_owned(), MATRIX);
+        assert_eq!(
+            (engine.title.as_str(), engine.has_databases),
+            ("MySQL", true)
+        );
+        assert!(wanted(&engine).contains(&"--database") && engine.question.is_some());
+        let engine = described("redis".to_owned(), MATRIX);
+        assert_eq!(
+            (engine.title.as_str(), engine.has_databases),
+            ("Redis", false)
+        );
+        // One that nobody has told of here is shown all the same.
+        let engine = described("abacus".to_owned(), MATRIX);
+        assert_eq!(
+            (engine.title.as_str(), engine.has_databases),
+            ("abacus", false)
+        );
+        assert!(engine.question.is_none());
     }
 
     #[test]
     fn every_engine_that_is_offered_is_shown() {
-        let images = crate::root().unwrap().join("images");
-        let mut known: Vec<&str> = OTHERS.iter().map(|one| one.name).collect();
-        known.push(POSTGRESQL.name);
-        for recipe in fs::read_dir(images).unwrap().flatten() {
+        let root = crate::root().unwrap();
+        let shown = offered(&root).unwrap();
+        assert!(shown.iter().any(|engine| engine.name == FIRST));
+        for recipe in fs::read_dir(root.join("images")).unwrap().flatten() {
             let name = recipe.file_name().to_string_lossy().into_owned();
-            let engine = name.split('-').next().unwrap().to_owned();
-            assert!(known.contains(&engine.as_str()), "{engine}");
+            let engine = name.split('-').next().unwrap();
+            let count = shown.iter().filter(|one| one.name == engine).count();
+            assert_eq!(count, 1, "{engine}");
         }
     }
 }

@@ -43,7 +43,8 @@ pub(super) async fn finish(
     next: Next,
 ) -> Response {
     let id = request_id(&app, request.headers());
-    let is_identity = is_identity(request.uri().path());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let is_identity = is_identity(&path);
     let host = host(request.headers());
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
     let mut response = match negotiate::check(request.headers(), request.uri()) {
@@ -57,6 +58,8 @@ pub(super) async fn finish(
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
+    let status = response.status().as_u16();
+    tracing::debug!(request_id = &*id, %method, path, status, "request answered");
     response
 }
 

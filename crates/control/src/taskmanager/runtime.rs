@@ -314,6 +314,7 @@ impl Worker {
                 chaos.spoil(&mut commit);
             }
             let version = self.services.store.commit_step(&commit).await?;
+            tell(&task, &commit);
             if self.fault(Point::AfterCommit, &task).await == Verdict::Crash {
                 return Err(RunError::Crashed);
             }
@@ -535,6 +536,22 @@ impl Worker {
 enum Point {
     BeforeCommit,
     AfterCommit,
+}
+
+/// A line of the log for what is a line of the task's history.
+fn tell(task: &Task, commit: &StepCommit) {
+    let Some(record) = &commit.record else {
+        return;
+    };
+    tracing::debug!(
+        task_id = %task.id,
+        instance_id = task.instance_id.map(tracing::field::display),
+        workflow = task.workflow,
+        step = record.step,
+        outcome = record.outcome,
+        took_ms = record.took_ms,
+        "step committed"
+    );
 }
 
 /// The task in memory as the commit left it in the store.

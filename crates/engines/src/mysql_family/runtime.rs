@@ -12,7 +12,7 @@ use super::{
 use crate::error::Result;
 use crate::runtime::{
     ClientAddress, DatabaseInfo, EngineHost, EngineRuntime, Hold, Inventory, NewUser, ProbeReport,
-    Program, StopPlan, TLS_CERT, TLS_KEY, UserChange,
+    Program, StopPlan, TLS_CA, TLS_CERT, TLS_KEY, UserChange,
 };
 
 /// SIGTERM, on every architecture.
@@ -74,6 +74,8 @@ impl EngineRuntime for Family {
             ("pid-file", run("mysqld.pid")),
             ("log-error", layout.log_dir.join(LOG).display().to_string()),
             ("init-file", config("init.sql")),
+            // Without its issuer MySQL takes a certificate at its start, and no new one later.
+            ("ssl-ca", tls(TLS_CA)),
             ("ssl-cert", tls(TLS_CERT)),
             ("ssl-key", tls(TLS_KEY)),
         ];

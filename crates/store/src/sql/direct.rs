@@ -113,6 +113,17 @@ pub(super) fn is_foreign_key(error: &rusqlite::Error) -> bool {
     extended(error) == Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY)
 }
 
+/// Kinds of errors, of which the other codes are refinements.
+pub(super) const READ_ONLY: i32 = ffi::SQLITE_READONLY;
+pub(super) const IO: i32 = ffi::SQLITE_IOERR;
+pub(super) const DAMAGED: i32 = ffi::SQLITE_CORRUPT;
+pub(super) const NO_DATABASE: i32 = ffi::SQLITE_NOTADB;
+
+/// SQLite's code of an error, as the other driver writes it.
+pub(super) fn code(error: &rusqlite::Error) -> Option<String> {
+    extended(error).map(|code| code.to_string())
+}
+
 fn extended(error: &rusqlite::Error) -> Option<i32> {
     Some(error.sqlite_error()?.extended_code)
 }

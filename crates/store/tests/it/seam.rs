@@ -63,27 +63,36 @@ async fn urls_that_cannot_be_opened_say_why_and_no_password() {
     );
 }
 
-/// What the server says when it cannot lengthen a file. SQLite's word is shown on a real disk, by
-/// `tests/e2e`.
+/// What the server says of the place that it keeps the database on. SQLite's words are shown on real
+/// disks, by `tests/e2e`.
 #[tokio::test]
-async fn a_full_disk_is_told_apart_on_postgres() {
+async fn what_is_wrong_with_the_place_of_the_database_is_told_apart_on_postgres() {
     let fixture = Fixture::postgres().await;
     fixture
         .raw(
-            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
-                'BEGIN RAISE EXCEPTION ''could not extend file'' USING ERRCODE = ''53100''; END'",
+            "CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN RAISE EXCEPTION ''as the test wants'' USING ERRCODE = NEW.value; END'",
         )
         .await;
     fixture
         .raw(
-            "CREATE TRIGGER full_disk BEFORE INSERT ON settings FOR EACH ROW
-                EXECUTE FUNCTION full_disk()",
+            "CREATE TRIGGER trouble BEFORE INSERT ON settings FOR EACH ROW
+                EXECUTE FUNCTION trouble()",
         )
         .await;
-    let refused = fixture.store().put_setting("a", "b").await;
-    assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+    let kinds: [(&str, fn(&StoreError) -> bool); 5] = [
+        ("53100", |error| matches!(error, StoreError::Full(_))),
+        ("25006", |error| matches!(error, StoreError::ReadOnly(_))),
+        ("58030", |error| matches!(error, StoreError::Failing(_))),
+        ("XX001", |error| matches!(error, StoreError::Damaged(_))),
+        ("22012", |error| matches!(error, StoreError::Database(_))),
+    ];
+    for (code, is_it) in kinds {
+        let refused = fixture.store().put_setting("a", code).await;
+        assert!(refused.as_ref().is_err_and(is_it), "{code}: {refused:?}");
+    }
     assert_eq!(fixture.store().get_setting("a").await.unwrap(), None);
-    fixture.raw("DROP TRIGGER full_disk ON settings").await;
+    fixture.raw("DROP TRIGGER trouble ON settings").await;
     fixture.store().put_setting("a", "b").await.unwrap();
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::coffer::{Coffer, Database};
+use e2e::engine::Served;
 use e2e::run::{Program, wait_until};
 use e2e::writer::Writer;
 
@@ -64,14 +65,14 @@ fn events(coffer: &Coffer, db: &Database) -> Result<String> {
 fn replaced_over(link: &[&str]) -> Result<()> {
     let mut coffer = Coffer::start_with(link)?;
     let db = coffer.create("db1")?;
-    let writer = Writer::start(&db, coffer.dir())?;
+    let writer = Writer::start(&Served::from(&db))?;
     let (before, engine) = (agent(&coffer, &db)?, postmaster(&coffer, &db)?);
     let next = other_build(&coffer)?;
     let wanted = sha256(&next)?;
     ensure!(before.1 != wanted, "it is no other build");
     let backend = "SELECT pid, backend_start FROM pg_stat_activity WHERE query LIKE \
-                   'INSERT INTO acknowledged%' OR query LIKE 'SELECT pg_sleep%'";
-    // Between two statements it shows neither.
+                   'INSERT INTO kept%'";
+    // Before its first statement it shows none.
     let client = || {
         wait_until(REPLACED_MAX, || {
             let now = db.psql(backend)?.ok()?.trim().to_owned();
@@ -93,10 +94,11 @@ fn replaced_over(link: &[&str]) -> Result<()> {
     ensure!(after.1 == wanted && after.0 != before.0, "{after:?}");
     ensure!(postmaster(&coffer, &db)? == engine, "not the same engine");
     ensure!(client()? == connected, "the client was cut off");
-    let written = writer.count()?;
-    wait_until(REPLACED_MAX, || {
-        Ok((writer.count()? > written).then_some(()))
-    })?;
+    let written = writer.count();
+    wait_until(
+        REPLACED_MAX,
+        || Ok((writer.count() > written).then_some(())),
+    )?;
     writer.verify()?;
     // It does what agents do, also where it runs a tool under the engine's user.
     coffer

@@ -1,6 +1,7 @@
 //! Disks that fill up: the instance says what to do, nothing stays behind, and with space again it
 //! goes on.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -9,26 +10,67 @@ use e2e::run::Program;
 use tempfile::TempDir;
 
 /// A small file system of its own.
-struct Disk {
+pub(crate) struct Disk {
     dir: TempDir,
 }
 
 impl Disk {
-    fn new(mib: u32) -> Result<Self> {
+    pub(crate) fn new(mib: u32) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("coffer-disk-")
             .tempdir_in("/var/tmp")?;
         let image = dir.path().join("image").display().to_string();
         let at = dir.path().join("at");
-        std::fs::create_dir(&at)?;
+        fs::create_dir(&at)?;
         let run = |program: &str, words: &[&str]| Program::new(program, words).run()?.ok();
         run("truncate", &["-s", &format!("{mib}M"), &image])?;
         run("mkfs.ext4", &["-q", "-F", "-m", "0", &image])?;
-        run("mount", &["-o", "loop", &image, &at.display().to_string()])?;
-        Ok(Self { dir })
+        let disk = Self { dir };
+        disk.mount()?;
+        Ok(disk)
     }
 
-    fn path(&self) -> PathBuf {
+    /// Mounts it; the first error that the kernel finds makes it read-only.
+    fn mount(&self) -> Result<()> {
+        let (image, at) = (self.image(), self.path().display().to_string());
+        let words = ["-o", "loop,errors=remount-ro", &image, &at];
+        Program::new("mount", words).run()?.ok().map(drop)
+    }
+
+    fn image(&self) -> String {
+        self.dir.path().join("image").display().to_string()
+    }
+
+    /// Lets the kernel find an error, upon which it takes no more changes, not even root's.
+    pub(crate) fn fail(&self) -> Result<()> {
+        let at = self.path().display().to_string();
+        let words = ["-n", "-o", "SOURCE", at.as_str()];
+        let device = Program::new("findmnt", words).run()?.ok()?;
+        let name = device.trim().trim_start_matches("/dev/");
+        let trigger = format!("/sys/fs/ext4/{name}/trigger_fs_error");
+        fs::write(&trigger, "as the test wants").with_context(|| format!("write {trigger}"))
+    }
+
+    /// Mends it, as after such an error: what is on it is brought to another disk, and checked there.
+    /// Who still has files of the old one open keeps those as they are.
+    pub(crate) fn mend(&self) -> Result<()> {
+        let at = self.path().display().to_string();
+        Program::new("umount", ["-l", &at]).run()?.ok()?;
+        let other = self.dir.path().join("other");
+        let words = [
+            "--sparse=always",
+            &self.image(),
+            &other.display().to_string(),
+        ];
+        Program::new("cp", words).run()?.ok()?;
+        fs::rename(other, self.image())?;
+        let checked = Program::new("e2fsck", ["-f", "-y", &self.image()]).run()?;
+        // One says that something was mended.
+        ensure!(matches!(checked.code, 0 | 1), "{checked:?}");
+        self.mount()
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("at")
     }
 
@@ -65,7 +107,7 @@ impl Disk {
         for name in ["ballast", "rest"] {
             let path = self.path().join(name);
             if path.exists() {
-                std::fs::remove_file(path)?;
+                fs::remove_file(path)?;
             }
         }
         Ok(())
@@ -100,7 +142,7 @@ fn a_full_pool_is_named_and_goes_on_with_space() -> Result<()> {
         ensure!(explained.contains(word), "{word}: {explained}");
     }
     ensure!(coffer.traces()? == before, "left: {:#?}", coffer.traces()?);
-    let volumes = std::fs::read_dir(disk.path().join("volumes"))?.count();
+    let volumes = fs::read_dir(disk.path().join("volumes"))?.count();
     ensure!(volumes == 1, "{volumes} files in the pool");
     warm.await_answer()
         .context("a neighbour serves meanwhile")?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use coffer_testkit::counts::{count, is_soak};
-use e2e::coffer::Coffer;
+use e2e::coffer::{Coffer, INSTANCE_MAX};
+use e2e::engine::{self, Kind, Served};
 use e2e::host;
 use e2e::lines::LOST;
 use e2e::run::{Background, Program, random_pause, timed, wait_until};
@@ -17,6 +18,12 @@ use e2e::writer::Writer;
 const LEAVE_MAX: Duration = Duration::from_secs(20);
 /// An engine that dies more often than twice in ten minutes is not started in place again.
 const ROUNDS_OF_ONE: u64 = 6;
+/// The engine whose kills are repeated until each met something.
+const POSTGRESQL: Kind = Kind::Postgresql;
+/// Within which time of a create, restart or delete of whatever engine a kill comes.
+const CREATE_KILL_MAX: Duration = Duration::from_millis(600);
+const RESTART_KILL_MAX: Duration = Duration::from_millis(600);
+const DELETE_KILL_MAX: Duration = Duration::from_millis(200);
 /// LIMIT: how often a round is repeated because a kill came when there was nothing to kill.
 const REPEATS_MAX: u32 = 3;
 
@@ -43,6 +50,15 @@ impl Victim {
             _ => Self::Engine,
         }
     }
+
+    /// Words in its command line, if it is a process in the sandbox.
+    const fn words(self, kind: Kind) -> Option<&'static str> {
+        match self {
+            Self::Coffer => None,
+            Self::Agent => Some("coffer-guest agent"),
+            Self::Engine => Some(kind.process()),
+        }
+    }
 }
 
 /// What the kills hit, by victim and by what was going on; shown when it is dropped.
@@ -64,30 +80,49 @@ impl Tally {
     /// many processes died, and tells of it in words.
     fn strike(
         &mut self,
-        victim: Victim,
+        (victim, kind): (Victim, Kind),
         (coffer, instance_id): (&mut Coffer, &str),
         (operation, window): (&'static str, Duration),
     ) -> Result<(usize, String)> {
         let pause = random_pause(window)?;
-        let word = match victim {
-            Victim::Coffer => None,
-            Victim::Agent => Some("coffer-guest agent"),
-            Victim::Engine => Some("bin/postgres -D"),
+        let killed = match victim.words(kind) {
+            Some(words) => kill(&processes(coffer, instance_id, words)?)?,
+            None => killed_and_up(coffer)?,
         };
-        let killed = match word {
-            Some(word) => kill(&processes(coffer, instance_id, word)?)?,
-            None => {
-                coffer.kill()?;
-                coffer.up()?;
-                1
-            }
+        Ok(self.note(victim, operation, (killed, pause)))
+    }
+
+    /// The same, but a process that is not there is waited for: an operation that ends with it
+    /// running is always met.
+    fn strike_once_there(
+        &mut self,
+        (victim, kind): (Victim, Kind),
+        (coffer, instance_id): (&mut Coffer, &str),
+        (operation, window): (&'static str, Duration),
+    ) -> Result<String> {
+        let pause = random_pause(window)?;
+        let killed = match victim.words(kind) {
+            Some(words) => wait_until(INSTANCE_MAX, || {
+                let killed = kill(&processes(coffer, instance_id, words)?)?;
+                Ok((killed > 0).then_some(killed))
+            })?,
+            None => killed_and_up(coffer)?,
         };
+        Ok(self.note(victim, operation, (killed, pause)).1)
+    }
+
+    fn note(
+        &mut self,
+        victim: Victim,
+        operation: &'static str,
+        (killed, pause): (usize, Duration),
+    ) -> (usize, String) {
         let hits = self.0.entry((victim, operation)).or_default();
         hits.kills += 1;
         hits.met += u64::from(killed > 0);
         hits.processes += killed;
         let told = format!("{killed} of {victim:?} after {pause:?} of {operation}; ");
-        Ok((killed, told))
+        (killed, told)
     }
 
     fn table(&self) -> String {
@@ -129,6 +164,13 @@ impl Drop for Tally {
     fn drop(&mut self) {
         println!("{}", self.table());
     }
+}
+
+/// Kills Coffer and starts it again; how many processes died.
+fn killed_and_up(coffer: &mut Coffer) -> Result<usize> {
+    coffer.kill()?;
+    coffer.up()?;
+    Ok(1)
 }
 
 /// Processes of an instance whose command line has this word; none while it has no server.
@@ -191,7 +233,7 @@ fn creates_and_deletes_outlive_kills() -> Result<()> {
     let mut coffer = start()?;
     // The first create makes the template; the kills are to meet every later step.
     let warm = coffer.create("warm")?;
-    let writer = Writer::start(&warm, coffer.dir())?;
+    let writer = Writer::start(&Served::from(&warm))?;
     let (before, quota) = (coffer.traces()?, held(&coffer)?);
     let (create, delete) = windows(&coffer)?;
     let mut tally = Tally::default();
@@ -202,12 +244,13 @@ fn creates_and_deletes_outlive_kills() -> Result<()> {
         for repeat in 0..=REPEATS_MAX {
             let id = ask(&coffer, &format!("db{round}-{repeat}"))?;
             let at = ("create", create);
-            let (killed, mut struck) = tally.strike(victim, (&mut coffer, &id), at)?;
+            let (killed, mut struck) =
+                tally.strike((victim, POSTGRESQL), (&mut coffer, &id), at)?;
             met_create |= killed > 0;
             coffer.await_active(&id).with_context(|| struck.clone())?;
             coffer.coffer(&["instance", "delete", &id])?.ok()?;
             let at = ("delete", delete);
-            let (killed, more) = tally.strike(victim, (&mut coffer, &id), at)?;
+            let (killed, more) = tally.strike((victim, POSTGRESQL), (&mut coffer, &id), at)?;
             met_delete |= killed > 0;
             struck += &more;
             coffer.await_gone(&id).with_context(|| struck.clone())?;
@@ -219,7 +262,7 @@ fn creates_and_deletes_outlive_kills() -> Result<()> {
         }
     }
     tally.check()?;
-    ensure!(writer.count()? > 0, "nothing was written meanwhile");
+    ensure!(writer.count() > 0, "nothing was written meanwhile");
     warm.await_answer()
 }
 
@@ -231,22 +274,22 @@ fn restarts_outlive_kills() -> Result<()> {
     let mut round = 0;
     while round < rounds {
         let db = coffer.create(&format!("db{round}"))?;
-        let writer = Writer::start(&db, coffer.dir())?;
+        let writer = Writer::start(&Served::from(&db))?;
         let (before, quota) = (coffer.traces()?, held(&coffer)?);
         let restart = || coffer.coffer(&["instance", "restart", &db.id])?.ok();
         let (window, quiet) = timed(|| restart().and_then(|_| coffer.await_active(&db.id)));
         quiet.context("a restart while nobody is killed")?;
         for _ in 0..ROUNDS_OF_ONE.min(rounds - round) {
             for _ in 0..=REPEATS_MAX {
-                let written = writer.count()?;
+                let written = writer.count();
                 coffer.coffer(&["instance", "restart", &db.id])?.ok()?;
-                let (victim, at) = (Victim::of(round), ("restart", window));
+                let (victim, at) = ((Victim::of(round), POSTGRESQL), ("restart", window));
                 let (killed, struck) = tally.strike(victim, (&mut coffer, &db.id), at)?;
                 coffer
                     .await_active(&db.id)
                     .with_context(|| struck.clone())?;
                 db.await_answer()?;
-                let goes_on = || Ok((writer.count()? > written).then_some(()));
+                let goes_on = || Ok((writer.count() > written).then_some(()));
                 wait_until(LEAVE_MAX, goes_on).context("the writer goes on")?;
                 writer.verify().with_context(|| struck.clone())?;
                 as_before(&coffer, &before, &quota).with_context(|| struck)?;
@@ -260,6 +303,69 @@ fn restarts_outlive_kills() -> Result<()> {
         coffer
             .coffer(&["instance", "delete", &db.id, "--wait"])?
             .ok()?;
+    }
+    tally.check()
+}
+
+/// An instance of an engine is created, restarted while it is written to, and deleted; each time
+/// another victim dies.
+fn lives_through_kills(
+    coffer: &mut Coffer,
+    tally: &mut Tally,
+    kind: Kind,
+    round: u64,
+) -> Result<()> {
+    let (before, quota) = (coffer.traces()?, held(coffer)?);
+    let asked = engine::ask(coffer, kind, &format!("{}-{round}", kind.name()))?;
+    let id = asked["id"].as_str().context("no id")?.to_owned();
+    let victim = Victim::of(round);
+    let at = ("create", CREATE_KILL_MAX);
+    let mut struck = tally.strike_once_there((victim, kind), (coffer, &id), at)?;
+    coffer.await_active(&id).with_context(|| struck.clone())?;
+
+    let db = Served::of(coffer, kind, &asked)?;
+    let writer = Writer::start(&db)?;
+    wait_until(LEAVE_MAX, || Ok((writer.count() > 0).then_some(()))).context("it writes")?;
+    coffer.coffer(&["instance", "restart", &id])?.ok()?;
+    let victim = Victim::of(round + 1);
+    let at = ("restart", RESTART_KILL_MAX);
+    struck += &tally.strike_once_there((victim, kind), (coffer, &id), at)?;
+    if victim == Victim::Engine {
+        writer.engine_died();
+    }
+    coffer.await_active(&id).with_context(|| struck.clone())?;
+    let written = writer.count();
+    let goes_on = || Ok((writer.count() > written).then_some(()));
+    wait_until(LEAVE_MAX, goes_on).with_context(|| format!("{struck}the writer goes on"))?;
+    writer.verify().with_context(|| struck.clone())?;
+    drop(writer);
+
+    coffer.coffer(&["instance", "delete", &id])?.ok()?;
+    let victim = Victim::of(round + 2);
+    let at = ("delete", DELETE_KILL_MAX);
+    struck += &tally.strike((victim, kind), (coffer, &id), at)?.1;
+    coffer.await_gone(&id).with_context(|| struck.clone())?;
+    as_before(coffer, &before, &quota).with_context(|| struck)
+}
+
+#[test]
+fn the_other_engines_outlive_kills() -> Result<()> {
+    let mut coffer = start()?;
+    // The first creates make the templates; the kills are to meet every later step.
+    for one in engine::one_of_each(&coffer)? {
+        coffer
+            .coffer(&["instance", "delete", &one.id, "--wait"])?
+            .ok()?;
+    }
+    let mut tally = Tally::default();
+    for round in 0..count("kill_other_engines") {
+        let others = Kind::ALL
+            .into_iter()
+            .filter(|kind| *kind != Kind::Postgresql);
+        for (nth, kind) in (0..).zip(others) {
+            lives_through_kills(&mut coffer, &mut tally, kind, round + nth)
+                .with_context(|| format!("{}, round {round}", kind.name()))?;
+        }
     }
     tally.check()
 }

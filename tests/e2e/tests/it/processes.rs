@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::connect::{self, GONE_MAX, PLAIN};
 
 /// A PostgreSQL for the store.
-struct Server {
+pub(crate) struct Server {
     dir: TempDir,
     port: u16,
 }
@@ -43,7 +43,7 @@ fn as_postgres(program: &str, args: &[&str]) -> Result<String> {
 }
 
 impl Server {
-    fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("coffer-store-")
             .tempdir_in("/var/tmp")?;
@@ -78,7 +78,8 @@ impl Server {
         Ok(Self { dir, port })
     }
 
-    fn url(&self) -> String {
+    /// The setting that names it.
+    pub(crate) fn url(&self) -> String {
         format!(
             "state.store_url=postgres://coffer@127.0.0.1:{}/coffer",
             self.port
@@ -88,7 +89,7 @@ impl Server {
 
 impl Server {
     /// The first column of what a query finds.
-    fn query(&self, sql: &str) -> Result<Vec<String>> {
+    pub(crate) fn query(&self, sql: &str) -> Result<Vec<String>> {
         let port = self.port.to_string();
         let words = [
             "-h",

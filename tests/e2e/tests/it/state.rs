@@ -28,7 +28,7 @@ pub(crate) fn tool(coffer: &Coffer, words: &[&str]) -> Result<Ended> {
 }
 
 /// Whether a tool refused, with these words.
-fn refused(ended: Ended, words: &str) -> Result<()> {
+pub(crate) fn refused(ended: Ended, words: &str) -> Result<()> {
     ensure!(ended.code != 0, "it was not refused: {ended:?}");
     let told = format!("{ended:?}");
     ensure!(told.contains(words), "no '{words}' in {told}");

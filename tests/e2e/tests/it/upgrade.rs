@@ -84,13 +84,13 @@ db.close()
 
 /// A task as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stored {
-    name: String,
-    workflow: String,
-    step: String,
-    state: String,
-    id: String,
-    error: String,
+pub(crate) struct Stored {
+    pub(crate) name: String,
+    pub(crate) workflow: String,
+    pub(crate) step: String,
+    pub(crate) state: String,
+    pub(crate) id: String,
+    pub(crate) error: String,
 }
 
 impl Stored {
@@ -105,11 +105,11 @@ impl Stored {
     }
 }
 
-fn store(coffer: &Coffer) -> String {
+pub(crate) fn store(coffer: &Coffer) -> String {
     coffer.dir().join("coffer.db").display().to_string()
 }
 
-fn tasks(coffer: &Coffer) -> Result<Vec<Stored>> {
+pub(crate) fn tasks(coffer: &Coffer) -> Result<Vec<Stored>> {
     let told = Program::new("python3", ["-c", TASKS, &store(coffer)]);
     let rows: Vec<Vec<Value>> = serde_json::from_value(told.run()?.json()?)?;
     let stored = |row: Vec<Value>| {
@@ -136,12 +136,12 @@ fn previous() -> Option<PathBuf> {
 }
 
 /// An object of the local provider that nobody else can work with until this is dropped.
-struct Hold {
+pub(crate) struct Hold {
     _file: File,
 }
 
 impl Hold {
-    fn take(coffer: &Coffer, key: &str) -> Result<Self> {
+    pub(crate) fn take(coffer: &Coffer, key: &str) -> Result<Self> {
         let path = coffer.dir().join("local/locks").join(key);
         let file = File::options().create(true).append(true).open(&path);
         let file = file.with_context(|| format!("open {}", path.display()))?;

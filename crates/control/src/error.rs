@@ -158,12 +158,12 @@ impl From<EngineError> for Error {
 }
 
 /// What to do when the store's disk is full.
-const FULL: &str = "nothing was changed: the operator has to free space there (`coffer doctor` names \
-                    the disk); then repeat the request";
+const FULL: &str = "nothing was changed: the operator has to free space there (`coffer doctor` \
+                    names the disk); then repeat the request";
 /// What to do when it cannot be written, or hardly.
-const READ_ONLY: &str = "nothing was changed, and databases go on serving: the operator has to make \
-                         the file system of the store writable again (the kernel's log says why it \
-                         is not, `coffer doctor` looks at it); then repeat the request";
+const READ_ONLY: &str = "nothing was changed, and databases go on serving: the operator has to \
+                         make the file system of the store writable again (the kernel's log says \
+                         why it is not, `coffer doctor` looks at it); then repeat the request";
 /// What to do when it is damaged.
 const DAMAGED: &str = "databases go on serving: the operator has to stop Coffer, keep the store \
                        aside, and restore the newest backup (`coffer state restore`)";

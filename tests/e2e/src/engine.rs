@@ -226,8 +226,9 @@ impl Served {
     pub fn put_with_ballast(&self, n: u64) -> Result<()> {
         match &self.client {
             Client::KeyValue(db) => {
+                let bytes = KEY_VALUE_BALLAST_BYTES;
                 let script = format!(
-                    "redis.call('SET', 'ballast' .. {n}, string.rep('x', {KEY_VALUE_BALLAST_BYTES})) \
+                    "redis.call('SET', 'ballast' .. {n}, string.rep('x', {bytes})) \
                      return redis.call('SADD', 'kept', {n})"
                 );
                 db.told(&["EVAL", &script, "0"]).map(drop)

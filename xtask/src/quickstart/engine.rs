@@ -1,9 +1,9 @@
 //! The engines that quickstart makes an instance of, and how each is asked something by its own
 //! client.
 //!
-//! Which there are is told by the recipes of engine roots, and what they have by the README's matrix,
-//! which is written from the registry: a new engine is shown without a word here. Only what its
-//! client is asked stands here, where somebody has thought of a question.
+//! Which there are is told by the recipes of engine roots, and what they have by the README's
+//! matrix, which is written from the registry: a new engine is shown without a word here. Only what
+//! its client is asked stands here, where somebody has thought of a question.
 
 use std::fs;
 use std::io::Write as _;
@@ -159,7 +159,7 @@ impl<'a> Database<'a> {
             engine,
             name: name.context("find the instance's name")?.to_owned(),
             address: address.context("find the published address")?.to_owned(),
-            port: port.or(engine.question.map(|question| question.port)),
+            port: port.or_else(|| engine.question.map(|question| question.port)),
             password: password.map(str::to_owned),
         })
     }

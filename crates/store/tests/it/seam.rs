@@ -63,8 +63,11 @@ async fn urls_that_cannot_be_opened_say_why_and_no_password() {
     );
 }
 
-/// What the server says of the place that it keeps the database on. SQLite's words are shown on real
-/// disks, by `tests/e2e`.
+/// Whether an error is of a kind.
+type IsIt = fn(&StoreError) -> bool;
+
+/// What the server says of the place that it keeps the database on. SQLite's words are shown on
+/// real disks, by `tests/e2e`.
 #[tokio::test]
 async fn what_is_wrong_with_the_place_of_the_database_is_told_apart_on_postgres() {
     let fixture = Fixture::postgres().await;
@@ -80,7 +83,7 @@ async fn what_is_wrong_with_the_place_of_the_database_is_told_apart_on_postgres(
                 EXECUTE FUNCTION trouble()",
         )
         .await;
-    let kinds: [(&str, fn(&StoreError) -> bool); 5] = [
+    let kinds: [(&str, IsIt); 5] = [
         ("53100", |error| matches!(error, StoreError::Full(_))),
         ("25006", |error| matches!(error, StoreError::ReadOnly(_))),
         ("58030", |error| matches!(error, StoreError::Failing(_))),

@@ -176,7 +176,8 @@ fn the_clock_is_set_by_an_hour_ahead_and_back_with_a_task_in_flight() -> Result<
     }
     coffer.await_active(id)?;
     writer.verify()?;
-    // The server's children come and go, with titles of their own; the server has the lowest number.
+    // The server's children come and go, with titles of their own; the server has the lowest
+    // number.
     let now = processes(&coffer, id, POSTGRESQL.process())?;
     ensure!(now.iter().min() == engine.iter().min(), "it was restarted");
     Ok(())

@@ -51,8 +51,8 @@ impl Disk {
         fs::write(&trigger, "as the test wants").with_context(|| format!("write {trigger}"))
     }
 
-    /// Mends it, as after such an error: what is on it is brought to another disk, and checked there.
-    /// Who still has files of the old one open keeps those as they are.
+    /// Mends it, as after such an error: what is on it is brought to another disk, and checked
+    /// there. Who still has files of the old one open keeps those as they are.
     pub(crate) fn mend(&self) -> Result<()> {
         let at = self.path().display().to_string();
         Program::new("umount", ["-l", &at]).run()?.ok()?;

@@ -1,5 +1,5 @@
-//! A Coffer that is told to stop with a task in hand: the task comes to its next commit and is given
-//! back, the process ends well and in time, and the next one ends the task.
+//! A Coffer that is told to stop with a task in hand: the task comes to its next commit and is
+//! given back, the process ends well and in time, and the next one ends the task.
 
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ pub(crate) fn hold_templates(coffer: &Coffer, kind: Kind) -> Result<Vec<Hold>> {
 
 /// The task of an instance that was begun last.
 pub(crate) fn task_of(coffer: &Coffer, name: &str) -> Result<Stored> {
-    let all = tasks(coffer)?.into_iter();
-    let found = all.filter(|task| task.name == name).last();
+    let mut all = tasks(coffer)?.into_iter();
+    let found = all.rfind(|task| task.name == name);
     found.with_context(|| format!("{name} has no task"))
 }
 

@@ -1,5 +1,5 @@
-//! A tenant's own volume that fills up: the engine refuses or ends, everybody else goes on, and with
-//! space again it serves what it had acknowledged.
+//! A tenant's own volume that fills up: the engine refuses or ends, everybody else goes on, and
+//! with space again it serves what it had acknowledged.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use e2e::writer::Writer;
 
 use crate::kills::processes;
 
-/// What a file leaves of the volume for the engine. Redis and Valkey have to meet the end of it before
-/// the end of their memory.
+/// What a file leaves of the volume for the engine. Redis and Valkey have to meet the end of it
+/// before the end of their memory.
 const LEFT_MIB: u64 = 40;
 const LEFT_OF_KEY_VALUE_MIB: u64 = 12;
 /// LIMIT: numbers with ballast until an engine has to refuse one.
 const WRITES_MAX: u64 = 250;
-/// How long a status, a start in place, or a write after there is space again may take: MariaDB looks
-/// for space once a minute.
+/// How long a status, a start in place, or a write after there is space again may take: MariaDB
+/// looks for space once a minute.
 const SOON: Duration = Duration::from_secs(90);
 const AGENT: &str = "coffer-guest agent";
 

@@ -1,5 +1,5 @@
-//! A store in PostgreSQL that an older Coffer left: upgraded only with its operator's word that it is
-//! backed up, and with everything that is in it.
+//! A store in PostgreSQL that an older Coffer left: upgraded only with its operator's word that it
+//! is backed up, and with everything that is in it.
 
 use anyhow::{Context, Result, ensure};
 use e2e::coffer::{Coffer, binary};

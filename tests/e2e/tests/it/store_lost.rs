@@ -1,6 +1,6 @@
 //! The store taken away from a Coffer at work: its file system takes no more changes, or its pages
-//! are overwritten. Databases go on serving, the API says what is wrong and what to do, and mended it
-//! goes on.
+//! are overwritten. Databases go on serving, the API says what is wrong and what to do, and mended
+//! it goes on.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -120,8 +120,8 @@ fn has_databases(engine: &dyn Engine) -> bool {
     engine.support(Operation::Schema) == Support::Yes
 }
 
-/// Whether it is one of the engine's versions, and of those that tests or soaks have met. A recipe of
-/// an operator's own may name another.
+/// Whether it is one of the engine's versions, and of those that tests or soaks have met. A recipe
+/// of an operator's own may name another.
 fn is_verified(engine: &dyn Engine, version: &str) -> bool {
     let is_of = |known: &str| {
         let rest = version.strip_prefix(known);

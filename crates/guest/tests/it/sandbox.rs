@@ -151,7 +151,7 @@ impl Sandbox {
              mount --bind /dev/$d $r/dev/$d; done; mkdir -m 1777 $r/dev/shm; \
              ip link set lo up; \
              exec chroot $r /usr/bin/setpriv --no-new-privs \
-             --bounding-set=-all,+setuid,+setgid,+kill,+chown --inh-caps=-all \
+             --bounding-set=-all,+setuid,+setgid,+kill,+chown,+setpcap --inh-caps=-all \
              /usr/lib/coffer/coffer-guest {mode}",
             let_go = process::let_go_of_others(&self.base),
             base = self.base.display(),

@@ -290,11 +290,12 @@ impl Poll {
     }
 }
 
-/// Whether the silence of an instance's guest is news.
+/// Whether the silence of an instance's guest is news. While it is built its workflow waits for it,
+/// and may make its server again.
 const fn is_missed(lifecycle: Lifecycle) -> bool {
     !matches!(
         lifecycle,
-        Lifecycle::Deleting | Lifecycle::Stopping | Lifecycle::Stopped
+        Lifecycle::Building | Lifecycle::Deleting | Lifecycle::Stopping | Lifecycle::Stopped
     )
 }
 

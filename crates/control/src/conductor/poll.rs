@@ -290,12 +290,11 @@ impl Poll {
     }
 }
 
-/// Whether the silence of an instance's guest is news. While it is built its workflow waits for it,
-/// and may make its server again.
+/// Whether the silence of an instance's guest is news.
 const fn is_missed(lifecycle: Lifecycle) -> bool {
     !matches!(
         lifecycle,
-        Lifecycle::Building | Lifecycle::Deleting | Lifecycle::Stopping | Lifecycle::Stopped
+        Lifecycle::Deleting | Lifecycle::Stopping | Lifecycle::Stopped
     )
 }
 

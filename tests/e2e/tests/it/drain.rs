@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::coffer::Coffer;
 use e2e::engine::{Kind, Served, ask};
 use e2e::host;
+use e2e::lines::LOST;
 use e2e::run::{Program, timed, wait_until};
 use serde_json::Value;
 
@@ -44,6 +45,8 @@ pub(crate) fn task_of(coffer: &Coffer, name: &str) -> Result<Stored> {
 #[test]
 fn a_task_in_hand_is_given_back_and_ends_well_after_the_next_start() -> Result<()> {
     let mut coffer = Coffer::start()?;
+    // A server that is stopped, and is to start, does not come for as long as it is held.
+    coffer.expect_lines(LOST);
     let asked = ask(&coffer, Kind::Redis, "db1")?;
     let id = asked["id"].as_str().context("no id")?;
     coffer.await_active(id)?;

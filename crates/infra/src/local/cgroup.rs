@@ -36,9 +36,6 @@ const THROTTLES: (&str, &str) = ("blkio.throttle.write_bps_device", "io.max");
 pub(super) const TASKS_MAX: u32 = 4096;
 /// Period over which CPU time is shared out; unit: microseconds.
 const PERIOD_US: u64 = 100_000;
-/// What all instances together weigh beside each single process outside of our groups, Coffer's own
-/// among them: of equal weight, a few busy ones would leave fifty databases one processor's part.
-const WEIGHT_OF_ALL: u64 = 16;
 /// What one process weighs, in version 1 and in version 2; there are bounds to both.
 const WEIGHTS: [(&str, u64, u64); 2] = [("cpu.shares", 1024, 262_144), ("cpu.weight", 100, 10_000)];
 /// How many times another process may take away what a group is just made in.
@@ -241,12 +238,14 @@ impl Groups {
                 // What is refused is known since the start; what is left is enforced.
                 hand_down(parent, &self.missing, |file, word| fs::write(file, word));
             }
-            set_weight(parent, WEIGHT_OF_ALL)?;
             let dir = parent.join(server);
             fs::create_dir_all(&dir).map_err(failed(what, dir.display()))?;
             groups.push(dir);
         }
         set_limits(&groups, limits)?;
+        for parent in &self.parents {
+            set_weight_of_all(&parent.dir)?;
+        }
         Ok(groups)
     }
 
@@ -298,6 +297,25 @@ pub(super) fn set_limits(groups: &[PathBuf], limits: Limits) -> Result<()> {
         set(group, "cpu.max", &format!("{quota} {PERIOD_US}"))?;
         set_weight(group, limits.vcpus.into())?;
         set(group, "pids.max", &TASKS_MAX.to_string())?;
+    }
+    Ok(())
+}
+
+/// Lets a parent weigh what its groups do together, as if each were beside the processes outside of
+/// our groups: with the weight of one, a few of those would leave fifty databases one part.
+fn set_weight_of_all(parent: &Path) -> Result<()> {
+    for (file, one, most) in WEIGHTS {
+        let groups = fs::read_dir(parent).into_iter().flatten().flatten();
+        // One that is just removed weighs nothing.
+        let weights = groups.filter_map(|group| {
+            let text = fs::read_to_string(group.path().join(file)).ok()?;
+            text.trim().parse::<u64>().ok()
+        });
+        set(
+            parent,
+            file,
+            &weights.sum::<u64>().clamp(one, most).to_string(),
+        )?;
     }
     Ok(())
 }
@@ -588,8 +606,14 @@ mod tests {
         assert_eq!(read("pids.max"), "4096");
         assert_eq!(
             (read("cpu.weight"), read("../cpu.weight")),
-            ("200".into(), "1600".into())
+            ("200".into(), "200".into())
         );
+        let other = root.join("coffer-t/t");
+        fs::create_dir_all(&other).unwrap();
+        fs::write(other.join("cpu.weight"), "100").unwrap();
+        groups.ensure("t", LIMITS).unwrap();
+        assert_eq!(read("../cpu.weight"), "400", "all of them together");
+        fs::remove_dir_all(&other).unwrap();
         let handed = fs::read_to_string(root.join("coffer-t/cgroup.subtree_control")).unwrap();
         assert_eq!(handed, "+io");
         fs::write(own.join("memory.current"), (600_u64 << 20).to_string()).unwrap();

@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Lines, Write as _};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -127,19 +126,39 @@ impl Program {
         ended_well(status, &self.name).with_context(|| tail(log))
     }
 
-    /// Starts it with its output in a log file, in a process group of its own, so that an
-    /// interrupt on the terminal does not reach it.
-    pub fn start(mut self, log: &Path) -> Result<Child> {
+    /// Starts it with its output in a log file, in a session of its own: an interrupt on the
+    /// terminal does not reach it, and where the kernel shares processors out by session it is no
+    /// part of ours.
+    pub fn start(self, log: &Path) -> Result<Child> {
         let (output, errors) = log_files(log)?;
-        let apart = self
+        let mut apart = self.in_session();
+        let started = apart
             .command
             .stdin(Stdio::null())
             .stdout(output)
-            .stderr(errors);
+            .stderr(errors)
+            .spawn();
+        started.with_context(|| format!("start {}", apart.name))
+    }
+
+    /// The same program in a session of its own, with the same process id as without.
+    pub fn in_session(self) -> Self {
+        let words: Vec<&OsStr> = [self.command.get_program()]
+            .into_iter()
+            .chain(self.command.get_args())
+            .collect();
+        let mut apart = Self::new("setsid", &words);
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => apart.command.env(name, value),
+                None => apart.command.env_remove(name),
+            };
+        }
+        if let Some(dir) = self.command.get_current_dir() {
+            apart.command.current_dir(dir);
+        }
+        apart.name = self.name;
         apart
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("start {}", self.name))
     }
 }
 

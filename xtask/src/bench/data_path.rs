@@ -15,9 +15,10 @@ use super::client::{Client, Entry, with_password};
 use super::engine::{self, Engine};
 use super::instance::{Instance, Service};
 use super::namespace::{Namespace, inside};
-use super::row::{Limit, Row, Unit};
+use super::row::{Limit, Pair, Row, Unit};
 use super::running::Running;
-use super::{Bench, Measure, Subject, key_value, sysbench};
+use super::{Bench, Measure, Subject, key_value, sysbench, turns};
+use crate::process::Program;
 
 /// Two processors, which is all of a small machine, and four GiB.
 const FLAVOR: &str = "xlarge";
@@ -120,9 +121,14 @@ pub struct Target<'a> {
 
 impl Target<'_> {
     /// A program of a client's.
-    pub fn output(&self, words: &[String]) -> Result<String> {
+    pub fn program(&self, words: &[String]) -> Program {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        with_password(inside(&self.namespace, &words)).output()
+        with_password(inside(&self.namespace, &words))
+    }
+
+    /// What a program of a client's prints.
+    pub fn output(&self, words: &[String]) -> Result<String> {
+        self.program(words).output()
     }
 }
 
@@ -195,22 +201,48 @@ impl DataPath {
         self.service.delete(&[instance.id])
     }
 
-    fn measure(&mut self, row: &Row, is_by_hand: bool) -> Result<f64> {
+    /// Both sides by turns; the rates of the one and of the other.
+    fn rates(&mut self, row: &Row, is_ours_first: bool) -> Result<Pair> {
         let asked = Asked::read(row.name).context("read a row's name")?;
         self.rig(asked.engine)?;
         let rig = self.rig.as_ref().context("find the engine")?;
-        let (engine, service) = (rig.client.engine, &self.service);
-        let target = match (is_by_hand, asked.is_published) {
-            (true, _) => by_hand(&self.namespace, service, engine),
-            (false, true) => rig.published(service),
-            (false, false) => rig.sandbox(service),
+        let (client, service) = (&rig.client, &self.service);
+        let instance = match asked.is_published {
+            true => rig.published(service),
+            false => rig.sandbox(service),
         };
+        let hand = by_hand(&self.namespace, service, client.engine);
         let is_smoke = self.bench.is_smoke;
-        match asked.kind {
-            "select" => sysbench::rate(&target, "oltp_point_select", is_smoke),
-            "write" => sysbench::rate(&target, "oltp_read_write", is_smoke),
-            "plain" => key_value::rate(&rig.client, &target, 1, is_smoke),
-            _ => key_value::rate(&rig.client, &target, 16, is_smoke),
+        let load = |target: &Target<'_>| asked.load(client, target, is_smoke);
+        let dir = &service.coffer.state;
+        turns::pair(load(&instance), load(&hand), is_ours_first, dir, |text| {
+            asked.count(text, is_smoke)
+        })
+    }
+}
+
+impl Asked<'_> {
+    fn load(self, client: &Client, target: &Target<'_>, is_smoke: bool) -> Program {
+        match self.kind {
+            "select" => sysbench::load(target, "oltp_point_select", is_smoke),
+            "write" => sysbench::load(target, "oltp_read_write", is_smoke),
+            _ => key_value::load(client, target, self.depth(), is_smoke),
+        }
+    }
+
+    /// How much a load has done that has printed this.
+    fn count(self, text: &str, is_smoke: bool) -> Result<f64> {
+        match self.kind {
+            "select" | "write" => sysbench::read(text),
+            _ => key_value::read(text, self.depth(), is_smoke),
+        }
+    }
+
+    /// Requests in a pipeline.
+    fn depth(self) -> u32 {
+        match self.kind {
+            "plain" => 1,
+            _ => 16,
         }
     }
 }
@@ -248,20 +280,17 @@ fn by_hand<'a>(namespace: &Namespace, service: &'a Service, engine: &Engine) -> 
 }
 
 impl Measure for DataPath {
-    fn ours(&mut self, row: &Row) -> Result<f64> {
-        self.measure(row, false)
-    }
-
-    fn reference(&mut self, row: &Row) -> Result<f64> {
-        self.measure(row, true)
+    fn pair(&mut self, row: &Row, is_ours_first: bool) -> Result<Pair> {
+        self.rates(row, is_ours_first)
     }
 
     fn conditions(&self) -> String {
         format!(
-            "the versions that are offered first, the same command line, configuration and TLS on \
-             both sides, flavor `{FLAVOR}` (4 GiB, 2 processors), volumes of {VOLUME_GIB} GiB, \
+            "{}, the versions that are offered first, the same command line, configuration and TLS \
+             on both sides, flavor `{FLAVOR}` (4 GiB, 2 processors), volumes of {VOLUME_GIB} GiB, \
              sysbench 1.0 with {}, redis-benchmark and valkey-benchmark of the engine's own \
              version with {} keys, {}",
+            turns::WORDS,
             sysbench::SIZE_WORDS,
             key_value::KEYS,
             self.service.volume_mode()

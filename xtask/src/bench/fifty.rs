@@ -178,7 +178,9 @@ impl Fifty {
             let words = client.words(place, state)?;
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let log = state.join(format!("client-{}.log", instance.id));
-            let dialogue = with_password(service.client.program(&words)).talk(&log)?;
+            let program = with_password(service.client.program(&words));
+            // Elsewhere nobody shares a processor with Coffer.
+            let dialogue = program.in_session().talk(&log)?;
             let name = format!("{} {}", client.engine.title, instance.id);
             clients.push((name, client.clone(), dialogue));
         }
@@ -205,9 +207,12 @@ fn upgrade(bench: &Bench, service: &mut Service) -> Result<()> {
     let state = service.coffer.state.display().to_string();
     let store = service.coffer.state.join("coffer.db").display().to_string();
     let older = bench.root.join(OLDER).display().to_string();
-    Program::new("python3", &[&older, &store]).output()?;
+    Program::new("python3", &[&older, &store])
+        .in_session()
+        .output()?;
     let words = ["upgrade", "--state-dir", &state];
-    let said = Program::new(bench.built.join("coffer"), &words).output()?;
+    let coffer = Program::new(bench.built.join("coffer"), &words);
+    let said = coffer.in_session().output()?;
     anyhow::ensure!(said.contains("was brought from schema"), "{said}");
     service.restart(bench)
 }
@@ -219,7 +224,8 @@ fn back_up(bench: &Bench, service: &mut Service) -> Result<()> {
     let state = service.coffer.state.display().to_string();
     let target = dir.display().to_string();
     let words = ["state", "--state-dir", &state, "backup", &target];
-    let file = Program::new(bench.built.join("coffer"), &words).output()?;
+    let coffer = Program::new(bench.built.join("coffer"), &words);
+    let file = coffer.in_session().output()?;
     fs::remove_file(file.trim()).with_context(|| format!("remove '{}'", file.trim()))
 }
 

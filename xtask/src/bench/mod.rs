@@ -34,6 +34,7 @@ pub mod runtime;
 pub mod statistics;
 pub mod steps;
 pub mod sysbench;
+pub mod turns;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -95,11 +96,36 @@ const SUBJECTS: &[Subject] = &[
 /// Measures the rows of a subject that is set up.
 pub trait Measure {
     /// Measures the row once. Called in turns with [`Measure::reference`].
-    fn ours(&mut self, row: &Row) -> Result<f64>;
+    fn ours(&mut self, row: &Row) -> Result<f64> {
+        bail!("row {} is measured in pairs only", row.name)
+    }
 
     /// Measures once what the row is compared with. Not called for rows without a reference.
     fn reference(&mut self, row: &Row) -> Result<f64> {
         bail!("row {} has no reference", row.name)
+    }
+
+    /// Measures both once, one after the other, unless a subject can do better; the order changes,
+    /// so that neither always comes second.
+    fn pair(&mut self, row: &Row, is_ours_first: bool) -> Result<Pair> {
+        if row.reference.is_empty() {
+            let ours = self.ours(row)?;
+            return Ok(Pair {
+                ours,
+                reference: None,
+            });
+        }
+        let (ours, reference) = if is_ours_first {
+            let ours = self.ours(row)?;
+            (ours, self.reference(row)?)
+        } else {
+            let reference = self.reference(row)?;
+            (self.ours(row)?, reference)
+        };
+        Ok(Pair {
+            ours,
+            reference: Some(reference),
+        })
     }
 
     /// What the row's own value is made of, where that is known; medians. Called when the row is
@@ -347,7 +373,7 @@ fn measure_row(bench: &Bench, measure: &mut dyn Measure, row: &Row) -> Result<Me
     let watch = Stopwatch::start();
     let mut pairs = Vec::new();
     loop {
-        pairs.push(pair(measure, row, pairs.len().is_multiple_of(2))?);
+        pairs.push(measure.pair(row, pairs.len().is_multiple_of(2))?);
         let load = (before, machine::load());
         let mut measured = Measured::of(*row, &pairs, measure.conditions(), load);
         let is_enough = pairs.len() >= wanted && !measured.is_wide();
@@ -357,28 +383,6 @@ fn measure_row(bench: &Bench, measure: &mut dyn Measure, row: &Row) -> Result<Me
             return Ok(measured);
         }
     }
-}
-
-/// One pair; the order changes, so that neither side always comes second.
-fn pair(measure: &mut dyn Measure, row: &Row, is_ours_first: bool) -> Result<Pair> {
-    if row.reference.is_empty() {
-        let ours = measure.ours(row)?;
-        return Ok(Pair {
-            ours,
-            reference: None,
-        });
-    }
-    let (ours, reference) = if is_ours_first {
-        let ours = measure.ours(row)?;
-        (ours, measure.reference(row)?)
-    } else {
-        let reference = measure.reference(row)?;
-        (measure.ours(row)?, reference)
-    };
-    Ok(Pair {
-        ours,
-        reference: Some(reference),
-    })
 }
 
 #[cfg(test)]

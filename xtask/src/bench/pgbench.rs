@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::by_hand::{ByHand, Ground};
-use super::client::{Entry, with_password};
+use super::client::{DATABASE, Entry, USER, with_password};
 use super::engine::POSTGRESQL;
 use super::instance::{Instance, Service};
 use super::namespace::{Namespace, inside};
-use super::row::{Limit, Row, Unit};
+use super::row::{Limit, Pair, Row, Unit};
 use super::running::{Likeness, Running};
-use super::{Bench, Measure, Subject};
+use super::{Bench, Measure, Subject, turns};
 use crate::process::Program;
 
 /// Two processors, which is all of a small machine, and four GiB.
@@ -87,18 +87,9 @@ fn open(bench: &Bench) -> Result<Box<dyn Measure>> {
     let ground = Ground::of(&service.coffer.state, &POSTGRESQL)?;
     let mut hand = ground.clone_in(&namespace, "pgbench", &likeness(&running)?)?;
     hand.answered_in(&namespace, Entry::Open)?;
-    let create = "CREATE DATABASE app";
-    let words = [
-        "psql",
-        "-X",
-        "-q",
-        "-d",
-        "host=127.0.0.1 user=coffer dbname=template1",
-    ];
-    let words = [&words[..], &["-c", create]].concat();
-    namespace.program(&words).output()?;
+    make_user(&namespace)?;
     let made = Pgbench {
-        seconds: bench.size("4", "1"),
+        seconds: bench.size("10", "1"),
         inside: running.namespace,
         service,
         instance,
@@ -106,9 +97,28 @@ fn open(bench: &Bench) -> Result<Box<dyn Measure>> {
         hand: Some(hand),
     };
     let fill = ["-i", "-q", "-s", bench.size(SCALE, "1")];
-    made.run(Where::Sandbox, &fill)?;
-    made.run(Where::ByHand, &fill)?;
+    made.program(Where::Sandbox, &fill).output()?;
+    made.program(Where::ByHand, &fill).output()?;
     Ok(Box::new(made))
+}
+
+/// Makes the instance's user and database in the one by hand. Its superuser would not do: what a
+/// superuser may is not looked at, which is 3% of a select.
+fn make_user(namespace: &Namespace) -> Result<()> {
+    let user = format!("CREATE ROLE {USER} LOGIN");
+    let database = format!("CREATE DATABASE {DATABASE} OWNER {USER}");
+    let words = [
+        "psql",
+        "-X",
+        "-q",
+        "-d",
+        "host=127.0.0.1 user=coffer dbname=template1",
+        "-c",
+        &user,
+        "-c",
+        &database,
+    ];
+    namespace.program(&words).output().map(drop)
 }
 
 /// The instance's settings, for the one by hand.
@@ -161,7 +171,7 @@ struct Pgbench {
 }
 
 impl Pgbench {
-    fn run(&self, at: Where, words: &[&str]) -> Result<String> {
+    fn program(&self, at: Where, words: &[&str]) -> Program {
         let program = |namespace: &Path, line: &str| -> Program {
             inside(namespace, &[&["pgbench"], words, &[line]].concat())
         };
@@ -172,46 +182,45 @@ impl Pgbench {
                 program(&self.service.client.path(), &line)
             }
             Where::ByHand => {
-                let line = "host=127.0.0.1 user=coffer dbname=app sslmode=require";
-                program(&self.namespace.path(), line)
+                let line = format!("host=127.0.0.1 user={USER} dbname={DATABASE} sslmode=require");
+                program(&self.namespace.path(), &line)
             }
         };
-        with_password(program).output()
+        with_password(program)
     }
 
-    /// Transactions per second.
-    fn rate(&self, at: Where, row: &Row) -> Result<f64> {
+    fn load(&self, at: Where, row: &Row) -> Program {
         let mut words = vec!["-n", "-M", "prepared", "-c", CLIENTS, "-T", self.seconds];
         if row.name.ends_with("-select") {
             words.push("-S");
         }
-        let text = self.run(at, &words)?;
-        let line = text.lines().find_map(|line| line.strip_prefix("tps = "));
-        let number = line.and_then(|rest| rest.split(' ').next());
-        number
-            .context("find what pgbench measured")?
-            .parse()
-            .context("read what pgbench measured")
+        self.program(at, &words)
     }
 }
 
+/// How many transactions a load has made.
+fn read(text: &str) -> Result<f64> {
+    const BEGIN: &str = "number of transactions actually processed: ";
+    let number = text.lines().find_map(|line| line.strip_prefix(BEGIN));
+    let number = number.and_then(|rest| rest.trim().parse().ok());
+    number.with_context(|| format!("find what pgbench measured: {text}"))
+}
+
 impl Measure for Pgbench {
-    fn ours(&mut self, row: &Row) -> Result<f64> {
+    fn pair(&mut self, row: &Row, is_ours_first: bool) -> Result<Pair> {
         let at = match row.name.starts_with("pgbench/published") {
             true => Where::Published,
             false => Where::Sandbox,
         };
-        self.rate(at, row)
-    }
-
-    fn reference(&mut self, row: &Row) -> Result<f64> {
-        self.rate(Where::ByHand, row)
+        let (ours, hand) = (self.load(at, row), self.load(Where::ByHand, row));
+        turns::pair(ours, hand, is_ours_first, &self.service.coffer.state, read)
     }
 
     fn conditions(&self) -> String {
         format!(
-            "PostgreSQL 17, the same configuration and TLS on both sides, flavor `{FLAVOR}` \
+            "{}, PostgreSQL 17, the same configuration and TLS on both sides, flavor `{FLAVOR}` \
              (4 GiB, 2 processors), pgbench scale {SCALE}, prepared statements, {}",
+            turns::WORDS,
             self.service.volume_mode()
         )
     }

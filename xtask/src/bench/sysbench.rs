@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::client::{DATABASE, PASSWORD, USER};
 use super::data_path::Target;
+use crate::process::Program;
 
 /// Clients at once.
 const CLIENTS: u32 = 4;
@@ -18,8 +19,8 @@ const SIZE: (u32, u32) = (4, 25_000);
 pub const SIZE_WORDS: &str = "4 tables of 25,000 rows and prepared statements";
 /// The same for a smoke run.
 const SMALL: (u32, u32) = (1, 100);
-/// How long one half of a pair takes; unit: seconds.
-const SECONDS: u32 = 4;
+/// How long the two of a pair take together; unit: seconds.
+const SECONDS: u32 = 10;
 /// Transactions of a smoke run.
 const FEW: u32 = 20;
 
@@ -30,8 +31,8 @@ pub fn prepare(target: &Target<'_>, is_smoke: bool) -> Result<()> {
     target.output(&words).map(drop)
 }
 
-/// Transactions of a script per second.
-pub fn rate(target: &Target<'_>, script: &str, is_smoke: bool) -> Result<f64> {
+/// A load of a script's transactions; [`read`] finds in its output how many there were.
+pub fn load(target: &Target<'_>, script: &str, is_smoke: bool) -> Program {
     let mut words = words(target, script, is_smoke);
     let (seconds, events) = match is_smoke {
         true => (0, FEW),
@@ -40,8 +41,7 @@ pub fn rate(target: &Target<'_>, script: &str, is_smoke: bool) -> Result<f64> {
     words.push(format!("--time={seconds}"));
     words.push(format!("--events={events}"));
     words.push("run".to_owned());
-    let text = target.output(&words)?;
-    read(&text).with_context(|| format!("find what sysbench measured: {text}"))
+    target.program(&words)
 }
 
 fn words(target: &Target<'_>, script: &str, is_smoke: bool) -> Vec<String> {
@@ -61,12 +61,13 @@ fn words(target: &Target<'_>, script: &str, is_smoke: bool) -> Vec<String> {
     ]
 }
 
+/// How many transactions a load has made:
 /// `    transactions:                        1234   (617.00 per sec.)`
-fn read(text: &str) -> Option<f64> {
+pub fn read(text: &str) -> Result<f64> {
     let mut lines = text.lines().map(str::trim);
-    let rest = lines.find_map(|line| line.strip_prefix("transactions:"))?;
-    let (_, rate) = rest.split_once('(')?;
-    rate.split_whitespace().next()?.parse().ok()
+    let rest = lines.find_map(|line| line.strip_prefix("transactions:"));
+    let count = rest.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    count.with_context(|| format!("find what sysbench measured: {text}"))
 }
 
 #[cfg(test)]
@@ -74,11 +75,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_found_in_what_it_prints() {
+    fn the_transactions_are_found_in_what_it_prints() {
         let text = "SQL statistics:\n    queries performed:\n        read:     14\n    \
                     transactions:                        9     (617.05 per sec.)\n    \
                     queries:                             180   (12341.00 per sec.)\n";
-        assert_eq!(read(text), Some(617.05));
-        assert_eq!(read("FATAL: unable to connect"), None);
+        assert_eq!(read(text).unwrap(), 9.0);
+        assert!(read("FATAL: unable to connect").is_err());
     }
 }

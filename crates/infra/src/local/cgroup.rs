@@ -439,6 +439,8 @@ pub(super) fn remove(groups: &[PathBuf]) -> Result<()> {
                 format!("{}: {why}", group.display()),
             ));
         }
+        // The others weigh less together; the next that is made sets it anyway.
+        group.parent().map(set_weight_of_all).transpose().ok();
     }
     Ok(())
 }
@@ -613,7 +615,11 @@ mod tests {
         fs::write(other.join("cpu.weight"), "100").unwrap();
         groups.ensure("t", LIMITS).unwrap();
         assert_eq!(read("../cpu.weight"), "400", "all of them together");
-        fs::remove_dir_all(&other).unwrap();
+        for file in fs::read_dir(&other).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        remove(&[other]).unwrap();
+        assert_eq!(read("../cpu.weight"), "200", "all that are left");
         let handed = fs::read_to_string(root.join("coffer-t/cgroup.subtree_control")).unwrap();
         assert_eq!(handed, "+io");
         fs::write(own.join("memory.current"), (600_u64 << 20).to_string()).unwrap();

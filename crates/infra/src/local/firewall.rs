@@ -20,8 +20,19 @@ pub(super) struct Openings {
     pub(super) tracker: String,
     /// Engine ports open to the tenant network.
     pub(super) tenant_ports: Vec<u16>,
-    /// Published interfaces: name, port, and who may come; nobody named means anyone.
-    pub(super) published: Vec<(String, u16, Vec<Cidr>)>,
+    /// Its published links.
+    pub(super) published: Vec<Published>,
+}
+
+/// A published link of an instance.
+#[derive(Debug)]
+pub(super) struct Published {
+    /// The link's name inside.
+    pub(super) link: String,
+    /// The engine's port.
+    pub(super) port: u16,
+    /// Who may come; nobody named means anyone.
+    pub(super) clients: Vec<Cidr>,
 }
 
 /// A port of the host's that leads to an instance.
@@ -146,98 +157,178 @@ pub(super) fn render_member(verb: &str, port: &str, hardware: &str, address: IpA
     format!("{verb} element bridge coffer members {{ \"{port}\" . {hardware} . {address} }}\n")
 }
 
-/// Rules of an instance's namespace: in come the engine's clients and the tracker, out go replies.
+/// What goes out of a port of ours is of a connection that somebody else made: nothing that begins
+/// one.
+const NOT_FIRST: &str = "tcp flags & (syn | ack) != syn";
+/// Errors of the network's: the kernel believes them only of a connection that it knows.
+const ERRORS: &str = "icmp type { destination-unreachable, time-exceeded }";
+
+/// Rules of an instance's namespace on a kernel that has none for single links: in come the
+/// engine's clients and the tracker, out go replies. Loopback pays for them too, with a twentieth
+/// of what an engine does in a second; see [`render_links`].
+///
+/// Packets are told by addresses, ports and flags alone. Whoever is in there has plain sockets,
+/// which begin with nothing but a SYN; and a rule that asks for the history of a connection has
+/// the kernel track every packet.
 pub(super) fn render_instance(open: &Openings) -> String {
     let mut text =
         String::from("table inet coffer\ndelete table inet coffer\ntable inet coffer {\n");
-    let Openings {
-        subnet, tracker, ..
-    } = open;
-    untracked(&mut text, &open.published);
     text.push_str("chain input {\ntype filter hook input priority 0; policy drop;\n");
     text.push_str("iif \"lo\" accept\n");
-    for (link, port, clients) in &open.published {
-        published_in(&mut text, link, *port, clients);
+    for one in &open.published {
+        let here = format!("iifname \"{}\" ", one.link);
+        rules(&mut text, &here, &published_in(one));
+        line(&mut text, format_args!("{here}drop"));
     }
-    text.push_str("ct state established,related accept\n");
-    let from = format!("iifname \"{TENANT_LINK}\" ip saddr");
-    line(
+    rules(
         &mut text,
-        format_args!("{from} {tracker} tcp dport {AGENT_PORT} accept"),
+        &format!("iifname \"{TENANT_LINK}\" "),
+        &tenant_in(open),
     );
-    for port in &open.tenant_ports {
-        line(
-            &mut text,
-            format_args!("{from} {subnet} tcp dport {port} accept"),
-        );
-    }
-    text.push_str("icmp type echo-request accept\n}\n");
-    text.push_str("chain forward { type filter hook forward priority 0; policy drop; }\n");
+    text.push_str("}\nchain forward { type filter hook forward priority 0; policy drop; }\n");
     text.push_str("chain output {\ntype filter hook output priority 0; policy drop;\n");
     text.push_str("oif \"lo\" accept\n");
-    for (link, port, clients) in &open.published {
-        published_out(&mut text, link, *port, clients);
+    for one in &open.published {
+        let here = format!("oifname \"{}\" ", one.link);
+        rules(&mut text, &here, &cut_off(one));
+        rules(&mut text, &here, &published_out(one));
     }
-    text.push_str("ct state established,related accept\n}\n}\n");
+    rules(
+        &mut text,
+        &format!("oifname \"{TENANT_LINK}\" "),
+        &tenant_out(open),
+    );
+    text.push_str("}\n}\n");
     text
 }
 
-/// What no rule asks the history of is not tracked: that is dear for each packet. Loopback is
-/// open, and at a published link the engine's port is told by addresses and flags alone.
-fn untracked(text: &mut String, published: &[(String, u16, Vec<Cidr>)]) {
-    let raw = |hook: &str| format!("type filter hook {hook} priority -300; policy accept;");
-    let mut comes = format!("{} iif \"lo\" notrack;", raw("prerouting"));
-    let mut goes = format!("{} oif \"lo\" notrack;", raw("output"));
-    for (link, port, _) in published {
-        comes.push_str(&format!(" iifname \"{link}\" tcp dport {port} notrack;"));
-        goes.push_str(&format!(" oifname \"{link}\" tcp sport {port} notrack;"));
+/// The same rules, of the links that are there and nothing else: what stays on loopback meets none.
+/// A link gets its own before it is up, and what no rule of a link's names does not pass it.
+pub(super) fn render_links(open: &Openings, is_there: impl Fn(&str) -> bool) -> String {
+    let mut text = String::new();
+    if is_there(TENANT_LINK) {
+        render_link(&mut text, TENANT_LINK, &tenant_in(open), &tenant_out(open));
     }
-    line(text, format_args!("chain comes {{ {comes} }}"));
-    line(text, format_args!("chain goes {{ {goes} }}"));
+    let links = open.published.iter().filter(|one| is_there(&one.link));
+    for one in links.clone() {
+        render_link(
+            &mut text,
+            &one.link,
+            &published_in(one),
+            &published_out(one),
+        );
+    }
+    // A link's own rules answer nothing that leaves: that is only for who is cut off.
+    text.push_str("table inet coffer\ndelete table inet coffer\n");
+    let mut cut = String::new();
+    for one in links {
+        rules(
+            &mut cut,
+            &format!("oifname \"{}\" ", one.link),
+            &cut_off(one),
+        );
+    }
+    if !cut.is_empty() {
+        let hook = "type filter hook output priority 0; policy accept;";
+        line(
+            &mut text,
+            format_args!("table inet coffer {{\nchain output {{\n{hook}\n{cut}}}\n}}"),
+        );
+    }
+    text
+}
+
+/// Whether the kernel has rules for what leaves a link: a text to try it with, in a namespace that
+/// ends at once.
+pub(super) fn render_probe() -> String {
+    let mut text = String::new();
+    render_link(&mut text, "lo", &[], &[]);
+    text
+}
+
+fn render_link(text: &mut String, link: &str, comes: &[String], goes: &[String]) {
+    let table = format!("table netdev coffer_{link}");
+    line(text, format_args!("{table}\ndelete {table}\n{table} {{"));
+    for (name, hook, all) in [("comes", "ingress", comes), ("goes", "egress", goes)] {
+        let hook = format!("type filter hook {hook} device \"{link}\" priority 0; policy drop;");
+        line(
+            text,
+            format_args!("chain {name} {{\n{hook}\nether type arp accept"),
+        );
+        rules(text, "", all);
+        text.push_str("}\n");
+    }
+    text.push_str("}\n");
+}
+
+fn rules(text: &mut String, here: &str, all: &[String]) {
+    for rule in all {
+        line(text, format_args!("{here}{rule}"));
+    }
+}
+
+/// What comes from the tenant network.
+fn tenant_in(open: &Openings) -> Vec<String> {
+    let Openings {
+        subnet, tracker, ..
+    } = open;
+    let mut all = vec![format!("ip saddr {tracker} tcp dport {AGENT_PORT} accept")];
+    let port = |port| format!("ip saddr {subnet} tcp dport {port} accept");
+    all.extend(open.tenant_ports.iter().map(port));
+    // Members of the network hear an echo, and nobody else.
+    all.push(format!("ip saddr {subnet} icmp type echo-request accept"));
+    all.push(format!("ip saddr {subnet} {ERRORS} accept"));
+    all
+}
+
+/// What goes to the tenant network.
+fn tenant_out(open: &Openings) -> Vec<String> {
+    let Openings {
+        subnet, tracker, ..
+    } = open;
+    let to_tracker = format!("ip daddr {tracker} tcp sport {AGENT_PORT} {NOT_FIRST} accept");
+    let port = |port| format!("ip daddr {subnet} tcp sport {port} {NOT_FIRST} accept");
+    let mut all = vec![to_tracker];
+    all.extend(open.tenant_ports.iter().map(port));
+    all.push(format!("ip daddr {subnet} icmp type echo-reply accept"));
+    all
 }
 
 /// What comes over a published link. Connections that were made before do not outlive the right
 /// to make them: what is of one is answered with a reset.
-fn published_in(text: &mut String, link: &str, port: u16, clients: &[Cidr]) {
-    let here = format!("iifname \"{link}\"");
-    let from = who(clients, "ip saddr");
-    line(text, format_args!("{here}{from} tcp dport {port} accept"));
+fn published_in(one: &Published) -> Vec<String> {
+    let (from, port) = (who(&one.clients, "ip saddr"), one.port);
     let of_one = "tcp flags & (syn | rst) == 0x0";
-    line(
-        text,
-        format_args!("{here} tcp dport {port} {of_one} reject with tcp reset"),
-    );
-    // The kernel believes them only of a connection that it knows.
-    let errors = "icmp type { destination-unreachable, time-exceeded }";
-    line(text, format_args!("{here} {errors} accept"));
-    line(text, format_args!("{here} drop"));
+    vec![
+        format!("{from}tcp dport {port} accept"),
+        format!("tcp dport {port} {of_one} reject with tcp reset"),
+        format!("{ERRORS} accept"),
+    ]
 }
 
-/// What goes out over a published link from the engine's port is of a connection that a client
-/// made: nothing that begins one. What the engine still sends to clients that were shut out is
-/// answered with a reset, so that it learns of it; the reset that tells the client goes out.
-fn published_out(text: &mut String, link: &str, port: u16, clients: &[Cidr]) {
-    let here = format!("oifname \"{link}\"");
-    if !clients.is_empty() {
-        line(text, format_args!("{here} tcp flags & rst == rst accept"));
-        let others = who(clients, "ip daddr !=");
-        line(
-            text,
-            format_args!("{here}{others} tcp sport {port} reject with tcp reset"),
-        );
+/// What goes out over a published link.
+fn published_out(one: &Published) -> Vec<String> {
+    vec![format!("tcp sport {} {NOT_FIRST} accept", one.port)]
+}
+
+/// What the engine still sends to clients that were shut out is answered with a reset, so that it
+/// learns of it; the reset that tells the client goes out.
+fn cut_off(one: &Published) -> Vec<String> {
+    if one.clients.is_empty() {
+        return Vec::new();
     }
-    let not_first = "tcp flags & (syn | ack) != syn";
-    line(
-        text,
-        format_args!("{here} tcp sport {port} {not_first} accept"),
-    );
+    let others = who(&one.clients, "ip daddr !=");
+    vec![
+        "tcp flags & rst == rst accept".to_owned(),
+        format!("{others}tcp sport {} reject with tcp reset", one.port),
+    ]
 }
 
 fn line(text: &mut String, rule: std::fmt::Arguments<'_>) {
     writeln!(text, "{rule}").expect("a string takes any text");
 }
 
-/// The match on clients' addresses; IPv6 ranges match nothing, as published addresses are IPv4.
+/// The match on clients' addresses, and a space; IPv6 ranges match nothing, as published addresses are IPv4.
 fn who(clients: &[Cidr], field: &str) -> String {
     if clients.is_empty() {
         return String::new();
@@ -245,10 +336,10 @@ fn who(clients: &[Cidr], field: &str) -> String {
     let ranges = merged(clients);
     if ranges.is_empty() {
         // Only IPv6 ranges were named: no IPv4 client is among them.
-        return format!(" {field} 0.0.0.0");
+        return format!("{field} 0.0.0.0 ");
     }
     let list: Vec<String> = ranges.iter().map(ToString::to_string).collect();
-    format!(" {field} {{ {} }}", list.join(", "))
+    format!("{field} {{ {} }} ", list.join(", "))
 }
 
 /// IPv4 ranges without those that lie in another: nft refuses overlapping intervals.
@@ -276,6 +367,14 @@ mod tests {
         texts.iter().map(|t| t.parse().unwrap()).collect()
     }
 
+    fn published(clients: &[&str]) -> Published {
+        Published {
+            link: "u1".to_owned(),
+            port: 5432,
+            clients: cidrs(clients),
+        }
+    }
+
     #[test]
     fn opens_what_was_asked_and_nothing_else() {
         let mut open = Openings {
@@ -291,16 +390,48 @@ mod tests {
         );
         assert_eq!(closed.matches("policy drop").count(), 3);
         open.tenant_ports = vec![5432];
-        open.published = vec![("u1".to_owned(), 5432, cidrs(&["192.0.2.0/24", "192.0.2.7"]))];
+        open.published = vec![published(&["192.0.2.0/24", "192.0.2.7"])];
         let text = render_instance(&open);
         assert!(text.contains("iifname \"eth0\" ip saddr 10.0.0.0/24 tcp dport 5432 accept"));
         assert!(text.contains("iifname \"u1\" ip saddr { 192.0.2.0/24 } tcp dport 5432 accept"));
         let cut = "oifname \"u1\" ip daddr != { 192.0.2.0/24 } tcp sport 5432 reject";
         assert!(text.contains(cut), "{text}");
-        let shut = text.find("iifname \"u1\" drop").unwrap();
-        assert!(shut < text.find("ct state established,related accept").unwrap());
-        // Only members of the tenant's network hear an echo.
-        assert!(shut < text.find("icmp type echo-request").unwrap());
+        assert!(text.contains("iifname \"eth0\" ip saddr 10.0.0.0/24 icmp type echo-request"));
+        let out = text.split("hook output").nth(1).unwrap();
+        let ports: Vec<_> = out.lines().filter(|l| l.contains("tcp sport")).collect();
+        assert_eq!(ports.len(), 4, "{out}");
+        for rule in ports {
+            let begins_nothing = rule.contains(NOT_FIRST) || rule.contains("reject");
+            assert!(begins_nothing, "{rule}");
+        }
+        assert!(!text.contains("ct state"), "nothing is tracked: {text}");
+    }
+
+    #[test]
+    fn a_link_has_the_same_rules_and_loopback_none() {
+        let mut open = Openings {
+            subnet: "10.0.0.0/24".to_owned(),
+            tracker: "10.0.0.1".to_owned(),
+            tenant_ports: vec![5432],
+            published: vec![published(&["192.0.2.0/24"])],
+        };
+        let none = render_links(&open, |_| false);
+        assert!(!none.contains("accept"), "{none}");
+        let all = render_links(&open, |_| true);
+        assert_eq!(all.matches("policy drop").count(), 4, "{all}");
+        assert!(!all.contains("\"lo\""), "{all}");
+        let whole = render_instance(&open);
+        let mut of_links = 0;
+        for rule in all.lines().filter(|line| line.ends_with("accept")) {
+            let is_arp = rule.starts_with("ether type arp");
+            assert!(is_arp || whole.contains(rule), "{rule}");
+            of_links += usize::from(!is_arp);
+        }
+        assert_eq!(of_links, 11, "{all}");
+        assert!(all.contains("oifname \"u1\" ip daddr != { 192.0.2.0/24 } tcp sport 5432 reject"));
+        open.published[0].clients.clear();
+        let anyone = render_links(&open, |_| true);
+        assert!(!anyone.contains("hook output"), "{anyone}");
     }
 
     #[test]
@@ -326,11 +457,11 @@ mod tests {
 
     #[test]
     fn names_of_ipv6_clients_alone_open_nothing() {
-        assert_eq!(who(&cidrs(&["fd00::/8"]), "ip saddr"), " ip saddr 0.0.0.0");
+        assert_eq!(who(&cidrs(&["fd00::/8"]), "ip saddr"), "ip saddr 0.0.0.0 ");
         assert_eq!(who(&[], "ip saddr"), "");
         assert_eq!(
             who(&cidrs(&["10.0.0.0/8", "0.0.0.0/0"]), "ip saddr"),
-            " ip saddr { 0.0.0.0/0 }"
+            "ip saddr { 0.0.0.0/0 } "
         );
     }
 }

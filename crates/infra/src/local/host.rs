@@ -42,6 +42,8 @@ pub(super) struct Host {
     pub(super) published_pool: Cidr,
     /// Whether members of a network can be tied to their addresses.
     pub(super) has_bridge_rules: bool,
+    /// Whether the kernel has rules for what leaves a single link (Linux 5.16).
+    pub(super) has_link_rules: bool,
     /// What this machine calls itself.
     pub(super) host_name: String,
     /// Whether this is no root on the host, but in a user namespace with one user id.
@@ -87,6 +89,7 @@ impl Host {
             endpoints: Records::open(&state)?,
             published_pool: publish::choose_pool(&config)?,
             has_bridge_rules: network::has_bridge_rules(),
+            has_link_rules: network::has_link_rules(),
             names,
             host_name,
             is_without_root,

@@ -12,7 +12,9 @@ use coffer_core::id::{NetworkId, ServerId};
 use nix::net::if_::if_nametoindex;
 
 use super::failure::{conflict, io, rejected};
-use super::firewall::{render_member, render_network};
+use super::firewall::{
+    Openings, render_instance, render_links, render_member, render_network, render_probe,
+};
 use super::host::Host;
 use super::names::{self, BRIDGE, TENANT_LINK};
 use super::record::NetworkRecord;
@@ -33,9 +35,18 @@ const SETTINGS: [(&str, &str); 8] = [
     ("ipv4/conf/all/arp_announce", "2"),
 ];
 
+/// Of an instance's namespace: what begins a connection is dropped where it leaves a link, of which
+/// a socket hears nothing, so it gives up after three seconds and not after two minutes.
+const SERVER_SETTINGS: [(&str, &str); 1] = [("ipv4/tcp_syn_retries", "1")];
+
 /// Whether the kernel has rules for bridged frames: tried in a namespace that ends at once.
 pub(super) fn has_bridge_rules() -> bool {
     netns::run_apart(|| load_rules(&render_network(true))).is_ok()
+}
+
+/// Whether the kernel has rules for what leaves a single link: tried likewise.
+pub(super) fn has_link_rules() -> bool {
+    netns::run_apart(|| load_rules(&render_probe())).is_ok()
 }
 
 /// Makes a network if it is not there.
@@ -97,12 +108,22 @@ pub(super) fn delete(host: &Host, id: NetworkId) -> Result<()> {
     host.networks.remove(&key)
 }
 
+/// Loads the rules of an instance's namespace, the one that the calling thread is in: of the links
+/// that are there, where the kernel has rules for single links.
+pub(super) fn load_openings(host: &Host, open: &Openings) -> Result<()> {
+    match host.has_link_rules {
+        true => load_rules(&render_links(open, has_link)),
+        false => load_rules(&render_instance(open)),
+    }
+}
+
 /// Connects a server's namespace to its network, as one address and no other, and to itself.
 pub(super) fn attach(
     host: &Host,
     id: ServerId,
     net: &NetworkRecord,
     address: IpAddr,
+    open: &Openings,
 ) -> Result<()> {
     let what = "attach to network";
     let inside = host.names.server_path(id);
@@ -123,6 +144,7 @@ pub(super) fn attach(
         let member = render_member("add", &port, &hardware, address);
         netns::run_in(&outside, || load_rules(&member))?;
     }
+    netns::run_in(&inside, || load_openings(host, open))?;
     ip_in(
         what,
         &inside,
@@ -152,12 +174,12 @@ pub(super) fn detach(host: &Host, id: ServerId, network: NetworkId, address: IpA
 }
 
 /// Makes a server's own namespace, closed, with nothing but a loopback that is down.
-pub(super) fn ensure_server_ns(host: &Host, id: ServerId, rules: &str) -> Result<()> {
+pub(super) fn ensure_server_ns(host: &Host, id: ServerId) -> Result<()> {
     let path = host.names.server_path(id);
     netns::ensure(&path)?;
     netns::run_in(&path, || {
-        apply_settings()?;
-        load_rules(rules)
+        apply(&SETTINGS)?;
+        apply(&SERVER_SETTINGS)
     })
 }
 
@@ -189,7 +211,7 @@ fn raise(host: &Host, mut record: NetworkRecord) -> Result<()> {
     host.networks.put(&key, &record)?;
     netns::ensure(&path)?;
     let has_bridge = netns::run_in(&path, || {
-        apply_settings()?;
+        apply(&SETTINGS)?;
         load_rules(&render_network(host.has_bridge_rules))?;
         Ok(has_link(BRIDGE))
     })?;
@@ -206,9 +228,9 @@ fn raise(host: &Host, mut record: NetworkRecord) -> Result<()> {
     host.networks.put(&key, &record)
 }
 
-/// Writes the settings of the namespace that the calling thread is in.
-fn apply_settings() -> Result<()> {
-    for (name, value) in SETTINGS {
+/// Writes settings of the namespace that the calling thread is in.
+fn apply(settings: &[(&str, &str)]) -> Result<()> {
+    for (name, value) in settings {
         let path = format!("/proc/sys/net/{name}");
         match fs::write(&path, value) {
             // A kernel without IPv6 or bridge filtering has nothing to switch off.

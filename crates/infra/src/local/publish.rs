@@ -18,10 +18,10 @@ use coffer_core::id::{EndpointId, ServerId};
 use coffer_core::units::Incarnation;
 
 use super::failure::{conflict, outrun, rejected};
-use super::firewall::{Openings, render_instance};
+use super::firewall::{Openings, Published};
 use super::host::Host;
 use super::names::inner_link;
-use super::network::{has_link, ip_in, load_rules};
+use super::network::{has_link, ip_in, load_openings};
 use super::record::{
     EndpointRecord, Lock, NetworkRecord, ServerRecord, read_json, remove_file, write_json,
 };
@@ -89,8 +89,8 @@ pub(super) fn delete(host: &Host, id: EndpointId) -> Result<()> {
     Ok(())
 }
 
-/// Rules of a server's namespace, from all endpoints that lead to it.
-pub(super) fn rules(host: &Host, server: ServerId, net: &NetworkRecord) -> Result<String> {
+/// What may reach a server, from all endpoints that lead to it.
+pub(super) fn openings(host: &Host, server: ServerId, net: &NetworkRecord) -> Result<Openings> {
     let mut open = Openings {
         subnet: net.subnet.clone(),
         tracker: net.tracker_address.to_string(),
@@ -102,12 +102,14 @@ pub(super) fn rules(host: &Host, server: ServerId, net: &NetworkRecord) -> Resul
         }
         // Without root a relay comes over loopback, and decides itself who may.
         if endpoint.published.is_some() && !host.is_without_root {
-            let link = inner_link(endpoint.id);
-            open.published
-                .push((link, endpoint.port, clients(&endpoint)));
+            open.published.push(Published {
+                link: inner_link(endpoint.id),
+                port: endpoint.port,
+                clients: clients(&endpoint),
+            });
         }
     }
-    Ok(render_instance(&open))
+    Ok(open)
 }
 
 /// Who may come to a published endpoint; nobody named means anyone. A record that was changed by
@@ -131,14 +133,14 @@ fn inside(endpoint: &EndpointRecord) -> Option<IpAddr> {
 }
 
 /// Brings the published addresses of a server up; its namespace and its lock are there.
-pub(super) fn plug_all(host: &Host, server: ServerId) -> Result<()> {
+pub(super) fn plug_all(host: &Host, server: ServerId, open: &Openings) -> Result<()> {
     let all = leading_to(host, server)?;
     if host.is_without_root {
         return all.iter().try_for_each(|e| relay::ensure(host, e, server));
     }
     for endpoint in &all {
         if let Some(address) = inside(endpoint) {
-            plug(host, endpoint.id, server, address)?;
+            plug(host, endpoint.id, server, address, open)?;
         }
     }
     if all.iter().all(|e| e.inside.is_none()) {
@@ -348,15 +350,15 @@ fn refresh(host: &Host, server: Option<ServerId>) -> Result<()> {
     let Some(net) = host.networks.find(&record.network_id.to_string())? else {
         return Ok(());
     };
-    let rules = rules(host, server, &net)?;
-    netns::run_in(&path, || load_rules(&rules))?;
+    let open = openings(host, server, &net)?;
+    netns::run_in(&path, || load_openings(host, &open))?;
     for endpoint in leading_to(host, server)? {
         // A relay ends the connections that it carries when it is told anew who may come.
         if !host.is_without_root {
             cut(&path, &endpoint)?;
         }
     }
-    plug_all(host, server)
+    plug_all(host, server, &open)
 }
 
 /// Ends connections to a published address from clients that are not let in any more. The rules
@@ -465,8 +467,15 @@ fn unguard(host: &Host) {
     ip(&format!("route del unreachable {}\n", host.published_pool)).ok();
 }
 
-/// Makes the link of a published address, unless it is there and complete.
-fn plug(host: &Host, id: EndpointId, server: ServerId, address: IpAddr) -> Result<()> {
+/// Makes the link of a published address, unless it is there and complete. It has its rules before
+/// it is up.
+fn plug(
+    host: &Host,
+    id: EndpointId,
+    server: ServerId,
+    address: IpAddr,
+    open: &Openings,
+) -> Result<()> {
     let link = host.names.published_link(id);
     let complete = host.names.published_alias(id, Some(server));
     let inside = host.names.server_path(server);
@@ -498,6 +507,7 @@ fn plug(host: &Host, id: EndpointId, server: ServerId, address: IpAddr) -> Resul
         // far as the host forwards at all. Our table lets nothing but answers pass.
         fs::write(format!("/proc/sys/net/ipv4/conf/{link}/forwarding"), "1").ok();
     }
+    netns::run_in(&inside, || load_openings(host, open))?;
     let table = table_of(host, address);
     ip_in(
         WHAT,

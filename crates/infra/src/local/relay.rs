@@ -163,7 +163,7 @@ fn watch(host: &Host, server: ServerId) -> Result<()> {
     let _lock = host.lock("server", &server.to_string())?;
     // Only now: it may have been stopped meanwhile.
     match server::launched(host, server) {
-        Some(_) => publish::plug_all(host, server),
+        Some(_) => endpoints.iter().try_for_each(|e| ensure(host, e, server)),
         None => Ok(()),
     }
 }

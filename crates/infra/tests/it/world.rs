@@ -681,6 +681,17 @@ pub(crate) fn listen_in(namespace: &str, at: SocketAddr) -> std::net::TcpListene
     in_namespace(namespace, move || std::net::TcpListener::bind(at).unwrap())
 }
 
+/// As [`listen_in`], for datagrams; reading waits for a moment only.
+pub(crate) fn hear_in(namespace: &str, at: SocketAddr) -> std::net::UdpSocket {
+    in_namespace(namespace, move || {
+        let socket = std::net::UdpSocket::bind(at).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        socket
+    })
+}
+
 /// Connects from an address that a namespace has, within a bound.
 pub(crate) fn dial_from(
     namespace: &str,

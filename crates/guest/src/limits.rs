@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How long after the engine's start the agent computes the checksum of its own binary, some 30 ms
+/// of a processor.
+pub const OWN_SUM_AFTER: Duration = Duration::from_secs(3);
 /// Connections to the agent at once; more wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Pause before an address that cannot be listened on is tried again.

@@ -220,9 +220,11 @@ that row alone and leaves the others as they are. Nothing here is typed in by ha
 
 A figure is the median of interleaved pairs (ours, then what it is compared with, the other way
 round in the next pair) with its 95% interval from the order of the values. A row whose interval is
-wider than 10% of its median is not decided. Ratios and sizes pass or fail. Absolute times depend on
-what else a machine does: they stand beside its load and fail at three times their figure only. What
-has a goal and no floor never fails.
+wider than 10% of its median is not decided; where all of such an interval keeps the floor, it is
+said so. The clients of the data path's two sides take turns of 10 ms, because what else a shared
+machine does changes within tenths of a second by more than what is to be told apart. Ratios and
+sizes pass or fail. Absolute times depend on what else a machine does: they stand beside its load
+and fail at three times their figure only. What has a goal and no floor never fails.
 
 Flat lists ask for nine instances, because a list of 20 of ten is half as long an answer as one of
 20 of 10,000. Links are held by the conductor of a process of its own, which `coffer up` runs beside

@@ -68,6 +68,8 @@ pub enum Verdict {
     Missed,
     /// The floor does not hold.
     Fail,
+    /// The interval is too wide to tell the value, and all of it keeps the floor.
+    Holds,
     /// The interval is too wide to tell.
     NotDecided,
     /// Nothing is promised.
@@ -82,6 +84,7 @@ impl Verdict {
             Self::Floor => "pass, goal not reached",
             Self::Missed => "goal not reached",
             Self::Fail => "FAIL",
+            Self::Holds => "not decided; its whole interval keeps the floor",
             Self::NotDecided => "not decided",
             Self::Shown => "shown",
         }
@@ -150,19 +153,26 @@ impl Measured {
 
     /// What is to be said of it.
     pub fn verdict(&self) -> Verdict {
-        let median = self.judged().median;
-        let (is_floor, is_goal) = match self.row.limit {
+        let Estimate { low, median, high } = self.judged();
+        let keeps = |value: f64| match self.row.limit {
+            Limit::RatioAtLeast { floor, goal } => (value >= floor, value >= goal),
+            Limit::RatioAtMost { floor, goal } => (value <= floor, value <= goal),
+            Limit::AtMost(most) => (value <= most, value <= most),
+            Limit::Goal(figure) => (true, value <= figure),
+            Limit::Time(_) | Limit::Shown => (true, true),
+        };
+        let (is_floor, is_goal) = keeps(median);
+        match self.row.limit {
             Limit::Shown => return Verdict::Shown,
             // Three times the figure is far enough for any interval.
             Limit::Time(figure) if median > figure * TIME_SLACK => return Verdict::Fail,
             Limit::Time(figure) => return time_verdict(median, figure),
-            Limit::RatioAtLeast { floor, goal } => (median >= floor, median >= goal),
-            Limit::RatioAtMost { floor, goal } => (median <= floor, median <= goal),
-            Limit::AtMost(most) => (median <= most, median <= most),
-            Limit::Goal(figure) if median > figure && !self.is_wide() => return Verdict::Missed,
-            Limit::Goal(figure) => (true, median <= figure),
-        };
+            Limit::Goal(_) if !is_goal && !self.is_wide() => return Verdict::Missed,
+            Limit::Goal(_) if self.is_wide() => return Verdict::NotDecided,
+            _ => {}
+        }
         match (self.is_wide(), is_floor, is_goal) {
+            (true, _, _) if keeps(low).0 && keeps(high).0 => Verdict::Holds,
             (true, _, _) => Verdict::NotDecided,
             (_, false, _) => Verdict::Fail,
             (_, true, false) => Verdict::Floor,
@@ -277,7 +287,9 @@ mod tests {
         assert_eq!(judge(limit, &[1.0, 0.99, 1.01], Some(1.0)), Verdict::Pass);
         assert_eq!(judge(limit, &[0.6, 0.6, 0.6], Some(1.0)), Verdict::Floor);
         assert_eq!(judge(limit, &[0.4, 0.4, 0.4], Some(1.0)), Verdict::Fail);
-        let wide = judge(limit, &[0.8, 1.0, 1.2], Some(1.0));
+        let wide = judge(limit, &[0.6, 0.8, 1.0], Some(1.0));
+        assert_eq!(wide, Verdict::Holds, "all of it is above the floor");
+        let wide = judge(limit, &[0.4, 0.8, 1.0], Some(1.0));
         assert_eq!(wide, Verdict::NotDecided);
         let most = Limit::RatioAtMost {
             floor: 2.0,

@@ -240,6 +240,7 @@ pub(super) async fn revoke(host: &dyn EngineHost, name: &str, database: &str) ->
 /// Lets the superuser log in with this password.
 pub(super) async fn enable_root(host: &dyn EngineHost, password: &Secret) -> Result<()> {
     let own = session::open_own(host).await?;
+    databases::drop_spare(&own).await?;
     let verb = if exists(&own, ROOT).await? {
         "ALTER"
     } else {

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use crate::error::{EngineError, Result};
-use crate::postgresql::names::{COFFER, ROOT};
+use crate::postgresql::names::{COFFER, ROOT, SPARE};
 use crate::runtime::{EngineHost, Program, ProgramOutput};
 
 /// Statements in Coffer's own database; single-user mode takes one a line.
@@ -61,7 +61,8 @@ pub(super) async fn bootstrap(host: &dyn EngineHost) -> Result<()> {
     )?;
     let first = format!(
         "CREATE ROLE {ROOT} SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS NOLOGIN;\n\
-         CREATE DATABASE {COFFER};\n"
+         CREATE DATABASE {COFFER};\n\
+         CREATE DATABASE {SPARE};\n"
     );
     single(host, "template1", first).await?;
     single(host, COFFER, OWN_SCHEMA.to_owned()).await

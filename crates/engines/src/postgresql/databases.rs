@@ -26,7 +26,9 @@ pub(super) async fn create(host: &dyn EngineHost, databases: &[DatabaseInfo]) ->
         refuse_reserved(name)?;
         names::check("database name", name)?;
         let locale = names::parse_locale(character_set.as_deref(), collate.as_deref())?;
-        if find(&own, name).await?.is_none() {
+        if find(&own, name).await?.is_none()
+            && (locale.is_some() || !rename_spare(&own, name).await?)
+        {
             own.run("create the database", &create_sql(name, locale))
                 .await?;
         }
@@ -36,6 +38,21 @@ pub(super) async fn create(host: &dyn EngineHost, databases: &[DatabaseInfo]) ->
         }
     }
     Ok(())
+}
+
+/// Gives the name to the template's spare database, if it is there still and nobody is in it.
+async fn rename_spare(own: &Session, name: &str) -> Result<bool> {
+    if find(own, names::SPARE).await?.is_none() {
+        return Ok(false);
+    }
+    let sql = format!("ALTER DATABASE {} RENAME TO {}", names::SPARE, quote(name));
+    Ok(own.run("name the database", &sql).await.is_ok())
+}
+
+/// Takes the spare database away: whoever may change `template1` wants the next to be like that.
+pub(super) async fn drop_spare(own: &Session) -> Result<()> {
+    let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", names::SPARE);
+    own.run("drop the spare database", &sql).await
 }
 
 fn create_sql(name: &str, locale: Option<names::Locale>) -> String {

@@ -4,6 +4,9 @@ use crate::error::{EngineError, Result};
 
 /// Coffer's own role and database.
 pub(super) const COFFER: &str = "coffer";
+/// A database of the template's that nobody asked for yet: the first that somebody asks for is this
+/// one by another name, which saves the copy of a database.
+pub(super) const SPARE: &str = "coffer_spare";
 /// The superuser that `root` enables.
 pub(super) const ROOT: &str = "postgres";
 /// Start of the names of the group roles, one per database; the rest is the database's oid.
@@ -141,7 +144,10 @@ fn parse_collate(text: &str) -> Result<&'static str> {
 
 /// Databases that are hidden from tenants.
 pub(super) fn is_reserved_database(name: &str) -> bool {
-    matches!(name, COFFER | ROOT | "template0" | "template1" | "os_admin")
+    matches!(
+        name,
+        COFFER | SPARE | ROOT | "template0" | "template1" | "os_admin"
+    )
 }
 
 /// Users that are hidden from tenants: Trove's, PostgreSQL's own, and ours.

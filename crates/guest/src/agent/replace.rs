@@ -168,7 +168,8 @@ async fn sum(file: &File) -> Result<String> {
 }
 
 /// Keeps what the status says of the agent's binary. The checksum is computed when the engine has
-/// had its turn: it would compete with a start that somebody waits for.
+/// had its turn, and others on the host that are made at once have had theirs: it would compete
+/// with starts that somebody waits for.
 pub(crate) async fn tell(shared: Arc<Shared>, program: Option<PathBuf>) {
     let mut image = shared.keeper.image();
     let seen = |image: &init::Image, agent: &mut AgentImage| {
@@ -205,6 +206,7 @@ async fn own_sum(shared: &Shared, program: PathBuf) -> Result<String> {
         .await
         .map(|_| ())
         .unwrap_or_default();
+    tokio::time::sleep(limits::OWN_SUM_AFTER).await;
     let file = File::open(program).map_err(GuestError::io("read the agent's own binary"))?;
     sum(&file).await
 }

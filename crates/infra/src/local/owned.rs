@@ -11,12 +11,15 @@ use coffer_core::id::{ServerId, VolumeId};
 use coffer_core::units::Incarnation;
 
 use super::host::Host;
+use super::record::sweep_writes;
 use super::{netns, publish, relay};
 use crate::error::Result;
 use crate::provider::Owned;
 
-/// Lists what is remembered and what is found.
+/// Lists what is remembered and what is found. What a process was writing that was killed is no
+/// object, and goes now: another that works beside it may not start again for long.
 pub(super) fn list(host: &Host) -> Result<Vec<Owned>> {
+    sweep_writes(&host.config.state_dir);
     let mut all: BTreeSet<Owned> = BTreeSet::new();
     all.extend(host.networks.list()?.iter().map(|n| Owned::Network(n.id)));
     all.extend(host.endpoints.list()?.iter().map(|e| Owned::Endpoint(e.id)));

@@ -249,7 +249,7 @@ impl<T: Kind> Records<T> {
         for entry in entries.flatten() {
             let modified = entry.metadata().and_then(|m| m.modified());
             if modified.is_ok_and(|at| age(at) > TOMBSTONE_AGE) {
-                // One that stays is tried again at the next start.
+                // One that stays is tried again.
                 fs::remove_file(entry.path()).ok();
             }
         }
@@ -366,7 +366,7 @@ pub(super) fn lock_object(state: &Path, kind: &str, id: &str) -> Result<Lock> {
 /// Removes what killed processes left below the state directory: files that were being written,
 /// and locks of objects that are gone.
 pub(super) fn sweep(state: &Path) {
-    sweep_parts(state, 3);
+    sweep_writes(state);
     for path in paths_in(&state.join("locks")) {
         let key = path.file_name().and_then(|name| name.to_str());
         let Some((key, record)) = key.and_then(|key| Some((key, record_of(state, key)?))) else {
@@ -381,6 +381,11 @@ pub(super) fn sweep(state: &Path) {
     }
 }
 
+/// Removes files that killed processes were writing; others may be at work meanwhile.
+pub(super) fn sweep_writes(state: &Path) {
+    sweep_parts(state, 3);
+}
+
 fn sweep_parts(dir: &Path, depth: u32) {
     for path in paths_in(dir) {
         // What is mounted here is the pool, which has other names and other sweepers.
@@ -389,7 +394,7 @@ fn sweep_parts(dir: &Path, depth: u32) {
             sweep_parts(&path, depth - 1);
         } else if is_left_part(&path) {
             tracing::warn!(file = %path.display(), "remove what a killed process was writing");
-            // One that stays is tried again at the next start.
+            // One that stays is tried again.
             fs::remove_file(&path).ok();
         }
     }

@@ -62,7 +62,8 @@ pub(super) async fn bootstrap(host: &dyn EngineHost) -> Result<()> {
     let first = format!(
         "CREATE ROLE {ROOT} SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS NOLOGIN;\n\
          CREATE DATABASE {COFFER};\n\
-         CREATE DATABASE {SPARE};\n"
+         CREATE DATABASE {SPARE};\n\
+         REVOKE ALL ON DATABASE {SPARE} FROM PUBLIC;\n"
     );
     single(host, "template1", first).await?;
     single(host, COFFER, OWN_SCHEMA.to_owned()).await

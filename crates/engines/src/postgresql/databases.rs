@@ -46,6 +46,7 @@ async fn rename_spare(own: &Session, name: &str) -> Result<bool> {
         return Ok(false);
     }
     let sql = format!("ALTER DATABASE {} RENAME TO {}", names::SPARE, quote(name));
+    // Where it is refused a database is made as any other, and what is wrong is told by that.
     Ok(own.run("name the database", &sql).await.is_ok())
 }
 

@@ -221,6 +221,27 @@ impl Service {
         Ok(instance)
     }
 
+    /// Tells of each of these once, as soon as a list shows that it serves.
+    pub fn each_active(&self, ids: &[String], mut tell: impl FnMut(&str)) -> Result<()> {
+        let mut connection = Connection::open(self.address())?;
+        let list = self.request("GET", "/instances", "");
+        let mut waiting: Vec<&str> = ids.iter().map(String::as_str).collect();
+        wait_closely("instances", LIMIT, PACE, || {
+            connection.send(&list)?;
+            let shown: Value = serde_json::from_slice(&connection.answer()?.body)?;
+            let all = shown["instances"].as_array().context("read a list")?;
+            for one in all {
+                let place = waiting.iter().position(|id| one["id"] == **id);
+                match (place, one["status"].as_str()) {
+                    (Some(place), Some("ACTIVE")) => tell(waiting.swap_remove(place)),
+                    (Some(_), Some("BUILD")) | (None, _) => {}
+                    _ => bail!("an instance is {one}"),
+                }
+            }
+            Ok(waiting.is_empty().then_some(()))
+        })
+    }
+
     /// Waits until it serves, and lets its published address be reached from elsewhere.
     fn active(&self, id: &str) -> Result<Instance> {
         let mut connection = Connection::open(self.address())?;

@@ -20,6 +20,7 @@ use nix::unistd::{Gid, execve, fchdir, pivot_root, setgroups};
 
 use super::failure::{errno, io, rejected};
 use super::launch::LaunchSpec;
+use super::owners::Owners;
 use super::{cgroup, loops, seccomp, sys, world};
 use crate::error::Result;
 
@@ -110,7 +111,11 @@ fn build_root(spec: &LaunchSpec) -> Result<Option<File>> {
     }
     bind_guest(spec, root)?;
     put_files(spec, root)?;
-    loops::mount_volume(&spec.volume, &root.join("data"))
+    let owners = spec.only_uid().is_none().then_some(Owners {
+        agent: spec.agent_uid,
+        engine: spec.engine_uid,
+    });
+    loops::mount_volume(&spec.volume, &root.join("data"), owners)
 }
 
 /// Shows the tree's top-level directories, read-only, and copies its links (`/bin` and so on).

@@ -17,6 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::clock::wait_until;
 use super::device::Device;
 use super::failure::{conflict, errno, io, rejected, transient};
+use super::owners::{self, Owners};
 use super::{limits, process, sys};
 use crate::error::Result;
 
@@ -77,11 +78,12 @@ pub(super) fn renew_uuid(file: &Path) -> Result<()> {
 
 /// Mounts a volume's file in this process's mount namespace; unmounting detaches the device. The
 /// file system grows to the file's size if it is smaller. A directory is bound; what is returned
-/// then holds its lock, and is to be kept open as long as the sandbox lives.
-pub(super) fn mount_volume(file: &Path, at: &Path) -> Result<Option<File>> {
+/// then holds its lock, and is to be kept open as long as the sandbox lives. Its files are shown as
+/// the owners', if any are named, whoever has them on the volume.
+pub(super) fn mount_volume(file: &Path, at: &Path, owners: Option<Owners>) -> Result<Option<File>> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     if !file.is_dir() {
-        return mount_file(file, at, flags, Some("nouuid,discard")).map(|()| None);
+        return mount_file(file, at, flags, Some("nouuid,discard"), owners).map(|()| None);
     }
     let bind = |source: Option<&Path>, flags| {
         mount(
@@ -95,6 +97,7 @@ pub(super) fn mount_volume(file: &Path, at: &Path) -> Result<Option<File>> {
     };
     bind(Some(file), MsFlags::empty())?;
     bind(None, flags | MsFlags::MS_REMOUNT)?;
+    owners.map_or(Ok(()), |owners| owners::show_as(at, owners))?;
     // Opened where it is bound: from the volume's own place the way up would lead to the host.
     lock_patiently(at).map(Some)
 }
@@ -103,10 +106,16 @@ pub(super) fn mount_volume(file: &Path, at: &Path) -> Result<Option<File>> {
 /// let go is for the next volume. (Debian's `fstrim.timer` trims what /etc/fstab lists.)
 pub(super) fn mount_pool(file: &Path, at: &Path) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount_file(file, at, flags, Some("nouuid"))
+    mount_file(file, at, flags, Some("nouuid"), None)
 }
 
-fn mount_file(file: &Path, at: &Path, flags: MsFlags, options: Option<&str>) -> Result<()> {
+fn mount_file(
+    file: &Path,
+    at: &Path,
+    flags: MsFlags,
+    options: Option<&str>,
+    owners: Option<Owners>,
+) -> Result<()> {
     let backing = lock_patiently(file)?;
     let (device, path) = attach(&backing)?;
     mount(Some(path.as_str()), at, Some("xfs"), flags, options).map_err(|e| {
@@ -115,6 +124,7 @@ fn mount_file(file: &Path, at: &Path, flags: MsFlags, options: Option<&str>) -> 
             format!("{}: {}: see the kernel's log", file.display(), e.desc()),
         )
     })?;
+    owners.map_or(Ok(()), |owners| owners::show_as(at, owners))?;
     // The file may have grown since the device was made. From here on whoever grows it finds the
     // mount; the mount holds the device, and the device the file with its lock.
     sys::refresh_loop_size(&device).map_err(errno(WHAT, path))?;

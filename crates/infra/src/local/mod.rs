@@ -23,6 +23,7 @@ mod names;
 pub(crate) mod netns;
 mod network;
 mod owned;
+mod owners;
 mod pool;
 mod ports;
 mod process;

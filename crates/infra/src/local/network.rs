@@ -117,42 +117,50 @@ pub(super) fn load_openings(host: &Host, open: &Openings) -> Result<()> {
     }
 }
 
-/// Connects a server's namespace to its network, as one address and no other, and to itself.
+/// Makes a server's port in its network, as one address and no other. Returns the `ip` commands
+/// that bring up what the server has of it, for [`raise_inside`].
 pub(super) fn attach(
     host: &Host,
     id: ServerId,
     net: &NetworkRecord,
     address: IpAddr,
-    open: &Openings,
-) -> Result<()> {
+) -> Result<String> {
     let what = "attach to network";
     let inside = host.names.server_path(id);
-    let outside = host.names.network_path(net.id);
     let (port, hardware) = (names::port(id), names::hardware_address(address));
-    detach(host, id, net.id, address)?;
+    let member = render_member("add", &port, &hardware, address);
+    let link = format!(
+        "link add {port} type veth peer name {TENANT_LINK} address {hardware} netns {}\n\
+         link set {port} master {BRIDGE} up\n",
+        inside.display()
+    );
+    netns::run_in(&host.names.network_path(net.id), || {
+        detach_here(&port, address)?;
+        ip(what, &link)?;
+        match host.has_bridge_rules {
+            true => load_rules(&member),
+            false => Ok(()),
+        }
+    })?;
     let prefix = net.cidr()?.prefix();
-    ip_in(
-        what,
-        &outside,
-        &format!(
-            "link add {port} type veth peer name {TENANT_LINK} address {hardware} netns {}\n\
-             link set {port} master {BRIDGE} up\n",
-            inside.display()
-        ),
-    )?;
-    if host.has_bridge_rules {
-        let member = render_member("add", &port, &hardware, address);
-        netns::run_in(&outside, || load_rules(&member))?;
-    }
-    netns::run_in(&inside, || load_openings(host, open))?;
-    ip_in(
-        what,
-        &inside,
-        &format!(
-            "link set lo up\naddr replace {address}/{prefix} dev {TENANT_LINK}\n\
-             link set {TENANT_LINK} up\n"
-        ),
-    )
+    Ok(format!(
+        "link set lo up\naddr replace {address}/{prefix} dev {TENANT_LINK}\n\
+         link set {TENANT_LINK} up\n"
+    ))
+}
+
+/// Brings up links of a server's namespace by `ip` commands, after the links that are there got
+/// their rules.
+pub(super) fn raise_inside(
+    host: &Host,
+    path: &Path,
+    open: &Openings,
+    commands: &str,
+) -> Result<()> {
+    netns::run_in(path, || {
+        load_openings(host, open)?;
+        ip("raise links", commands)
+    })
 }
 
 /// Takes a server's port and identity out of its network, if they are there.
@@ -161,16 +169,18 @@ pub(super) fn detach(host: &Host, id: ServerId, network: NetworkId, address: IpA
     if !netns::is_alive(&path) {
         return Ok(());
     }
-    let port = names::port(id);
-    netns::run_in(&path, || {
-        if !has_link(&port) {
-            return Ok(());
-        }
-        let member = render_member("delete", &port, &names::hardware_address(address), address);
-        // It is not in the set if the attaching call died before that.
-        load_rules(&member).ok();
-        process::run("detach from network", "ip", &["link", "del", &port], None).map(drop)
-    })
+    netns::run_in(&path, || detach_here(&names::port(id), address))
+}
+
+/// The same from inside the network's namespace.
+fn detach_here(port: &str, address: IpAddr) -> Result<()> {
+    if !has_link(port) {
+        return Ok(());
+    }
+    let member = render_member("delete", port, &names::hardware_address(address), address);
+    // It is not in the set if the attaching call died before that.
+    load_rules(&member).ok();
+    process::run("detach from network", "ip", &["link", "del", port], None).map(drop)
 }
 
 /// Makes a server's own namespace, closed, with nothing but a loopback that is down.
@@ -183,12 +193,11 @@ pub(super) fn ensure_server_ns(host: &Host, id: ServerId) -> Result<()> {
     })
 }
 
-/// Runs `ip` commands, one a line, in a namespace. It is entered here: `ip -n` would look for it in
-/// root's place alone, and mount a `/sys` that a user namespace may not have.
-pub(super) fn ip_in(what: &'static str, namespace: &Path, commands: &str) -> Result<()> {
-    netns::run_in(namespace, || {
-        process::run(what, "ip", &["-batch", "-"], Some(commands)).map(drop)
-    })
+/// Runs `ip` commands, one a line, in the namespace that the calling thread is in: `ip -n` would
+/// look for a namespace in root's place alone, and mount a `/sys` that a user namespace may not
+/// have.
+pub(super) fn ip(what: &'static str, commands: &str) -> Result<()> {
+    process::run(what, "ip", &["-batch", "-"], Some(commands)).map(drop)
 }
 
 /// Loads rules into the namespace that the calling thread is in.
@@ -210,20 +219,19 @@ fn raise(host: &Host, mut record: NetworkRecord) -> Result<()> {
     record.complete = None;
     host.networks.put(&key, &record)?;
     netns::ensure(&path)?;
-    let has_bridge = netns::run_in(&path, || {
-        apply(&SETTINGS)?;
-        load_rules(&render_network(host.has_bridge_rules))?;
-        Ok(has_link(BRIDGE))
-    })?;
     let address = record.tracker_address;
     let hardware = names::hardware_address(address);
     let add = format!("link add {BRIDGE} address {hardware} type bridge mcast_snooping 0\n");
-    let add = if has_bridge { "" } else { &add };
     let prefix = record.cidr()?.prefix();
     let up = format!(
-        "{add}addr replace {address}/{prefix} dev {BRIDGE}\nlink set {BRIDGE} up\nlink set lo up\n"
+        "addr replace {address}/{prefix} dev {BRIDGE}\nlink set {BRIDGE} up\nlink set lo up\n"
     );
-    ip_in("ensure network", &path, &up)?;
+    netns::run_in(&path, || {
+        apply(&SETTINGS)?;
+        load_rules(&render_network(host.has_bridge_rules))?;
+        let add = if has_link(BRIDGE) { "" } else { &add };
+        ip("ensure network", &format!("{add}{up}"))
+    })?;
     record.complete = netns::inode(&path);
     host.networks.put(&key, &record)
 }

@@ -17,11 +17,11 @@ use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, ServerId};
 use coffer_core::units::Incarnation;
 
-use super::failure::{conflict, outrun, rejected};
+use super::failure::{conflict, io, outrun, rejected};
 use super::firewall::{Openings, Published};
 use super::host::Host;
 use super::names::inner_link;
-use super::network::{has_link, ip_in, load_openings};
+use super::network::{has_link, ip, load_openings, raise_inside};
 use super::record::{
     EndpointRecord, Lock, NetworkRecord, ServerRecord, read_json, remove_file, write_json,
 };
@@ -132,16 +132,28 @@ fn inside(endpoint: &EndpointRecord) -> Option<IpAddr> {
         .or_else(|| endpoint.published.map(|p| p.ip()))
 }
 
-/// Brings the published addresses of a server up; its namespace and its lock are there.
-pub(super) fn plug_all(host: &Host, server: ServerId, open: &Openings) -> Result<()> {
+/// Brings the published addresses of a server up, after the links that `own` brings up, if it has
+/// any; its namespace and its lock are there.
+pub(super) fn plug_all(host: &Host, server: ServerId, open: &Openings, own: String) -> Result<()> {
     let all = leading_to(host, server)?;
+    let (mut commands, mut begun) = (own, Vec::new());
+    for endpoint in all.iter().filter(|_| !host.is_without_root) {
+        let Some(address) = inside(endpoint) else {
+            continue;
+        };
+        if let Some(more) = begin_link(host, endpoint.id, server, address)? {
+            commands.push_str(&more);
+            begun.push(endpoint.id);
+        }
+    }
+    if !commands.is_empty() {
+        raise_inside(host, &host.names.server_path(server), open, &commands)?;
+    }
+    for id in begun {
+        complete_link(host, id, server)?;
+    }
     if host.is_without_root {
         return all.iter().try_for_each(|e| relay::ensure(host, e, server));
-    }
-    for endpoint in &all {
-        if let Some(address) = inside(endpoint) {
-            plug(host, endpoint.id, server, address, open)?;
-        }
     }
     if all.iter().all(|e| e.inside.is_none()) {
         return Ok(());
@@ -298,12 +310,11 @@ fn keep(host: &Host, address: IpAddr, others: &[EndpointRecord]) -> Result<IpAdd
 
 fn allocate(host: &Host, others: &[EndpointRecord]) -> Result<IpAddr> {
     let pool = host.published_pool;
-    let routed = routed(None)?;
-    let is_routed = |address: IpAddr| routed.iter().any(|(to, _)| *to == address);
+    let routed = routed()?;
     // The first is the range itself, the second the host's end, the last is left out.
     (2..u32::MAX)
         .map_while(|n| pool.nth(n).filter(|_| pool.nth(n + 1).is_some()))
-        .find(|address| !has(others, *address) && !is_routed(*address))
+        .find(|address| !has(others, *address) && !routed.contains(address))
         .ok_or_else(|| ProviderError::QuotaExceeded {
             what: WHAT,
             why: format!("the published pool {pool} is used up: name a larger one"),
@@ -316,19 +327,27 @@ fn has(endpoints: &[EndpointRecord], address: IpAddr) -> bool {
         .any(|e| inside(e) == Some(address) || e.published.is_some_and(|p| p.ip() == address))
 }
 
-/// Single addresses that the host routes or has, each with the line that says so.
-fn routed(only: Option<IpAddr>) -> Result<Vec<(IpAddr, String)>> {
-    let mut words = vec!["-4", "route", "show", "table", "all"];
-    let exact = only.map(|address| format!("{address}/32"));
-    if let Some(exact) = &exact {
-        words.extend(["exact", exact]);
+/// Single addresses that the host routes or has, in whatever table. Read from the kernel and not
+/// asked of `ip`: every endpoint looks twice.
+fn routed() -> Result<BTreeSet<IpAddr>> {
+    let path = "/proc/net/fib_trie";
+    let text = fs::read_to_string(path).map_err(io(WHAT, path))?;
+    Ok(single_addresses(&text))
+}
+
+/// The addresses of a table as the kernel shows it: a line with an address, and below it one for
+/// each length of prefix that is routed from there.
+fn single_addresses(table: &str) -> BTreeSet<IpAddr> {
+    let mut found = BTreeSet::new();
+    let mut address: Option<IpAddr> = None;
+    for line in table.lines().map(str::trim_start) {
+        if let Some(text) = line.strip_prefix("|-- ") {
+            address = text.trim().parse().ok();
+        } else if line.starts_with("/32 ") {
+            found.extend(address);
+        }
     }
-    let shown = process::run(WHAT, "ip", &words, None)?;
-    let parse = |line: &str| {
-        let word = line.split_whitespace().find(|w| w.contains('.'))?;
-        Some((word.parse().ok()?, line.trim().to_owned()))
-    };
-    Ok(shown.lines().filter_map(parse).collect())
+    found
 }
 
 pub(super) fn leading_to(host: &Host, server: ServerId) -> Result<Vec<EndpointRecord>> {
@@ -358,7 +377,7 @@ fn refresh(host: &Host, server: Option<ServerId>) -> Result<()> {
             cut(&path, &endpoint)?;
         }
     }
-    plug_all(host, server, &open)
+    plug_all(host, server, &open, String::new())
 }
 
 /// Ends connections to a published address from clients that are not let in any more. The rules
@@ -424,7 +443,7 @@ pub(super) fn close(host: &Host) {
 /// Keeps what is sent to a published address that leads nowhere just now from leaving the host by
 /// its default route, where somebody else might answer.
 fn guard(host: &Host) -> Result<()> {
-    ip(&guarding(host)?)
+    ip(WHAT, &guarding(host)?)
 }
 
 /// The command that guards the pool. Which pool is noted first: a guard that nobody remembers would
@@ -454,7 +473,7 @@ fn leave_old_pool(host: &Host) -> Result<()> {
     };
     if old != host.published_pool.to_string() {
         // It is not there after a reboot.
-        ip(&format!("route del unreachable {old}\n")).ok();
+        ip(WHAT, &format!("route del unreachable {old}\n")).ok();
         remove_file(&guarded_file(host))?;
     }
     Ok(())
@@ -464,26 +483,28 @@ fn leave_old_pool(host: &Host) -> Result<()> {
 /// is published: a client may still try an address that it knows.
 fn unguard(host: &Host) {
     // It is not there if nothing was ever published.
-    ip(&format!("route del unreachable {}\n", host.published_pool)).ok();
+    ip(
+        WHAT,
+        &format!("route del unreachable {}\n", host.published_pool),
+    )
+    .ok();
 }
 
-/// Makes the link of a published address, unless it is there and complete. It has its rules before
-/// it is up.
-fn plug(
+/// Makes the link of a published address, unless it is there and complete. Returns the `ip` commands
+/// that bring up its end inside, where it has its rules before it is up.
+fn begin_link(
     host: &Host,
     id: EndpointId,
     server: ServerId,
     address: IpAddr,
-    open: &Openings,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let link = host.names.published_link(id);
-    let complete = host.names.published_alias(id, Some(server));
-    let inside = host.names.server_path(server);
+    let path = host.names.server_path(server);
     let inner = inner_link(id);
-    let is_there = alias(&link).as_deref() == Some(&complete)
-        && netns::run_in(&inside, || Ok(has_link(&inner)))?;
+    let is_there = alias(&link) == Some(host.names.published_alias(id, Some(server)))
+        && netns::run_in(&path, || Ok(has_link(&inner)))?;
     if is_there {
-        return Ok(());
+        return Ok(None);
     }
     unplug(host, id)?;
     refuse_if_taken(address)?;
@@ -493,13 +514,14 @@ fn plug(
         .ok_or_else(|| rejected(WHAT, "pool is too small"))?;
     let begun = host.names.published_alias(id, None);
     let guard = guarding(host)?;
+    // Nothing passes the host's end while the one inside is down.
     let add = format!(
         "{guard}link add {link} type veth peer name {inner} netns {}\n\
-         link set {link} alias {begun}\n\
-         addr add {gateway}/32 dev {link}\n",
-        inside.display()
+         link set {link} alias {begun}\naddr add {gateway}/32 dev {link}\n\
+         link set {link} up\nroute replace {address}/32 dev {link} src {gateway}\n",
+        path.display()
     );
-    ip(&add)?;
+    ip(WHAT, &add)?;
     // The host's services must not be reachable over a link-local address on this link.
     fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1").ok();
     if host.config.published_pool.is_some() || host.config.published_ports.is_some() {
@@ -507,37 +529,39 @@ fn plug(
         // far as the host forwards at all. Our table lets nothing but answers pass.
         fs::write(format!("/proc/sys/net/ipv4/conf/{link}/forwarding"), "1").ok();
     }
-    netns::run_in(&inside, || load_openings(host, open))?;
     let table = table_of(host, address);
-    ip_in(
-        WHAT,
-        &inside,
-        &format!(
-            "addr add {address}/32 dev {inner}\nlink set {inner} up\n\
-             route replace {gateway}/32 dev {inner} src {address}\n\
-             route replace default via {gateway} dev {inner} src {address} onlink table {table}\n\
-             rule add from {address} lookup {table}\n"
-        ),
-    )?;
-    ip(&format!(
-        "link set {link} up\nroute replace {address}/32 dev {link} src {gateway}\n\
-         link set {link} alias {complete}\n"
-    ))
+    Ok(Some(format!(
+        "addr add {address}/32 dev {inner}\nlink set {inner} up\n\
+         route replace {gateway}/32 dev {inner} src {address}\n\
+         route replace default via {gateway} dev {inner} src {address} onlink table {table}\n\
+         rule add from {address} lookup {table}\n"
+    )))
+}
+
+/// Notes at a link that both of its ends are up.
+fn complete_link(host: &Host, id: EndpointId, server: ServerId) -> Result<()> {
+    let link = host.names.published_link(id);
+    let complete = host.names.published_alias(id, Some(server));
+    // Where the kernel's files cannot be written, `ip` does it.
+    fs::write(alias_file(&link), &complete)
+        .or_else(|_| ip(WHAT, &format!("link set {link} alias {complete}\n")))
 }
 
 /// Refuses an address that the host has or routes elsewhere: taking it would cut that off.
 fn refuse_if_taken(address: IpAddr) -> Result<()> {
-    match routed(Some(address))?.first() {
-        None => Ok(()),
-        Some((_, line)) => {
-            let why = format!(
-                "the published address {address} is taken on this host ({line}): remove that \
-                 address or route, and the instance is published there again; or publish the \
-                 instance anew and it gets another address"
-            );
-            Err(conflict(WHAT, why))
-        }
+    if !routed()?.contains(&address) {
+        return Ok(());
     }
+    let exact = format!("{address}/32");
+    let words = ["-4", "route", "show", "table", "all", "exact", &exact];
+    let shown = process::run(WHAT, "ip", &words, None)?;
+    let line = shown.lines().next().unwrap_or_default().trim();
+    let why = format!(
+        "the published address {address} is taken on this host ({line}): remove that address or \
+         route, and the instance is published there again; or publish the instance anew and it \
+         gets another address"
+    );
+    Err(conflict(WHAT, why))
 }
 
 /// Removes the link of a published address, if it is there.
@@ -566,12 +590,12 @@ fn table_of(host: &Host, address: IpAddr) -> u32 {
 
 /// A host link's alias, which says whose it is.
 pub(super) fn alias(link: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/sys/class/net/{link}/ifalias")).ok()?;
+    let text = fs::read_to_string(alias_file(link)).ok()?;
     Some(text.trim().to_owned())
 }
 
-fn ip(commands: &str) -> Result<()> {
-    process::run(WHAT, "ip", &["-batch", "-"], Some(commands)).map(drop)
+fn alias_file(link: &str) -> PathBuf {
+    Path::new("/sys/class/net").join(link).join("ifalias")
 }
 
 #[cfg(test)]
@@ -601,6 +625,20 @@ mod tests {
         assert!(who(&[]).is_empty(), "nobody named is anyone");
         assert_eq!(who(&["192.0.2.0/33"]), [NOBODY]);
         assert_eq!(who(&["10.0.0.0/8", "x"]), ["10.0.0.0/8", NOBODY]);
+    }
+
+    #[test]
+    fn addresses_are_told_from_ranges() {
+        let table = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n\
+            \x20    |-- 192.0.2.7\n        /32 link UNICAST\nLocal:\n     |-- 127.0.0.0\n\
+            \x20       /8 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\nId 7002:\n\
+            \x20    |-- 100.64.0.0\n        /22 universe UNREACHABLE\n        /32 link UNICAST\n";
+        let found: Vec<_> = single_addresses(table)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(found, ["100.64.0.0", "127.0.0.1", "192.0.2.7"]);
+        assert!(routed().unwrap().contains(&IpAddr::from([127, 0, 0, 1])));
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! The system calls that have no safe wrapper: loop devices, reflinks, freezing, XFS growth,
-//! capabilities, the allocator's settings, and the fork of the sandbox launcher.
+//! The system calls that have no safe wrapper: loop devices, reflinks, freezing, XFS growth, mounts
+//! that map owners, capabilities, the allocator's settings, and the fork of the sandbox launcher.
 //!
 //! The only file of this crate with `unsafe` in it. It owns no state and decides nothing.
 #![expect(unsafe_code, reason = "raw system calls, each with its argument")]
 
+use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, fork};
@@ -186,6 +189,64 @@ pub(super) fn fork_single_threaded() -> Result<Side, Errno> {
         ForkResult::Parent { child } => Ok(Side::Parent(child)),
         ForkResult::Child => Ok(Side::Child),
     }
+}
+
+/// Ends this process, a copy of one whose destructors and exit handlers must not run twice.
+pub(super) fn end_at_once() -> ! {
+    // SAFETY: the call takes a number and does not return.
+    unsafe { libc::_exit(0) }
+}
+
+/// A copy of the mount at a path, which is nowhere.
+pub(super) fn clone_mount(at: &Path) -> Result<OwnedFd, Errno> {
+    let path = CString::new(at.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::O_CLOEXEC.unsigned_abs();
+    // SAFETY: the path is a string with its end, and is read only.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let number = Errno::result(answer)?;
+    let number = RawFd::try_from(number).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Has a mount that is nowhere show its files' owners as the user namespace maps them.
+pub(super) fn map_owners(mount: &OwnedFd, namespace: &File) -> Result<(), Errno> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::from(namespace.as_raw_fd().unsigned_abs()),
+    };
+    // SAFETY: the path is empty, and the structure is the kernel's and of the size that is told.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(answer).map(drop)
+}
+
+/// Puts a mount that is nowhere in its place.
+pub(super) fn place_mount(mount: &OwnedFd, at: &Path) -> Result<(), Errno> {
+    let path = CString::new(at.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: both paths are strings with their ends, and are read only.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    Errno::result(answer).map(drop)
 }
 
 /// Takes every capability out of the bounding set that is not in `kept`, and empties the

@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -40,6 +40,9 @@ pub(crate) fn bootstrap() -> ExitCode {
         .as_u64()
         .and_then(|u| u32::try_from(u).ok());
     std::os::unix::fs::chown("/data/seed", uid, uid).expect("it may give files away");
+    fs::create_dir("/data/engine").expect("the volume is writable");
+    std::os::unix::fs::chown("/data/engine", uid, uid).expect("it may give files away");
+    give("engine/first").expect("it may give files away");
     ExitCode::SUCCESS
 }
 
@@ -110,6 +113,8 @@ fn answer(line: &str, peer: SocketAddr) -> String {
             fs::write(format!("/data/{name}"), text)
                 .and_then(|()| File::open(format!("/data/{name}"))?.sync_all()),
         ),
+        ["give", name] => done(give(name)),
+        ["owner", name] => owner(name).unwrap_or_else(|e| format!("error {e}")),
         ["read", name] => fs::read_to_string(format!("/data/{name}")).unwrap_or_default(),
         ["show", path] => fs::read_to_string(path).unwrap_or_else(|e| format!("error {e}")),
         ["list", path] => list(path),
@@ -123,6 +128,22 @@ fn answer(line: &str, peer: SocketAddr) -> String {
         ["attack"] => attack(),
         other => format!("unknown {other:?}"),
     }
+}
+
+/// Makes a file that belongs to the engine.
+fn give(name: &str) -> std::io::Result<()> {
+    let path = format!("/data/{name}");
+    let uid = boot()["engine_uid"]
+        .as_u64()
+        .and_then(|uid| u32::try_from(uid).ok());
+    fs::write(&path, "the engine's")?;
+    std::os::unix::fs::chown(&path, uid, uid)
+}
+
+/// Whose a file is: user and group.
+fn owner(name: &str) -> std::io::Result<String> {
+    let meta = fs::symlink_metadata(format!("/data/{name}"))?;
+    Ok(format!("{}:{}", meta.uid(), meta.gid()))
 }
 
 fn done(result: std::io::Result<()>) -> String {

@@ -65,6 +65,9 @@ const TESTS: &[Test] = &[
     ("a_mode_is_chosen_where_none_is_named", |w| {
         Box::pin(volumes::automatic_mode(w))
     }),
+    ("clones_belong_to_their_sandbox", |w| {
+        Box::pin(volumes::owners(w))
+    }),
     ("clones_get_their_own_uuid", |w| Box::pin(volumes::uuid(w))),
     ("memory_and_cpu_limits", |w| Box::pin(limits::enforced(w))),
     ("io_limits", |w| Box::pin(limits::io(w))),

@@ -215,6 +215,37 @@ pub(crate) async fn automatic_mode(w: &World) {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
+/// What a clone holds belongs to the sandbox that mounts it, without that anybody gives it away: this
+/// guest does not. What is written then is found by the next one in the same way.
+pub(crate) async fn owners(w: &World) {
+    let net = w.network("10.9.8.0/24");
+    w.ensure_network(&net).await;
+    let (a, b) = (w.member(&net, 11).await, w.member(&net, 12).await);
+    let (mut engines, names) = (Vec::new(), ["engine", "engine/first", "engine/new"]);
+    for server in [&a, &b] {
+        let uid = w.ask(server.id, "boot engine_uid").await;
+        assert_eq!(w.ask(server.id, "give engine/new").await, "ok");
+        assert_eq!(w.ask(server.id, "write mine x").await, "ok");
+        for name in names {
+            let owner = w.ask(server.id, &format!("owner {name}")).await;
+            assert_eq!(owner, format!("{uid}:{uid}"), "{name}");
+        }
+        assert_eq!(w.ask(server.id, "owner mine").await, "0:0");
+        engines.push(uid);
+    }
+    assert_ne!(engines[0], engines[1]);
+    w.stop(a.id, 5_000).await;
+    w.ensure_server(&a).await;
+    for name in names {
+        let owner = w.ask(a.id, &format!("owner {name}")).await;
+        assert_eq!(
+            owner,
+            format!("{0}:{0}", engines[0]),
+            "{name} after a restart"
+        );
+    }
+}
+
 /// Clones run side by side with the uuid of what they were cloned from; each gets one of its own
 /// when its server is stopped, and its data are there with it.
 pub(crate) async fn uuid(w: &World) {

@@ -39,19 +39,21 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 
 /// What is run on a pool directory that is an XFS of its own, beside the two modes that every host
 /// can have: what depends on how volumes are kept.
-const ON_XFS: [&str; 8] = [
+const ON_XFS: [&str; 9] = [
     "conformance",
     "volume_limit_and_growth",
     "overcommit_is_refused",
     "snapshot_under_writes",
     "clones_share_blocks",
     "volumes_have_large_sectors_and_direct_io",
+    "clones_belong_to_their_sandbox",
     "clones_get_their_own_uuid",
     "io_limits",
 ];
 /// What is run with volumes that are directories.
-const ON_DIRECTORIES: [&str; 6] = [
+const ON_DIRECTORIES: [&str; 7] = [
     "conformance",
+    "clones_belong_to_their_sandbox",
     "killed_guest_is_noticed",
     "broken_roots_are_explained",
     "remains_are_found_and_removed",

@@ -170,12 +170,6 @@ pub trait EngineRuntime: Send + Sync + Debug {
     /// The engine is stopped. `identity` is a UUID; the same identity again changes nothing.
     async fn personalise(&self, host: &dyn EngineHost, identity: &str) -> Result<()>;
 
-    /// A program that reads what the engine reads first, many files at a time: a start on a volume
-    /// that no cache knows would wait for them one by one.
-    fn read_ahead(&self, _host: &dyn EngineHost) -> Option<Program> {
-        None
-    }
-
     /// One operation on the engine's files, called in the executable's subcommand `engine-tool`
     /// under the engine's user ([`crate::tool`]); `None` for words that it does not know.
     fn tool(&self, _words: &[&str]) -> Option<io::Result<String>> {

@@ -6,8 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-
 use crate::registry;
 
 /// Runs one operation; the answer is one word for the caller. An engine's operations begin with its
@@ -48,37 +46,6 @@ pub(crate) fn clear_lock(file: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// Files larger than this are not read ahead: they are data, not catalogs. Unit: bytes.
-const READ_FILE_MAX: u64 = 1 << 20;
-/// LIMIT: what is read ahead in all; unit: bytes.
-const READ_BYTES_MAX: u64 = 32 << 20;
-/// Has the kernel read the small files of directories into its cache, without waiting for it.
-/// Returns how many there were.
-pub(crate) fn read_files(dirs: &[PathBuf]) -> io::Result<usize> {
-    let mut count = 0;
-    let mut total = 0;
-    for dir in dirs {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let meta = entry.metadata()?;
-            let is_small = meta.is_file() && meta.len() <= READ_FILE_MAX;
-            if total >= READ_BYTES_MAX {
-                break;
-            }
-            if is_small && total + meta.len() <= READ_BYTES_MAX {
-                total += meta.len();
-                count += 1;
-                // What cannot be read, or is gone by now, the engine finds out itself.
-                if let Ok(file) = fs::File::open(entry.path()) {
-                    let advice = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
-                    posix_fadvise(&file, 0, 0, advice).ok();
-                }
-            }
-        }
-    }
-    Ok(count)
 }
 
 /// Gives the newest file of a directory another name when it is a large part of the bound: its
@@ -132,20 +99,6 @@ fn trim_logs(dir: &Path, bytes_max: u64) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_small_files_and_leaves_large_ones() {
-        let dir = std::env::temp_dir().join(format!("coffer-read-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        for (name, bytes) in [("a", 10), ("b", READ_FILE_MAX), ("c", READ_FILE_MAX + 1)] {
-            fs::File::create(dir.join(name))
-                .unwrap()
-                .set_len(bytes)
-                .unwrap();
-        }
-        assert_eq!(read_files(std::slice::from_ref(&dir)).unwrap(), 2);
-        fs::remove_dir_all(&dir).unwrap();
-    }
 
     #[test]
     fn clears_a_lock_that_says_nothing_and_no_other() {

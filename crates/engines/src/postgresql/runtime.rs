@@ -8,14 +8,12 @@ use coffer_core::secret::Secret;
 
 use crate::error::Result;
 use crate::postgresql::{
-    PORT, Postgresql, accounts, bootstrap, databases, identity, inventory, probe, quiesce,
-    read_ahead, session,
+    PORT, Postgresql, accounts, bootstrap, databases, identity, inventory, probe, quiesce, session,
 };
 use crate::runtime::{
     ClientAddress, DatabaseInfo, EngineHost, EngineRuntime, Hold, Inventory, NewUser, ProbeReport,
     Program, StopPlan, TLS_CERT, TLS_KEY, UserChange,
 };
-use crate::tool;
 
 /// The lock file in the data directory.
 pub(super) const LOCK_FILE: &str = "postmaster.pid";
@@ -34,23 +32,11 @@ impl EngineRuntime for Postgresql {
         bootstrap::personalise(host, identity).await
     }
 
-    fn read_ahead(&self, host: &dyn EngineHost) -> Option<Program> {
-        Some(bootstrap::tool_program(
-            host,
-            &["read-ahead", &bootstrap::pgdata(host)],
-        ))
-    }
-
     fn tool(&self, words: &[&str]) -> Option<io::Result<String>> {
         match words {
             ["identity", pgdata, id] => {
                 let written = identity::write(Path::new(pgdata), id);
                 Some(written.map(|found| found.as_str().to_owned()))
-            }
-            ["read-ahead", pgdata] => {
-                let dirs = read_ahead::dirs(Path::new(pgdata));
-                let read = dirs.and_then(|dirs| tool::read_files(&dirs));
-                Some(read.map(|count| count.to_string()))
             }
             _ => None,
         }

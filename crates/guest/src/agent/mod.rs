@@ -215,9 +215,6 @@ pub fn run_under_init() -> Result<()> {
         let runtime = known_runtime(&boot)?;
         let line = Arc::new(InitLine::new(&boot, socket, &tasks)?);
         line.ready().await?;
-        if line.watch().borrow().running.is_none() {
-            tasks.start(read_ahead(runtime.clone(), Arc::clone(&line)));
-        }
         let state_dir = Some(boot::agent_dir(&boot));
         let parts = Parts {
             boot,
@@ -230,17 +227,6 @@ pub fn run_under_init() -> Result<()> {
         };
         serve_with(parts, Vec::new(), tasks).await
     })
-}
-
-/// Reads what the engine is going to read at its start, while the control side still talks.
-async fn read_ahead(runtime: Runtime, line: Arc<InitLine>) {
-    let Some(program) = runtime.read_ahead(line.as_ref()) else {
-        return;
-    };
-    // Only speed depends on it.
-    if let Err(error) = line.run(program).await {
-        crate::log::warn(format_args!("read ahead: {error}"));
-    }
 }
 
 /// Makes a template's data directory, in the sandbox; returns when it is made.

@@ -54,8 +54,8 @@ pub fn run(mode: Mode) -> Result<()> {
     prepare::for_agent(&boot)?;
     let mut supervisor = Supervisor::new(boot.clone(), mode);
     supervisor.start_agent();
-    // A clone has a thousand files to give away; the agent makes its keys meanwhile, and what it
-    // asks for waits.
+    // Where the mount maps no owners a clone has a thousand files to give away; the agent makes its
+    // keys meanwhile, and what it asks for waits.
     prepare::for_engine(&boot)?;
     while !supervisor.is_over() {
         supervisor.wait(signal_fd.as_fd());

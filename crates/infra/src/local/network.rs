@@ -248,3 +248,131 @@ fn apply(settings: &[(&str, &str)]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::super::firewall::Published;
+    use super::super::names::inner_link;
+    use super::*;
+
+    /// The server's address and the member's, in the tenant network and at the published link.
+    const TENANT: (&str, &str) = ("10.0.0.2", "10.0.0.9");
+    const PUBLISHED: (&str, &str) = ("100.64.0.2", "100.64.0.1");
+    /// Asked for, listened on without being asked for, and the member's.
+    const PORTS: [u16; 3] = [5432, 6000, 7000];
+
+    /// A server's namespace and one that is everything it can reach; nothing is removed but by
+    /// [`Pair::end`].
+    struct Pair {
+        dir: tempfile::TempDir,
+        server: std::path::PathBuf,
+        other: std::path::PathBuf,
+    }
+
+    impl Pair {
+        fn new(link: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let (server, other) = (dir.path().join("server"), dir.path().join("other"));
+            for path in [&server, &other] {
+                netns::ensure(path).unwrap();
+            }
+            let inside = format!(
+                "link add {TENANT_LINK} type veth peer name eth0 netns {0}\n\
+                 link add {link} type veth peer name eth1 netns {0}\n\
+                 addr add {1}/24 dev {TENANT_LINK}\naddr add {2}/30 dev {link}\nlink set lo up\n",
+                other.display(),
+                TENANT.0,
+                PUBLISHED.0
+            );
+            netns::run_in(&server, || ip("test", &inside)).unwrap();
+            let outside = format!(
+                "addr add {}/24 dev eth0\naddr add {}/30 dev eth1\nlink set eth0 up\n\
+                 link set eth1 up\n",
+                TENANT.1, PUBLISHED.1
+            );
+            netns::run_in(&other, || ip("test", &outside)).unwrap();
+            Self { dir, server, other }
+        }
+
+        /// Which of the attempts get through.
+        fn tried(&self, link: &str, load: impl FnOnce() -> Result<()> + Send) -> Vec<&'static str> {
+            let up = format!("link set {TENANT_LINK} up\nlink set {link} up\n");
+            let here = netns::run_in(&self.server, || {
+                load()?;
+                ip("test", &up)?;
+                Ok([listen(PORTS[0]), listen(PORTS[1])])
+            });
+            let there = netns::run_in(&self.other, || Ok(listen(PORTS[2])));
+            let (_here, _there) = (here.unwrap(), there.unwrap());
+            let attempts = [
+                ("member", &self.other, TENANT.0, PORTS[0]),
+                ("member elsewhere", &self.other, TENANT.0, PORTS[1]),
+                ("client", &self.other, PUBLISHED.0, PORTS[0]),
+                ("client elsewhere", &self.other, PUBLISHED.0, PORTS[1]),
+                ("itself", &self.server, "127.0.0.1", PORTS[1]),
+                ("to a member", &self.server, TENANT.1, PORTS[2]),
+                ("to the host", &self.server, PUBLISHED.1, PORTS[2]),
+            ];
+            let is_through = |(_, from, to, port): &(&str, &std::path::PathBuf, &str, u16)| {
+                let to = SocketAddr::new(to.parse().unwrap(), *port);
+                let limit = Duration::from_millis(300);
+                netns::run_in(from, || Ok(TcpStream::connect_timeout(&to, limit).is_ok())).unwrap()
+            };
+            let through = attempts.iter().filter(|attempt| is_through(attempt));
+            through.map(|attempt| attempt.0).collect()
+        }
+
+        fn end(self) {
+            for path in [&self.server, &self.other] {
+                netns::delete(path).unwrap();
+            }
+            self.dir.close().unwrap();
+        }
+    }
+
+    fn listen(port: u16) -> TcpListener {
+        TcpListener::bind(("0.0.0.0", port)).unwrap()
+    }
+
+    /// Rules for the whole namespace, as a kernel without rules for single links gets them, let
+    /// through what the links' own do and nothing else.
+    #[test]
+    fn both_forms_of_an_instances_rules_let_the_same_through() {
+        let link = inner_link(coffer_core::id::EndpointId::from_uuid(uuid::Uuid::nil()));
+        for (clients, is_let_in) in [
+            (format!("{}/32", PUBLISHED.1), true),
+            ("192.0.2.0/24".into(), false),
+        ] {
+            let open = Openings {
+                subnet: "10.0.0.0/24".to_owned(),
+                tracker: "10.0.0.1".to_owned(),
+                tenant_ports: vec![PORTS[0]],
+                published: vec![Published {
+                    link: link.clone(),
+                    port: PORTS[0],
+                    clients: vec![clients.parse().unwrap()],
+                }],
+            };
+            let mut wanted = vec!["member", "client", "itself"];
+            wanted.retain(|who| *who != "client" || is_let_in);
+            let (whole, links) = (Pair::new(&link), Pair::new(&link));
+            let through = whole.tried(&link, || load_rules(&render_instance(&open)));
+            assert_eq!(through, wanted, "rules for the whole namespace");
+            let through = links.tried(&link, || load_rules(&render_links(&open, has_link)));
+            assert_eq!(through, wanted, "rules of its links");
+            whole.end();
+            links.end();
+        }
+        let bare = Pair::new(&link);
+        let all = bare.tried(&link, || Ok(()));
+        assert_eq!(
+            all.len(),
+            7,
+            "without rules everything gets through: {all:?}"
+        );
+        bare.end();
+    }
+}

@@ -490,8 +490,8 @@ fn unguard(host: &Host) {
     .ok();
 }
 
-/// Makes the link of a published address, unless it is there and complete. Returns the `ip` commands
-/// that bring up its end inside, where it has its rules before it is up.
+/// Makes the link of a published address, unless it is there and complete. Returns the `ip`
+/// commands that bring up its end inside, where it has its rules before it is up.
 fn begin_link(
     host: &Host,
     id: EndpointId,

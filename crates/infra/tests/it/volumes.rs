@@ -215,8 +215,8 @@ pub(crate) async fn automatic_mode(w: &World) {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// What a clone holds belongs to the sandbox that mounts it, without that anybody gives it away: this
-/// guest does not. What is written then is found by the next one in the same way.
+/// What a clone holds belongs to the sandbox that mounts it, and nobody has to give it away: this
+/// guest does not. What is written then is found after a restart in the same way.
 pub(crate) async fn owners(w: &World) {
     let net = w.network("10.9.8.0/24");
     w.ensure_network(&net).await;

@@ -46,6 +46,14 @@ async fn postgresql_conforms() {
 }
 
 #[tokio::test]
+async fn postgresql_names_its_spare_database() {
+    in_each_root(&postgresql::Psql, async |world| {
+        postgresql::spare(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn mysql_conforms() {
     every_version_conforms(&mysql_family::MYSQL).await;
 }

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use coffer_core::secret::Secret;
 use coffer_engines::Engine;
-use coffer_engines::conformance::{Access, Fixture};
+use coffer_engines::conformance::{self, Access, Fixture, World};
 use coffer_engines::postgresql::{Postgresql, identity};
+use coffer_engines::runtime::{DatabaseInfo, NewUser};
 use tokio_postgres::NoTls;
 
-use super::direct::{Client, Direct};
+use super::direct::{Client, Direct, DirectWorld};
 use crate::support::process;
 
 /// What an instance has from its first day.
@@ -22,6 +24,9 @@ const BORN: &[(&str, &str)] = &[
 ];
 /// The same from version 17 on.
 const SUMMARIES: (&str, &str) = ("summarize_wal", "on");
+
+/// The database that every template has beside the engine's own.
+const SPARE: &str = "coffer_spare";
 
 /// The suite's client.
 #[derive(Debug)]
@@ -192,4 +197,73 @@ impl Client for Psql {
     fn tls_words(&self) -> Option<&'static [&'static str]> {
         Some(&["-starttls", "postgres"])
     }
+}
+
+/// The template's spare database: nobody sees it or gets in, the first database is that one by
+/// another name, and enabling root takes it away.
+pub(super) async fn spare(world: &DirectWorld) {
+    let server = &world.direct("spare").await;
+    let (runtime, host) = (world.runtime(), server.host());
+    let id = "01890a5d-ac96-774b-bcce-b302099a8061";
+    runtime.personalise(host, id).await.expect("personalise");
+    server.start().await;
+    conformance::wait_answering(world, server).await;
+    let spare = number(server, SPARE).await.expect("a template has one");
+    let seen = runtime.inventory(host).await.unwrap().databases;
+    assert!(seen.is_empty(), "{seen:?}");
+    let joe = NewUser {
+        name: "joe".to_owned(),
+        host: None,
+        password: Secret::new("pw".to_owned()),
+        databases: Vec::new(),
+    };
+    runtime.create_users(host, &[joe]).await.unwrap();
+    let access = Access {
+        user: "joe".to_owned(),
+        password: "pw".to_owned(),
+        database: SPARE.to_owned(),
+    };
+    let refused = Psql.login(server, &access).await.unwrap_err();
+    assert!(refused.contains("CONNECT"), "{refused}");
+    for reserved in [SPARE, "template1"] {
+        let refused = runtime.create_databases(host, &[named(reserved)]).await;
+        assert!(refused.is_err(), "{reserved} was made");
+    }
+    // One with a locale of its own cannot be the spare.
+    let greek = (
+        "greek".to_owned(),
+        Some("UTF8".to_owned()),
+        Some("C".to_owned()),
+    );
+    runtime.create_databases(host, &[greek]).await.unwrap();
+    assert_eq!(number(server, SPARE).await, Some(spare));
+    let both = [named("app"), named("two")];
+    for _ in 0..2 {
+        runtime.create_databases(host, &both).await.unwrap();
+        assert_eq!(number(server, "app").await, Some(spare));
+        assert_eq!(number(server, SPARE).await, None);
+    }
+    assert!(number(server, "two").await.is_some_and(|two| two != spare));
+    let another = &world.direct("spare-root").await;
+    let host = another.host();
+    runtime.personalise(host, id).await.expect("personalise");
+    another.start().await;
+    conformance::wait_answering(world, another).await;
+    assert!(number(another, SPARE).await.is_some());
+    let password = Secret::new("pw".to_owned());
+    runtime.enable_root(host, &password).await.unwrap();
+    assert_eq!(number(another, SPARE).await, None, "root is enabled");
+}
+
+/// A database of this name and no wishes.
+fn named(name: &str) -> DatabaseInfo {
+    (name.to_owned(), None, None)
+}
+
+/// The object id of a database, if it is there.
+async fn number(at: &Direct, database: &str) -> Option<u32> {
+    let connection = connect_own(at).await.expect("Coffer is let in");
+    let sql = "SELECT oid FROM pg_database WHERE datname = $1::text";
+    let rows = connection.client.query(sql, &[&database]).await;
+    rows.expect("it answers").first().map(|row| row.get(0))
 }

@@ -153,13 +153,10 @@ impl<'a> Asked<'a> {
 }
 
 impl DataPath {
-    /// The engine of a row, instead of another one.
-    fn rig(&mut self, name: &str) -> Result<()> {
-        let is_there = self
-            .rig
-            .as_ref()
-            .is_some_and(|rig| rig.client.engine.name == name);
-        if is_there {
+    /// The engine of a row twice, new and filled, as `pgbench.rs` has it for each pair.
+    fn renew(&mut self, name: &str) -> Result<()> {
+        let is_there = |rig: &Rig| rig.client.engine.name == name;
+        if self.bench.is_smoke && self.rig.as_ref().is_some_and(is_there) {
             return Ok(());
         }
         self.clear()?;
@@ -204,7 +201,7 @@ impl DataPath {
     /// Both sides by turns; the rates of the one and of the other.
     fn rates(&mut self, row: &Row, is_ours_first: bool) -> Result<Pair> {
         let asked = Asked::read(row.name).context("read a row's name")?;
-        self.rig(asked.engine)?;
+        self.renew(asked.engine)?;
         let rig = self.rig.as_ref().context("find the engine")?;
         let (client, service) = (&rig.client, &self.service);
         let instance = match asked.is_published {
@@ -286,10 +283,10 @@ impl Measure for DataPath {
 
     fn conditions(&self) -> String {
         format!(
-            "{}, the versions that are offered first, the same command line, configuration and TLS \
-             on both sides, flavor `{FLAVOR}` (4 GiB, 2 processors), volumes of {VOLUME_GIB} GiB, \
-             sysbench 1.0 with {}, redis-benchmark and valkey-benchmark of the engine's own \
-             version with {} keys, {}",
+            "{}, both servers new for each pair, the versions that are offered first, the same \
+             command line, configuration and TLS on both sides, flavor `{FLAVOR}` (4 GiB, 2 \
+             processors), volumes of {VOLUME_GIB} GiB, sysbench 1.0 with {}, redis-benchmark and \
+             valkey-benchmark of the engine's own version with {} keys, {}",
             turns::WORDS,
             sysbench::SIZE_WORDS,
             key_value::KEYS,

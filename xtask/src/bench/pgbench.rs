@@ -27,6 +27,8 @@ const POOL_GIB: u32 = 6;
 const SCALE: &str = "10";
 /// Clients at once.
 const CLIENTS: &str = "4";
+/// How long the two of a pair take together; unit: seconds.
+const SECONDS: &str = "8";
 
 const REFERENCE: &str = "the same PostgreSQL by hand in its own namespace";
 
@@ -79,27 +81,12 @@ pub const SUBJECT: Subject = Subject {
 };
 
 fn open(bench: &Bench) -> Result<Box<dyn Measure>> {
-    let service = Service::start(bench, "pgbench", POOL_GIB)?;
-    let id = service.ask("measured", FLAVOR)?;
-    let instance = service.answered(&id)?;
-    let running = Running::of(&service, &POSTGRESQL)?;
-    let namespace = Namespace::alone("hand")?;
-    let ground = Ground::of(&service.coffer.state, &POSTGRESQL)?;
-    let mut hand = ground.clone_in(&namespace, "pgbench", &likeness(&running)?)?;
-    hand.answered_in(&namespace, Entry::Open)?;
-    make_user(&namespace)?;
-    let made = Pgbench {
-        seconds: bench.size("10", "1"),
-        inside: running.namespace,
-        service,
-        instance,
-        namespace,
-        hand: Some(hand),
-    };
-    let fill = ["-i", "-q", "-s", bench.size(SCALE, "1")];
-    made.program(Where::Sandbox, &fill).output()?;
-    made.program(Where::ByHand, &fill).output()?;
-    Ok(Box::new(made))
+    Ok(Box::new(Pgbench {
+        rig: None,
+        namespace: Namespace::alone("hand")?,
+        service: Service::start(bench, "pgbench", POOL_GIB)?,
+        bench: bench.clone(),
+    }))
 }
 
 /// Makes the instance's user and database in the one by hand. Its superuser would not do: what a
@@ -160,25 +147,65 @@ enum Where {
 }
 
 struct Pgbench {
-    /// Lies in the pool of the service: it has to go first.
-    hand: Option<ByHand>,
+    /// Lies in the pool of the service and in the namespace: it has to go first.
+    rig: Option<Rig>,
+    namespace: Namespace,
     service: Service,
+    bench: Bench,
+}
+
+/// PostgreSQL twice: as an instance and by hand.
+struct Rig {
     instance: Instance,
     /// The instance's network namespace.
     inside: PathBuf,
-    namespace: Namespace,
-    seconds: &'static str,
+    hand: ByHand,
 }
 
 impl Pgbench {
-    fn program(&self, at: Where, words: &[&str]) -> Program {
+    /// Both servers, new and filled. Each pair gets its own: where a process happens to lie in
+    /// memory, and a table on the disk, is two or three percent for as long as it is there.
+    fn renew(&mut self) -> Result<()> {
+        if self.bench.is_smoke && self.rig.is_some() {
+            return Ok(());
+        }
+        self.clear()?;
+        let id = self.service.ask("measured", FLAVOR)?;
+        let instance = self.service.answered(&id)?;
+        let running = Running::of(&self.service, &POSTGRESQL)?;
+        let ground = Ground::of(&self.service.coffer.state, &POSTGRESQL)?;
+        let mut hand = ground.clone_in(&self.namespace, "pgbench", &likeness(&running)?)?;
+        hand.answered_in(&self.namespace, Entry::Open)?;
+        make_user(&self.namespace)?;
+        self.rig = Some(Rig {
+            instance,
+            inside: running.namespace,
+            hand,
+        });
+        let fill = ["-i", "-q", "-s", self.bench.size(SCALE, "1")];
+        for at in [Where::Sandbox, Where::ByHand] {
+            self.program(at, &fill)?.output()?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        let Some(Rig { hand, instance, .. }) = self.rig.take() else {
+            return Ok(());
+        };
+        hand.remove()?;
+        self.service.delete(&[instance.id])
+    }
+
+    fn program(&self, at: Where, words: &[&str]) -> Result<Program> {
+        let rig = self.rig.as_ref().context("find the servers")?;
         let program = |namespace: &Path, line: &str| -> Program {
             inside(namespace, &[&["pgbench"], words, &[line]].concat())
         };
         let program = match at {
-            Where::Sandbox => program(&self.inside, &self.service.line("127.0.0.1", "require")),
+            Where::Sandbox => program(&rig.inside, &self.service.line("127.0.0.1", "require")),
             Where::Published => {
-                let line = self.service.line(&self.instance.address, "verify-full");
+                let line = self.service.line(&rig.instance.address, "verify-full");
                 program(&self.service.client.path(), &line)
             }
             Where::ByHand => {
@@ -186,11 +213,12 @@ impl Pgbench {
                 program(&self.namespace.path(), &line)
             }
         };
-        with_password(program)
+        Ok(with_password(program))
     }
 
-    fn load(&self, at: Where, row: &Row) -> Program {
-        let mut words = vec!["-n", "-M", "prepared", "-c", CLIENTS, "-T", self.seconds];
+    fn load(&self, at: Where, row: &Row) -> Result<Program> {
+        let seconds = self.bench.size(SECONDS, "1");
+        let mut words = vec!["-n", "-M", "prepared", "-c", CLIENTS, "-T", seconds];
         if row.name.ends_with("-select") {
             words.push("-S");
         }
@@ -212,23 +240,23 @@ impl Measure for Pgbench {
             true => Where::Published,
             false => Where::Sandbox,
         };
-        let (ours, hand) = (self.load(at, row), self.load(Where::ByHand, row));
+        self.renew()?;
+        let (ours, hand) = (self.load(at, row)?, self.load(Where::ByHand, row)?);
         turns::pair(ours, hand, is_ours_first, &self.service.coffer.state, read)
     }
 
     fn conditions(&self) -> String {
         format!(
-            "{}, PostgreSQL 17, the same configuration and TLS on both sides, flavor `{FLAVOR}` \
-             (4 GiB, 2 processors), pgbench scale {SCALE}, prepared statements, {}",
+            "{}, both servers new for each pair, PostgreSQL 17, the same configuration and TLS on \
+             both sides, flavor `{FLAVOR}` (4 GiB, 2 processors), pgbench scale {SCALE}, prepared \
+             statements, {}",
             turns::WORDS,
             self.service.volume_mode()
         )
     }
 
     fn close(mut self: Box<Self>) -> Result<()> {
-        if let Some(hand) = self.hand.take() {
-            hand.remove()?;
-        }
+        self.clear()?;
         self.service.remove()
     }
 }

@@ -20,7 +20,7 @@ pub const SIZE_WORDS: &str = "4 tables of 25,000 rows and prepared statements";
 /// The same for a smoke run.
 const SMALL: (u32, u32) = (1, 100);
 /// How long the two of a pair take together; unit: seconds.
-const SECONDS: u32 = 10;
+const SECONDS: u32 = 8;
 /// Transactions of a smoke run.
 const FEW: u32 = 20;
 

@@ -1,9 +1,10 @@
 //! Directories and their owners, before anything runs.
 //!
 //! A data volume may be a clone whose files belong to the users of a template or of another
-//! instance, where the provider's mount does not show them as this one's. Init has no right to look into other users' directories, so a tree is changed by
-//! taking each directory first and giving it away last: the owner of the top says whether the
-//! whole tree is done, and a crash in between is repaired by the next start.
+//! instance, where the provider's mount does not show them as this one's. Init has no right to look
+//! into other users' directories, so a tree is changed by taking each directory first and giving
+//! it away last: the owner of the top says whether the whole tree is done, and a crash in between
+//! is repaired by the next start.
 
 use std::fs;
 use std::io;

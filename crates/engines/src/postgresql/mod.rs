@@ -26,7 +26,6 @@ mod probe;
 #[cfg(feature = "guest")]
 mod quiesce;
 #[cfg(feature = "guest")]
-#[cfg(feature = "guest")]
 mod runtime;
 #[cfg(feature = "guest")]
 mod session;

@@ -16,7 +16,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
-use nix::unistd::{Gid, execve, fchdir, pivot_root, setgroups};
+use nix::unistd::{Gid, execve, fchdir, pivot_root, setgroups, setresgid};
 
 use super::failure::{errno, io, rejected};
 use super::launch::LaunchSpec;
@@ -315,6 +315,9 @@ fn confine(spec: &LaunchSpec) -> Result<()> {
     let kept: &[u8] = match spec.only_uid() {
         None => {
             setgroups(&[Gid::from_raw(spec.agent_uid)]).map_err(errno(WHAT, "groups"))?;
+            // Coffer's own group may be another, which a volume's mount may not know.
+            let root = Gid::from_raw(0);
+            setresgid(root, root, root).map_err(errno(WHAT, "group"))?;
             &CAPABILITIES
         }
         Some(uid) => {

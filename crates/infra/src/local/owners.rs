@@ -28,6 +28,8 @@ const WHAT: &str = "map a volume's owners";
 const OF_AGENT: &str = "agent";
 const OF_AGENT_TOO: &str = "config";
 const OF_ENGINE: &str = "engine";
+/// The directory that is init's, with files of the engine's.
+const OF_INIT: &str = "tls";
 
 /// The user ids of a sandbox, its groups' too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +53,13 @@ pub(super) fn show_as(at: &Path, owners: Owners) -> Result<()> {
         sys::map_owners(&tree, &namespace)?;
         Ok(tree)
     });
-    let Ok(tree) = mapped else {
-        // The guest finds that they are others', and gives the files away.
-        return Ok(());
+    let tree = match mapped {
+        Ok(tree) => tree,
+        Err(error) => {
+            // For the console. The guest finds that they are others', and gives the files away.
+            eprintln!("the volume's owners are not mapped, but changed: {error}");
+            return Ok(());
+        }
     };
     umount2(at, MntFlags::MNT_DETACH).map_err(errno(WHAT, at.display()))?;
     sys::place_mount(&tree, at).map_err(errno(WHAT, at.display()))
@@ -66,10 +72,9 @@ fn written(at: &Path, owners: Owners) -> Result<Option<Owners>> {
         let meta = at.join(name).symlink_metadata().ok()?;
         (meta.uid() == meta.gid()).then(|| meta.uid())
     };
-    let mut all = BTreeSet::new();
-    for entry in fs::read_dir(at).map_err(io(WHAT, at.display()))? {
-        let meta = entry.and_then(|entry| entry.metadata());
-        all.insert(meta.map_err(io(WHAT, at.display()))?.uid());
+    let mut all = uids_in(at)?;
+    if at.join(OF_INIT).is_dir() {
+        all.extend(uids_in(&at.join(OF_INIT))?);
     }
     Ok(told(
         owner(OF_ENGINE),
@@ -77,6 +82,12 @@ fn written(at: &Path, owners: Owners) -> Result<Option<Owners>> {
         &all,
         owners,
     ))
+}
+
+fn uids_in(dir: &Path) -> Result<BTreeSet<u32>> {
+    let uid = |entry: std::io::Result<fs::DirEntry>| Ok(entry?.metadata()?.uid());
+    let all = fs::read_dir(dir).and_then(|entries| entries.map(uid).collect());
+    all.map_err(io(WHAT, dir.display()))
 }
 
 fn told(

@@ -52,24 +52,32 @@ pub(super) fn ensure(host: &Host, spec: &EndpointSpec) -> Result<EndpointRef> {
     if known.as_ref().is_some_and(|known| known.turn > spec.turn) {
         return Err(outrun(WHAT, &key));
     }
-    let record = settle(host, spec, known.as_ref())?;
-    if let Some(known) = known {
-        let has_moved = known.target != record.target || !is_same_place(&known, &record);
-        if has_moved {
-            unplug(host, spec.id)?;
-        }
-        if known.target != record.target {
-            refresh(host, known.target)?;
-        }
+    if let Some(known) = &known {
+        take_leave(host, known)?;
     }
+    let record = settle(host, spec, known.as_ref())?;
+    take_leave(host, &record)?;
     refresh(host, record.target)?;
     Ok(EndpointRef {
         published: record.published,
     })
 }
 
+/// Has the server that an endpoint led to before close its ports, if it still has to.
+fn take_leave(host: &Host, record: &EndpointRecord) -> Result<()> {
+    if record.left.is_none() {
+        return Ok(());
+    }
+    refresh(host, record.left)?;
+    let record = EndpointRecord {
+        left: None,
+        ..record.clone()
+    };
+    host.endpoints.put(&record.id.to_string(), &record)
+}
+
 fn is_same_place(a: &EndpointRecord, b: &EndpointRecord) -> bool {
-    (a.published, a.inside) == (b.published, b.inside)
+    (a.target, a.published, a.inside) == (b.target, b.published, b.inside)
 }
 
 /// Takes an endpoint's addresses away and forgets it.
@@ -90,13 +98,13 @@ pub(super) fn delete(host: &Host, id: EndpointId) -> Result<()> {
 }
 
 /// What may reach a server, from all endpoints that lead to it.
-pub(super) fn openings(host: &Host, server: ServerId, net: &NetworkRecord) -> Result<Openings> {
+fn openings(host: &Host, all: &[EndpointRecord], net: &NetworkRecord) -> Openings {
     let mut open = Openings {
         subnet: net.subnet.clone(),
         tracker: net.tracker_address.to_string(),
         ..Openings::default()
     };
-    for endpoint in leading_to(host, server)? {
+    for endpoint in all {
         if !open.tenant_ports.contains(&endpoint.port) {
             open.tenant_ports.push(endpoint.port);
         }
@@ -105,11 +113,11 @@ pub(super) fn openings(host: &Host, server: ServerId, net: &NetworkRecord) -> Re
             open.published.push(Published {
                 link: inner_link(endpoint.id),
                 port: endpoint.port,
-                clients: clients(&endpoint),
+                clients: clients(endpoint),
             });
         }
     }
-    Ok(open)
+    open
 }
 
 /// Who may come to a published endpoint; nobody named means anyone. A record that was changed by
@@ -132,18 +140,40 @@ fn inside(endpoint: &EndpointRecord) -> Option<IpAddr> {
         .or_else(|| endpoint.published.map(|p| p.ip()))
 }
 
-/// Brings the published addresses of a server up, after the links that `own` brings up, if it has
-/// any; its namespace and its lock are there.
-pub(super) fn plug_all(host: &Host, server: ServerId, open: &Openings, own: String) -> Result<()> {
+/// Brings up a server's links: those that `own` brings up, and its published ones; its namespace
+/// and its lock are there.
+pub(super) fn plug_all(
+    host: &Host,
+    server: ServerId,
+    net: &NetworkRecord,
+    own: String,
+) -> Result<()> {
+    // Read once: a link that the rules do not know would be open.
     let all = leading_to(host, server)?;
+    plug(host, server, &all, &openings(host, &all, net), own)
+}
+
+fn plug(
+    host: &Host,
+    server: ServerId,
+    all: &[EndpointRecord],
+    open: &Openings,
+    own: String,
+) -> Result<()> {
     let (mut commands, mut begun) = (own, Vec::new());
+    // One that cannot be made keeps no other down.
+    let mut plugged = Ok(());
     for endpoint in all.iter().filter(|_| !host.is_without_root) {
         let Some(address) = inside(endpoint) else {
             continue;
         };
-        if let Some(more) = begin_link(host, endpoint.id, server, address)? {
-            commands.push_str(&more);
-            begun.push(endpoint.id);
+        match begin_link(host, endpoint.id, server, address) {
+            Ok(None) => {}
+            Ok(Some(more)) => {
+                commands.push_str(&more);
+                begun.push(endpoint.id);
+            }
+            Err(error) => plugged = plugged.and(Err(error)),
         }
     }
     if !commands.is_empty() {
@@ -152,6 +182,7 @@ pub(super) fn plug_all(host: &Host, server: ServerId, open: &Openings, own: Stri
     for id in begun {
         complete_link(host, id, server)?;
     }
+    plugged?;
     if host.is_without_root {
         return all.iter().try_for_each(|e| relay::ensure(host, e, server));
     }
@@ -246,7 +277,14 @@ fn settle(
         inside,
         allowed_cidrs: spec.allowed_cidrs.iter().map(ToString::to_string).collect(),
         target: spec.target,
+        left: known
+            .and_then(|k| k.target)
+            .filter(|left| Some(*left) != spec.target),
     };
+    // The link goes before it is written that it has to: whoever is cut short here does it again.
+    if known.is_some_and(|known| !is_same_place(known, &record)) {
+        unplug(host, spec.id)?;
+    }
     host.endpoints.put(&spec.id.to_string(), &record)?;
     Ok(record)
 }
@@ -327,12 +365,24 @@ fn has(endpoints: &[EndpointRecord], address: IpAddr) -> bool {
         .any(|e| inside(e) == Some(address) || e.published.is_some_and(|p| p.ip() == address))
 }
 
-/// Single addresses that the host routes or has, in whatever table. Read from the kernel and not
-/// asked of `ip`: every endpoint looks twice.
+/// Single addresses that the host routes or has, in whatever table, and the gateways of its main
+/// one. Read from the kernel and not asked of `ip`: every endpoint looks twice.
 fn routed() -> Result<BTreeSet<IpAddr>> {
-    let path = "/proc/net/fib_trie";
-    let text = fs::read_to_string(path).map_err(io(WHAT, path))?;
-    Ok(single_addresses(&text))
+    let read = |path: &str| fs::read_to_string(path).map_err(io(WHAT, path));
+    let mut found = single_addresses(&read("/proc/net/fib_trie")?);
+    found.extend(gateways(&read("/proc/net/route")?));
+    Ok(found)
+}
+
+/// The gateways of a table as the kernel shows it: the third word of each line, in the machine's
+/// order of bytes.
+fn gateways(table: &str) -> impl Iterator<Item = IpAddr> {
+    let gateway = |line: &str| u32::from_str_radix(line.split_whitespace().nth(2)?, 16).ok();
+    table
+        .lines()
+        .filter_map(gateway)
+        .filter(|number| *number != 0)
+        .map(|number| IpAddr::from(number.to_ne_bytes()))
 }
 
 /// The addresses of a table as the kernel shows it: a line with an address, and below it one for
@@ -369,15 +419,14 @@ fn refresh(host: &Host, server: Option<ServerId>) -> Result<()> {
     let Some(net) = host.networks.find(&record.network_id.to_string())? else {
         return Ok(());
     };
-    let open = openings(host, server, &net)?;
+    let all = leading_to(host, server)?;
+    let open = openings(host, &all, &net);
     netns::run_in(&path, || load_openings(host, &open))?;
-    for endpoint in leading_to(host, server)? {
-        // A relay ends the connections that it carries when it is told anew who may come.
-        if !host.is_without_root {
-            cut(&path, &endpoint)?;
-        }
+    // A relay ends the connections that it carries when it is told anew who may come.
+    for endpoint in all.iter().filter(|_| !host.is_without_root) {
+        cut(&path, endpoint)?;
     }
-    plug_all(host, server, &open, String::new())
+    plug(host, server, &all, &open, String::new())
 }
 
 /// Ends connections to a published address from clients that are not let in any more. The rules
@@ -617,6 +666,7 @@ mod tests {
             inside: None,
             allowed_cidrs: ranges.iter().map(|&range| range.to_owned()).collect(),
             target: None,
+            left: None,
         };
         let who = |ranges: &[&str]| -> Vec<String> {
             let all = clients(&endpoint(ranges));
@@ -639,6 +689,13 @@ mod tests {
             .collect();
         assert_eq!(found, ["100.64.0.0", "127.0.0.1", "192.0.2.7"]);
         assert!(routed().unwrap().contains(&IpAddr::from([127, 0, 0, 1])));
+        let at = u32::from_ne_bytes([192, 0, 2, 254]);
+        let table = format!(
+            "Iface\tDestination\tGateway\tFlags\neth0\t00000000\t{at:08X}\t0003\n\
+             eth0\t000200C0\t00000000\t0001\n"
+        );
+        let found: Vec<_> = gateways(&table).collect();
+        assert_eq!(found, [IpAddr::from([192, 0, 2, 254])]);
     }
 
     #[test]

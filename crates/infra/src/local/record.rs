@@ -112,6 +112,9 @@ pub(super) struct EndpointRecord {
     pub(super) inside: Option<IpAddr>,
     pub(super) allowed_cidrs: Vec<String>,
     pub(super) target: Option<ServerId>,
+    /// The server it led to before, while that one has not heard of it.
+    #[serde(default)]
+    pub(super) left: Option<ServerId>,
 }
 
 /// The first process of a sandbox, written by the launcher.

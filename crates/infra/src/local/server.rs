@@ -235,10 +235,9 @@ fn start(host: &Host, spec: &ServerSpec, record: &ServerRecord) -> Result<()> {
         .map(|root| sandbox::root_tree(host, root))
         .collect();
     let roots = roots?;
-    let open = publish::openings(host, spec.id, &net)?;
     network::ensure_server_ns(host, spec.id)?;
     let own = network::attach(host, spec.id, &net, spec.network_address)?;
-    publish::plug_all(host, spec.id, &open, own)?;
+    publish::plug_all(host, spec.id, &net, own)?;
     let groups = host.groups.ensure(&spec.id.to_string(), spec.limits)?;
     let dir = host.sandbox_dir(spec.id);
     fs::create_dir_all(&dir).map_err(io("ensure server", dir.display()))?;

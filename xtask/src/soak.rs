@@ -106,6 +106,7 @@ const SOAKS: &[Soak] = &[
         "coffer-guest",
         &[
             "engine::postgresql_conforms",
+            "engine::postgresql_names_its_spare_database",
             "engine::mysql_conforms",
             "engine::mariadb_conforms",
             "engine::redis_conforms",

@@ -71,6 +71,11 @@ pub const PROBE_MISSES_MAX: u32 = 3;
 pub const CRASH_RESTARTS_MAX: usize = 2;
 /// See [`CRASH_RESTARTS_MAX`].
 pub const CRASH_WINDOW: Duration = Duration::from_secs(600);
+/// With less free space than this a volume counts as full; unit: bytes.
+pub const FULL_BYTES: u64 = 64 << 20;
+/// How much more has to be free until an engine that ended in a full volume is tried again; unit:
+/// bytes.
+pub const SPACE_AGAIN_BYTES: u64 = 16 << 20;
 /// Pause before what failed is tried again.
 pub const RETRY_EVERY: Duration = Duration::from_secs(2);
 /// Time for preparing an engine: identity, configuration.

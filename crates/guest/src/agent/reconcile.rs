@@ -42,6 +42,10 @@ struct Loop {
     logs_trimmed_at: Option<Instant>,
     /// Identity that was applied and is not yet remembered.
     applied_identity: Option<String>,
+    /// What is free in the volume; unit: bytes.
+    space: u64,
+    /// The same when an engine was left alone whose volume was full.
+    left_alone_with: Option<u64>,
 }
 
 /// Runs for as long as the agent does.
@@ -58,6 +62,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut restarts: mpsc::Receiver<Restar
         crashes: VecDeque::new(),
         logs_trimmed_at: None,
         applied_identity: None,
+        space: 0,
+        left_alone_with: None,
         shared: Arc::clone(&shared),
     };
     loop {
@@ -154,7 +160,11 @@ impl Loop {
             self.note_crash();
         }
         if self.crashes.len() > limits::CRASH_RESTARTS_MAX {
-            return limits::PROBE_EVERY;
+            if !has_space_again(self.left_alone_with, self.space) {
+                return limits::PROBE_EVERY;
+            }
+            log::warn(format_args!("the volume has space again"));
+            self.crashes.clear();
         }
         self.start_engine().await
     }
@@ -183,10 +193,12 @@ impl Loop {
             ));
         }
         if self.crashes.len() > limits::CRASH_RESTARTS_MAX {
-            message.push_str(
-                "; it was restarted twice within ten minutes and is left alone now: \
-                 mend the cause and restart the instance",
-            );
+            self.left_alone_with = is_full(self.space).then_some(self.space);
+            message.push_str("; it was restarted twice within ten minutes and is left alone now: ");
+            message.push_str(match self.left_alone_with {
+                Some(_) => "its volume is full, and with space it is started again",
+                None => "mend the cause and restart the instance",
+            });
         }
         log::warn(format_args!("{message}"));
         self.tell(EngineHealth::Crashed, message);
@@ -413,11 +425,12 @@ impl Loop {
         }
     }
 
-    fn measure_volume(&self) {
+    fn measure_volume(&mut self) {
         let data_dir = &self.shared.host.layout().data_dir;
         // A volume that is not there shows as one of no size.
         if let Ok(found) = nix::sys::statvfs::statvfs(data_dir) {
             let block = found.fragment_size();
+            self.space = found.blocks_available() * block;
             self.shared.status.change(|status| {
                 status.volume_total_bytes = found.blocks() * block;
                 status.volume_used_bytes =
@@ -470,5 +483,34 @@ impl Loop {
             status.health = health;
             status.message = message;
         });
+    }
+}
+
+/// Whether an engine may have ended because its volume has no more than this.
+fn is_full(space: u64) -> bool {
+    space < limits::FULL_BYTES
+}
+
+/// Whether an engine that was left alone with a full volume may be tried again.
+fn has_space_again(left_alone_with: Option<u64>, space: u64) -> bool {
+    left_alone_with.is_some_and(|was| space >= was + limits::SPACE_AGAIN_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_tried_again_when_its_full_volume_has_space() {
+        let mib = |n: u64| n << 20;
+        assert!(is_full(mib(0)) && is_full(mib(40)) && !is_full(mib(500)));
+        let full = Some(mib(3));
+        assert!(!has_space_again(full, mib(3)));
+        assert!(!has_space_again(full, mib(10)));
+        assert!(has_space_again(full, mib(40)));
+        assert!(
+            !has_space_again(None, mib(1000)),
+            "space was not what it lacked"
+        );
     }
 }

@@ -97,10 +97,14 @@ const SOAKS: &[Soak] = &[
         "kill_other_engines",
         &["kills::the_other_engines_outlive_kills"],
     ),
-    kill(
-        "full_volume_of_mariadb",
-        &["full_volume::a_full_volume_is_its_tenants_own_and_goes_on_with_space"],
-    ),
+    Soak {
+        // One round each, because the test has one.
+        batch: 1,
+        ..kill(
+            "full_volume_of_mariadb",
+            &["full_volume::a_full_volume_is_its_tenants_own_and_goes_on_with_space"],
+        )
+    },
     versions(
         "conforming_versions",
         "coffer-guest",

@@ -281,11 +281,16 @@ fn settle(
             .and_then(|k| k.target)
             .filter(|left| Some(*left) != spec.target),
     };
+    let has_moved = known.is_some_and(|known| !is_same_place(known, &record));
     // The link goes before it is written that it has to: whoever is cut short here does it again.
-    if known.is_some_and(|known| !is_same_place(known, &record)) {
+    if has_moved {
         unplug(host, spec.id)?;
     }
     host.endpoints.put(&spec.id.to_string(), &record)?;
+    if has_moved {
+        // A server that was starting may have made it again by what stood there before.
+        unplug(host, spec.id)?;
+    }
     Ok(record)
 }
 

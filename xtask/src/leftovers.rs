@@ -141,7 +141,7 @@ fn end(processes: impl Fn() -> Vec<String>) -> Result<()> {
 /// Processes that use a state directory: Coffer's own programs, what runs in its control groups,
 /// and what has its root in there.
 fn members(state: &Path, tag: &str) -> Vec<String> {
-    let group = format!("/{}/", named(tag));
+    let group = format!("/{}", named(tag));
     let dir = state.display().to_string();
     let is_member = |pid: &String| {
         let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
@@ -191,8 +191,9 @@ fn remove_group(group: &Path) -> Result<()> {
     fs::remove_dir(group).with_context(|| format!("remove {}", group.display()))
 }
 
+/// What the names of a Coffer's control groups begin with.
 fn named(tag: &str) -> String {
-    format!("coffer-{}", tag.trim())
+    format!("coffer-{}.", tag.trim())
 }
 
 /// Names of what lies in a directory; none when it is not there.

@@ -632,8 +632,8 @@ fn wipe_servers(tag: &str) -> Result<()> {
         "-depth",
         "-type",
         "d",
-        "-path",
-        &format!("*coffer-{tag}*"),
+        "-name",
+        &format!("coffer-{tag}.*"),
     ];
     for group in Program::new("find", line).run()?.out.lines() {
         Program::new("rmdir", [group]).run()?;

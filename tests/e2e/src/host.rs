@@ -76,7 +76,7 @@ fn members(tag: &str, dir: &str) -> Result<BTreeSet<String>> {
             continue;
         }
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let mark = format!("coffer-{tag}/");
+        let mark = format!("coffer-{tag}.");
         if let Some((_, group)) = groups.split_once(&mark) {
             let group = group.lines().next().unwrap_or_default();
             found.insert(format!("process in group {group}"));
@@ -138,16 +138,10 @@ fn files(state_dir: &Path) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// Groups of servers below the ones that carry the tag.
+/// Groups of servers, whose names carry the tag.
 fn cgroups(tag: &str) -> Result<Vec<String>> {
-    let name = format!("coffer-{tag}");
-    let line = [
-        "/sys/fs/cgroup",
-        "-type",
-        "d",
-        "-path",
-        &format!("*/{name}/*"),
-    ];
+    let name = format!("coffer-{tag}.*");
+    let line = ["/sys/fs/cgroup", "-type", "d", "-name", &name];
     let out = Program::new("find", line).run()?.out;
     Ok(out.lines().map(str::to_owned).collect())
 }
@@ -177,7 +171,7 @@ pub fn sandbox_processes(tag: &str) -> Result<Vec<u32>> {
             continue;
         };
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        if groups.contains(&format!("coffer-{tag}/")) {
+        if groups.contains(&format!("coffer-{tag}.")) {
             found.push(pid);
         }
     }

@@ -330,7 +330,7 @@ impl Service {
 
     /// Ids of the processes of its sandboxes that have this name.
     pub fn processes(&self, name: &str) -> Result<Vec<u32>> {
-        let group = format!("coffer-{}/", self.tag);
+        let group = format!("coffer-{}.", self.tag);
         let is_wanted = |pid: &u32| {
             let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
             let groups = read("cgroup").unwrap_or_default();

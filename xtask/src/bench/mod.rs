@@ -3,9 +3,10 @@
 //! What an earlier run has left that was killed is taken away first (`place.rs`).
 //!
 //! A subject is a setup with the rows that are measured on it, in a file of its own; `SUBJECTS`
-//! names them all. This file measures: pairs in turns, more of them while the interval is wide.
-//! Programs that need the crates' insides are examples of `coffer-testkit`; this crate only starts
-//! them and reads what they print, and so stays quick to build.
+//! names them all. This file measures: pairs in turns, more of them while the interval is wide or
+//! lies on both sides of a floor. Programs that need the crates' insides are examples of
+//! `coffer-testkit`; this crate only starts them and reads what they print, and so stays quick to
+//! build.
 
 pub mod api;
 pub mod by_hand;
@@ -376,7 +377,7 @@ fn measure_row(bench: &Bench, measure: &mut dyn Measure, row: &Row) -> Result<Me
         pairs.push(measure.pair(row, pairs.len().is_multiple_of(2))?);
         let load = (before, machine::load());
         let mut measured = Measured::of(*row, &pairs, measure.conditions(), load);
-        let is_enough = pairs.len() >= wanted && !measured.is_wide();
+        let is_enough = pairs.len() >= wanted && !measured.is_open();
         let is_late = watch.elapsed() > time && pairs.len() >= LEAST_PAIRS;
         if is_enough || is_late || pairs.len() >= most {
             measured.parts = measure.parts(row);

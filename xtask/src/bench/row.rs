@@ -146,9 +146,21 @@ impl Measured {
         self.ratio.unwrap_or(self.ours)
     }
 
-    /// Whether more pairs would help.
+    /// Whether the interval is too wide to say anything.
     pub fn is_wide(&self) -> bool {
         self.judged().width() > WIDTH_MAX
+    }
+
+    /// Whether more pairs would help: the interval is wide, or lies on both sides of a floor.
+    pub fn is_open(&self) -> bool {
+        let Estimate { low, high, .. } = self.judged();
+        let is_astride = match self.row.limit {
+            Limit::RatioAtLeast { floor, .. } | Limit::RatioAtMost { floor, .. } => {
+                low < floor && floor < high
+            }
+            _ => false,
+        };
+        self.is_wide() || is_astride
     }
 
     /// What is to be said of it.

@@ -6,11 +6,14 @@ use crate::runtime::{EngineHost, ProbeReport};
 
 const IS_REPLICA: &str = "SELECT pg_is_in_recovery()";
 
-const BEAT: &str = "UPDATE public.probe SET beats = beats + 1, at = now() WHERE id = 1";
-
-/// Every change of a row in these catalogs gives it another `xmin`; a removal changes the sum.
-const REPORT: &str = "\
-    SELECT current_setting('server_version'), \
+/// The statements of every probe, which an idle instance is asked once a second: planning them
+/// costs the server more than running them, so each connection plans them once.
+///
+/// Every change of a row in the catalogs of the report gives it another `xmin`; a removal changes
+/// the sum.
+const PREPARE: &str = "\
+    PREPARE beat AS UPDATE public.probe SET beats = beats + 1, at = now() WHERE id = 1; \
+    PREPARE report AS SELECT current_setting('server_version'), \
     (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
     ELSE pg_current_wal_lsn() END)::text, \
     (SELECT md5(coalesce(string_agg(mark, ',' ORDER BY mark), '')) FROM (\
@@ -21,6 +24,7 @@ const REPORT: &str = "\
 /// Commits and reports.
 pub(super) async fn probe(host: &dyn EngineHost) -> Result<ProbeReport> {
     let own = session::open_own(host).await?;
+    own.prepare_once("prepare the probe", PREPARE).await?;
     probe_over(&own).await
 }
 
@@ -30,9 +34,11 @@ async fn probe_over(own: &Session) -> Result<ProbeReport> {
         .first()
         .is_some_and(|value| value.as_deref() == Some("f"))
     {
-        own.run("commit the probe", BEAT).await?;
+        own.run("commit the probe", "EXECUTE beat").await?;
     }
-    let row = own.text_row("read the probe's report", REPORT).await?;
+    let row = own
+        .text_row("read the probe's report", "EXECUTE report")
+        .await?;
     let mut values = row.into_iter();
     match (
         values.next().flatten(),

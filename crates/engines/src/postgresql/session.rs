@@ -33,6 +33,8 @@ pub(super) struct Session {
     driver: JoinHandle<()>,
     /// Whether all that was asked was answered well.
     is_clean: AtomicBool,
+    /// Whether [`Session::prepare_once`] has prepared its statements.
+    is_prepared: AtomicBool,
 }
 
 impl Drop for Session {
@@ -65,6 +67,7 @@ pub(super) async fn open(host: &dyn EngineHost, database: &str) -> Result<Sessio
         client,
         driver: drive(connection),
         is_clean: AtomicBool::new(true),
+        is_prepared: AtomicBool::new(false),
     })
 }
 
@@ -139,6 +142,15 @@ impl Session {
     /// Runs statements without results, all in one transaction.
     pub(super) async fn run(&self, what: &'static str, sql: &str) -> Result<()> {
         self.answer(what, self.client.batch_execute(sql)).await
+    }
+
+    /// Prepares statements, unless this connection did before.
+    pub(super) async fn prepare_once(&self, what: &'static str, sql: &str) -> Result<()> {
+        if !self.is_prepared.load(Ordering::Relaxed) {
+            self.run(what, sql).await?;
+            self.is_prepared.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Waits for an answer. Whoever does not wait to its end leaves a connection that is not

@@ -2,9 +2,11 @@
 //!
 //! A group is a list of directories: one per controller in version 1 (below the group that Coffer
 //! itself runs in), one in all in version 2 (below the root, so that a service manager that ends
-//! Coffer's own group leaves instances alone). The directories are kept in the server's record;
-//! what can be done with one is told by the files in it, which is also how the tests work on a
-//! tree made of plain files.
+//! Coffer's own group leaves instances alone). No directory holds all of ours: each level of groups
+//! costs a database 1 to 2% of its writes, because processes that wake each other are weighed
+//! against one another level by level. The directories are kept in the server's record; what can be
+//! done with one is told by the files in it, which is also how the tests work on a tree made of
+//! plain files.
 
 use std::fs;
 use std::io;
@@ -38,8 +40,8 @@ pub(super) const TASKS_MAX: u32 = 4096;
 const PERIOD_US: u64 = 100_000;
 /// What one process weighs, in version 1 and in version 2; there are bounds to both.
 const WEIGHTS: [(&str, u64, u64); 2] = [("cpu.shares", 1024, 262_144), ("cpu.weight", 100, 10_000)];
-/// How many times another process may take away what a group is just made in.
-const SNATCHED_MAX: u32 = 64;
+/// How many times another process may take away a group before what is in it was seen.
+const SNATCHED_MAX: u32 = 4;
 /// How long processes may take to die of SIGKILL, and their group to be removable.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -54,9 +56,9 @@ pub(super) enum Version {
     None,
 }
 
-/// A directory that holds our groups, and what the tree that it is in limits.
+/// A directory that our groups are made in, and what the tree that it is in limits.
 #[derive(Debug, Clone)]
-struct Parent {
+struct Tree {
     dir: PathBuf,
     controllers: Vec<String>,
 }
@@ -65,33 +67,34 @@ struct Parent {
 #[derive(Debug, Clone)]
 pub(super) struct Groups {
     version: Version,
-    /// One per tree.
-    parents: Vec<Parent>,
+    /// What the names of our groups begin with, before a dot.
+    prefix: String,
+    trees: Vec<Tree>,
     missing: Vec<String>,
     refused: Vec<String>,
 }
 
 impl Groups {
-    /// Looks at this host; `group` is the name of the directory that holds all our groups.
-    pub(super) fn detect(group: &str) -> Self {
+    /// Looks at this host; the names of all our groups begin with `prefix`.
+    pub(super) fn detect(prefix: &str) -> Self {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        Self::from_texts(&own, &mounts, group)
+        Self::from_texts(&own, &mounts, prefix)
     }
 
     /// As [`Self::detect`], from the texts of `/proc/self/cgroup` and `/proc/self/mounts`.
-    pub(super) fn from_texts(own: &str, mounts: &str, group: &str) -> Self {
-        let trees: Vec<(&str, &str, &str)> = mounts.lines().filter_map(cgroup_mount).collect();
-        let unified = trees
+    pub(super) fn from_texts(own: &str, mounts: &str, prefix: &str) -> Self {
+        let mounted: Vec<(&str, &str, &str)> = mounts.lines().filter_map(cgroup_mount).collect();
+        let unified = mounted
             .iter()
             .find(|(kind, ..)| *kind == "cgroup2")
             .map(|(_, at, _)| *at);
-        let mut parents = Vec::new();
+        let mut trees = Vec::new();
         let mut missing = Vec::new();
         for (controller, _) in CONTROLLERS {
-            match base_of(&trees, own, controller) {
-                Some(base) => parents.push(Parent {
-                    dir: base.join(group),
+            match base_of(&mounted, own, controller) {
+                Some(dir) => trees.push(Tree {
+                    dir,
                     controllers: vec![controller.to_owned()],
                 }),
                 None => missing.push(controller.to_owned()),
@@ -99,29 +102,31 @@ impl Groups {
         }
         if !missing.iter().any(|m| m == "memory") {
             // The unified tree has no controllers then, and kills a whole group at once.
-            parents.extend(unified.map(|at| Parent {
-                dir: below(at, own_path(own, "")).join(group),
+            trees.extend(unified.map(|at| Tree {
+                dir: below(at, own_path(own, "")),
                 controllers: Vec::new(),
             }));
             return Self {
                 version: Version::V1,
-                parents,
+                prefix: prefix.to_owned(),
+                trees,
                 missing,
                 refused: Vec::new(),
             };
         }
         match unified {
-            Some(at) => Self::unified(Path::new(at), group),
+            Some(at) => Self::unified(Path::new(at), prefix),
             None => Self {
                 version: Version::None,
-                parents: Vec::new(),
+                prefix: prefix.to_owned(),
+                trees: Vec::new(),
                 missing,
                 refused: Vec::new(),
             },
         }
     }
 
-    fn unified(at: &Path, group: &str) -> Self {
+    fn unified(at: &Path, prefix: &str) -> Self {
         let offered = fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
         let has = |controller: &str| offered.split_whitespace().any(|o| o == controller);
         let missing: Vec<String> = CONTROLLERS
@@ -135,13 +140,14 @@ impl Groups {
             Version::V2
         };
         let offered = CONTROLLERS.iter().filter(|(_, name)| has(name));
-        let parent = Parent {
-            dir: at.join(group),
+        let tree = Tree {
+            dir: at.to_owned(),
             controllers: offered.map(|(_, name)| (*name).to_owned()).collect(),
         };
         Self {
             version,
-            parents: vec![parent],
+            prefix: prefix.to_owned(),
+            trees: vec![tree],
             missing,
             refused: Vec::new(),
         }
@@ -198,66 +204,58 @@ impl Groups {
     /// group can be made, as most containers see them and whoever is not root, are left alone.
     pub(super) fn try_out(&mut self) {
         let mut usable = Vec::new();
-        for parent in std::mem::take(&mut self.parents) {
-            match try_making(&parent.dir.join("probe")) {
-                Ok(()) => {
-                    self.try_handing_down(&parent.dir);
-                    usable.push(parent);
+        for tree in std::mem::take(&mut self.trees) {
+            if self.version == Version::V2 {
+                let refused =
+                    hand_down(&tree.dir, &self.missing, |file, word| fs::write(file, word));
+                self.refused.extend(refused);
+            }
+            match try_making(&tree.dir.join(self.name_of("probe"))) {
+                Ok(has_throttles) => {
+                    let is_promised = self.version == Version::V2 && self.io_missing().is_none();
+                    if is_promised && !has_throttles {
+                        self.missing.push("io".to_owned());
+                    }
+                    usable.push(tree);
                 }
                 Err(why) => {
-                    let told = parent.controllers.iter();
+                    let told = tree.controllers.iter();
                     self.refused
                         .extend(told.map(|one| format!("{one} ({why})")));
                 }
             }
         }
-        self.parents = usable;
-        for parent in &self.parents {
-            // One that holds groups stays; one that does not is made again with the first.
-            fs::remove_dir(&parent.dir).ok();
-        }
-    }
-
-    fn try_handing_down(&mut self, parent: &Path) {
-        if self.version == Version::V2 {
-            let refused = hand_down(parent, &self.missing, |file, word| fs::write(file, word));
-            self.refused.extend(refused);
-            if self.io_missing().is_none() && !parent.join(THROTTLES.1).exists() {
-                self.missing.push("io".to_owned());
-            }
-        }
+        self.trees = usable;
     }
 
     /// Makes the group of a server with its limits; returns its directories.
     pub(super) fn ensure(&self, server: &str, limits: Limits) -> Result<Vec<PathBuf>> {
         let what = "make control group";
         let mut groups = Vec::new();
-        for Parent { dir: parent, .. } in &self.parents {
-            fs::create_dir_all(parent).map_err(failed(what, parent.display()))?;
+        for tree in &self.trees {
             if self.version == Version::V2 {
                 // What is refused is known since the start; what is left is enforced.
-                hand_down(parent, &self.missing, |file, word| fs::write(file, word));
+                hand_down(&tree.dir, &self.missing, |file, word| fs::write(file, word));
             }
-            let dir = parent.join(server);
+            let dir = tree.dir.join(self.name_of(server));
             fs::create_dir_all(&dir).map_err(failed(what, dir.display()))?;
             groups.push(dir);
         }
         set_limits(&groups, limits)?;
-        for parent in &self.parents {
-            set_weight_of_all(&parent.dir)?;
-        }
         Ok(groups)
     }
 
-    /// Names of the groups that exist under our parents.
+    /// Which of our groups exist, by what they were made for.
     pub(super) fn list(&self) -> Vec<String> {
+        let begin = self.name_of("");
         let mut names: Vec<String> = self
-            .parents
+            .trees
             .iter()
-            .filter_map(|p| fs::read_dir(&p.dir).ok())
+            .filter_map(|tree| fs::read_dir(&tree.dir).ok())
             .flat_map(Iterator::flatten)
             .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
             .filter_map(|e| e.file_name().into_string().ok())
+            .filter_map(|name| Some(name.strip_prefix(&begin)?.to_owned()))
             .collect();
         names.sort();
         names.dedup();
@@ -266,15 +264,12 @@ impl Groups {
 
     /// Directories that a server's group would have here, whether they exist or not.
     pub(super) fn of(&self, server: &str) -> Vec<PathBuf> {
-        self.parents.iter().map(|p| p.dir.join(server)).collect()
+        let name = self.name_of(server);
+        self.trees.iter().map(|tree| tree.dir.join(&name)).collect()
     }
 
-    /// Removes our parents where they are empty.
-    pub(super) fn remove_parents(&self) {
-        for parent in &self.parents {
-            // One that still holds groups stays.
-            fs::remove_dir(&parent.dir).ok();
-        }
+    fn name_of(&self, server: &str) -> String {
+        format!("{}.{server}", self.prefix)
     }
 }
 
@@ -297,25 +292,6 @@ pub(super) fn set_limits(groups: &[PathBuf], limits: Limits) -> Result<()> {
         set(group, "cpu.max", &format!("{quota} {PERIOD_US}"))?;
         set_weight(group, limits.vcpus.into())?;
         set(group, "pids.max", &TASKS_MAX.to_string())?;
-    }
-    Ok(())
-}
-
-/// Lets a parent weigh what its groups do together, as if each were beside the processes outside of
-/// our groups: with the weight of one, a few of those would leave fifty databases one part.
-fn set_weight_of_all(parent: &Path) -> Result<()> {
-    for (file, one, most) in WEIGHTS {
-        let groups = fs::read_dir(parent).into_iter().flatten().flatten();
-        // One that is just removed weighs nothing.
-        let weights = groups.filter_map(|group| {
-            let text = fs::read_to_string(group.path().join(file)).ok()?;
-            text.trim().parse::<u64>().ok()
-        });
-        set(
-            parent,
-            file,
-            &weights.sum::<u64>().clamp(one, most).to_string(),
-        )?;
     }
     Ok(())
 }
@@ -439,47 +415,42 @@ pub(super) fn remove(groups: &[PathBuf]) -> Result<()> {
                 format!("{}: {why}", group.display()),
             ));
         }
-        // The others weigh less together; the next that is made sets it anyway.
-        group.parent().map(set_weight_of_all).transpose().ok();
     }
     Ok(())
 }
 
-/// Makes a group and removes it again. Another role of Coffer's may be trying too, and take away
-/// what this one is just about to make a group in.
-fn try_making(probe: &Path) -> io::Result<()> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match fs::create_dir_all(probe) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && tries < SNATCHED_MAX => {}
-            other => {
-                // One that stays is removed by the next try.
-                fs::remove_dir(probe).ok();
-                return other;
-            }
+/// Makes a group and removes it again; true if version 2 can limit I/O in it. Another role of
+/// Coffer's may be trying too and take it away before it was looked at, hence the repetition.
+fn try_making(probe: &Path) -> io::Result<bool> {
+    let mut has_throttles = false;
+    for _ in 0..SNATCHED_MAX {
+        fs::create_dir_all(probe)?;
+        has_throttles = probe.join(THROTTLES.1).exists();
+        // One that stays is removed by the next try.
+        fs::remove_dir(probe).ok();
+        if has_throttles {
+            break;
         }
     }
+    Ok(has_throttles)
 }
 
-/// Lets the groups below `parent` have the controllers that are there: every directory from the
-/// root down hands them on. Returns what the kernel refused, with its reason: the root of a
-/// container's namespace that holds processes hands down nothing (EBUSY).
+/// Lets the groups in `dir` have the controllers that are there. Returns what the kernel refused,
+/// with its reason: the root of a container's namespace that holds processes hands down nothing
+/// (EBUSY).
 fn hand_down(
-    parent: &Path,
+    dir: &Path,
     missing: &[String],
     write: impl Fn(&Path, &str) -> io::Result<()>,
 ) -> Vec<String> {
-    let is_there = |(_, name): &(&str, &str)| !missing.iter().any(|one| one == name);
-    let mut refused = Vec::new();
-    for (_, controller) in CONTROLLERS.into_iter().filter(is_there) {
-        let dirs = [parent.parent(), Some(parent)].into_iter().flatten();
-        let handed: io::Result<()> = dirs
-            .map(|dir| dir.join("cgroup.subtree_control"))
-            .try_for_each(|file| write(&file, &format!("+{controller}")));
-        refused.extend(handed.err().map(|why| format!("{controller} ({why})")));
-    }
-    refused
+    let file = dir.join("cgroup.subtree_control");
+    let is_there = |(_, name): &&(&str, &str)| !missing.iter().any(|one| one == name);
+    let there = CONTROLLERS.iter().filter(is_there);
+    let handed = there.filter_map(|(_, controller)| {
+        let refused = write(&file, &format!("+{controller}")).err()?;
+        Some(format!("{controller} ({refused})"))
+    });
+    handed.collect()
 }
 
 /// Version 2 kills to get below a new limit where version 1 refuses: so refuse first.
@@ -580,9 +551,9 @@ mod tests {
         assert_eq!(groups.version(), Version::V1);
         assert_eq!(groups.missing(), ["pids", "blkio"]);
         let dirs = groups.of("s");
-        assert_eq!(dirs[0], dir.path().join("memory/own/coffer-t/s"));
-        assert_eq!(dirs[1], dir.path().join("cpu/coffer-t/s"));
-        assert_eq!(dirs[2], dir.path().join("unified/coffer-t/s"));
+        assert_eq!(dirs[0], dir.path().join("memory/own/coffer-t.s"));
+        assert_eq!(dirs[1], dir.path().join("cpu/coffer-t.s"));
+        assert_eq!(dirs[2], dir.path().join("unified/coffer-t.s"));
     }
 
     #[test]
@@ -593,12 +564,11 @@ mod tests {
         let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", root.display());
         let groups = Groups::from_texts("0::/system.slice/coffer.service\n", &mounts, "coffer-t");
         assert_eq!(groups.version(), Version::V2);
-        let own = root.join("coffer-t/s");
+        let own = root.join("coffer-t.s");
         fs::create_dir_all(&own).unwrap();
         for file in ["memory.max", "cpu.max", "pids.max", "cpu.weight"] {
             fs::write(own.join(file), "max").unwrap();
         }
-        fs::write(root.join("coffer-t/cpu.weight"), "100").unwrap();
         fs::write(own.join("memory.current"), "1048576\n").unwrap();
         let dirs = groups.ensure("s", LIMITS).unwrap();
         assert_eq!(dirs, std::slice::from_ref(&own));
@@ -606,21 +576,8 @@ mod tests {
         assert_eq!(read("memory.max"), (512_u64 << 20).to_string());
         assert_eq!(read("cpu.max"), "200000 100000");
         assert_eq!(read("pids.max"), "4096");
-        assert_eq!(
-            (read("cpu.weight"), read("../cpu.weight")),
-            ("200".into(), "200".into())
-        );
-        let other = root.join("coffer-t/t");
-        fs::create_dir_all(&other).unwrap();
-        fs::write(other.join("cpu.weight"), "100").unwrap();
-        groups.ensure("t", LIMITS).unwrap();
-        assert_eq!(read("../cpu.weight"), "400", "all of them together");
-        for file in fs::read_dir(&other).unwrap() {
-            fs::remove_file(file.unwrap().path()).unwrap();
-        }
-        remove(&[other]).unwrap();
-        assert_eq!(read("../cpu.weight"), "200", "all that are left");
-        let handed = fs::read_to_string(root.join("coffer-t/cgroup.subtree_control")).unwrap();
+        assert_eq!(read("cpu.weight"), "200");
+        let handed = fs::read_to_string(root.join("cgroup.subtree_control")).unwrap();
         assert_eq!(handed, "+io");
         fs::write(own.join("memory.current"), (600_u64 << 20).to_string()).unwrap();
         let error = set_limits(&dirs, LIMITS).unwrap_err();
@@ -648,20 +605,14 @@ mod tests {
             asked.borrow_mut().push(word.to_owned());
             Ok(())
         });
-        assert_eq!(asked.into_inner(), ["+memory", "+memory", "+pids", "+pids"]);
+        assert_eq!(asked.into_inner(), ["+memory", "+pids"]);
     }
 
     #[test]
     fn what_the_kernel_refuses_is_told_and_the_rest_is_handed_down() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path();
-        let parent = root.join("coffer-t");
         let asked = std::cell::RefCell::new(Vec::new());
-        let refused = hand_down(&parent, &[], |file, word| {
-            let name = file.parent().unwrap().file_name().unwrap().to_owned();
-            asked
-                .borrow_mut()
-                .push((name == "coffer-t", word.to_owned()));
+        let refused = hand_down(Path::new("/tree"), &[], |file, word| {
+            asked.borrow_mut().push((file.to_owned(), word.to_owned()));
             match word {
                 "+cpu" => Err(io::Error::from_raw_os_error(Errno::EBUSY as i32)),
                 _ => Ok(()),
@@ -672,10 +623,10 @@ mod tests {
             refused[0].starts_with("cpu (") && refused[0].contains("busy"),
             "{refused:?}"
         );
-        // After the root has refused, the directory below it is not asked.
-        let words = asked.into_inner();
-        assert!(words.contains(&(true, "+pids".to_owned())), "{words:?}");
-        assert!(!words.contains(&(true, "+cpu".to_owned())), "{words:?}");
+        let file = PathBuf::from("/tree/cgroup.subtree_control");
+        let words = ["+memory", "+cpu", "+pids", "+io"];
+        let expected = words.map(|word| (file.clone(), word.to_owned()));
+        assert_eq!(asked.into_inner(), expected);
     }
 
     #[test]
@@ -692,7 +643,7 @@ mod tests {
             assert!(told.contains(controller), "{told}");
         }
         assert!(
-            !dir.path().join("coffer-t").exists(),
+            !dir.path().join("coffer-t.probe").exists(),
             "trying leaves nothing"
         );
         let made = groups.ensure("s", LIMITS).unwrap();
@@ -714,7 +665,7 @@ mod tests {
         assert_eq!(groups.refused().len(), 1);
         assert!(groups.refused()[0].starts_with("memory ("), "{groups:?}");
         let made = groups.ensure("s", LIMITS).unwrap();
-        assert_eq!(made, [dir.path().join("cpu/coffer-t/s")]);
+        assert_eq!(made, [dir.path().join("cpu/coffer-t.s")]);
     }
 
     #[test]
@@ -726,8 +677,8 @@ mod tests {
         }
         let tree = dir.path().join("blkio");
         fs::write(tree.join(THROTTLES.0), "").unwrap();
-        // A file in the place of our groups refuses everybody, root as well.
-        fs::write(tree.join("coffer-t"), "").unwrap();
+        // A file in the place of our group refuses everybody, root as well.
+        fs::write(tree.join("coffer-t.probe"), "").unwrap();
         let mounts = format!(
             "cgroup {root}/memory cgroup rw,memory 0 0\ncgroup {root}/blkio cgroup ro,blkio 0 0\n"
         );
@@ -742,10 +693,10 @@ mod tests {
         let flavors = groups.not_enforced();
         assert_eq!(flavors, ["cpu, pids: this host lacks these controllers"]);
         let made = groups.ensure("s", LIMITS).unwrap();
-        assert_eq!(made, [dir.path().join("memory/coffer-t/s")]);
+        assert_eq!(made, [dir.path().join("memory/coffer-t.s")]);
 
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("coffer-t"), "").unwrap();
+        fs::write(dir.path().join("coffer-t.probe"), "").unwrap();
         let mut groups = unified(dir.path(), "cpu io memory pids\n");
         groups.try_out();
         let why = groups.io_missing().unwrap();
@@ -835,7 +786,7 @@ mod tests {
         assert_eq!(groups().io_missing(), None);
         let own = groups().of("s");
         assert!(
-            own.contains(&dir.path().join("blkio/coffer-t/s")),
+            own.contains(&dir.path().join("blkio/coffer-t.s")),
             "{own:?}"
         );
 
@@ -847,8 +798,9 @@ mod tests {
         };
         assert!(tried().io_missing().unwrap().contains("no io"));
         assert_eq!(tried().not_enforced(), Vec::<String>::new());
-        fs::create_dir_all(dir.path().join("coffer-t")).unwrap();
-        fs::write(dir.path().join("coffer-t").join(THROTTLES.1), "").unwrap();
+        let probe = dir.path().join("coffer-t.probe");
+        fs::create_dir_all(&probe).unwrap();
+        fs::write(probe.join(THROTTLES.1), "").unwrap();
         assert_eq!(tried().io_missing(), None);
     }
 }

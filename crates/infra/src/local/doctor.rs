@@ -253,7 +253,6 @@ fn groups(config: &LocalConfig) -> Vec<Finding> {
     groups.try_out();
     let tried = groups.ensure("probe", PROBE);
     let cleared = remove(&groups.of("probe"));
-    groups.remove_parents();
     match tried.and(cleared) {
         Err(error) => vec![problem(
             format!("limits: a control group cannot be made: {error}"),

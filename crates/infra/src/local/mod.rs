@@ -185,7 +185,6 @@ impl LocalProvider {
             return Ok(());
         }
         self.on_host(|host| {
-            host.groups.remove_parents();
             publish::close(host);
             host.pool.close()?;
             match host.is_without_root {

@@ -60,7 +60,7 @@ impl Names {
         self.ns_path(&self.server_ns(id))
     }
 
-    /// Parent of all our cgroups.
+    /// What the names of all our control groups begin with, before a dot.
     pub(super) fn group(&self) -> String {
         format!("coffer-{}", self.tag)
     }

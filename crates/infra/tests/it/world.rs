@@ -464,7 +464,7 @@ impl World {
         });
         look(&["losetup", "--list", "--noheadings"], &in_dir);
         look(&["cat", "/proc/self/mounts"], &in_dir);
-        let group = format!("coffer-{}/", self.config.tag);
+        let group = format!("/coffer-{}.", self.config.tag);
         look(
             &["find", "/sys/fs/cgroup", "-mindepth", "2", "-type", "d"],
             &|l| l.contains(&group),

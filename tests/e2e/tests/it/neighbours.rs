@@ -136,13 +136,17 @@ fn plant(coffer: &Coffer, id: &str) -> Result<BTreeSet<String>> {
             "-type",
             "d",
             "-name",
-            &format!("coffer-{tag}"),
+            &format!("coffer-{tag}.*"),
         ],
     );
-    for parent in found.run()?.out.lines() {
-        std::fs::create_dir(Path::new(parent).join(id))?;
+    let name = format!("coffer-{tag}.{id}");
+    for group in found.run()?.out.lines() {
+        let own = Path::new(group).with_file_name(&name);
+        if !own.exists() {
+            std::fs::create_dir(own)?;
+        }
     }
-    let groups = Program::new("find", ["/sys/fs/cgroup", "-type", "d", "-name", id])
+    let groups = Program::new("find", ["/sys/fs/cgroup", "-type", "d", "-name", &name])
         .run()?
         .out;
     let group = groups.lines().next().context("no control group")?;

@@ -203,9 +203,10 @@ pub(super) fn render_instance(open: &Openings) -> String {
 }
 
 /// The same rules, of the links that are there and nothing else: what stays on loopback meets none.
-/// A link gets its own before it is up, and what no rule of a link's names does not pass it.
+/// A link gets its own before it is up, and what no rule of a link's names does not pass it. Rules
+/// of a link that is gone would stay, so all of them are made anew.
 pub(super) fn render_links(open: &Openings, is_there: impl Fn(&str) -> bool) -> String {
-    let mut text = String::new();
+    let mut text = String::from("flush ruleset\n");
     if is_there(TENANT_LINK) {
         render_link(&mut text, TENANT_LINK, &tenant_in(open), &tenant_out(open));
     }
@@ -219,7 +220,6 @@ pub(super) fn render_links(open: &Openings, is_there: impl Fn(&str) -> bool) -> 
         );
     }
     // A link's own rules answer nothing that leaves: that is only for who is cut off.
-    text.push_str("table inet coffer\ndelete table inet coffer\n");
     let mut cut = String::new();
     for one in links {
         rules(
@@ -248,7 +248,7 @@ pub(super) fn render_probe() -> String {
 
 fn render_link(text: &mut String, link: &str, comes: &[String], goes: &[String]) {
     let table = format!("table netdev coffer_{link}");
-    line(text, format_args!("{table}\ndelete {table}\n{table} {{"));
+    line(text, format_args!("{table} {{"));
     for (name, hook, all) in [("comes", "ingress", comes), ("goes", "egress", goes)] {
         let hook = format!("type filter hook {hook} device \"{link}\" priority 0; policy drop;");
         line(

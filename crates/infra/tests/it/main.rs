@@ -48,6 +48,9 @@ const TESTS: &[Test] = &[
         Box::pin(published::ports_of_the_host(w))
     }),
     ("clients_shut_out_are_cut", |w| Box::pin(published::cut(w))),
+    ("a_move_that_is_cut_short_is_finished", |w| {
+        Box::pin(published::cut_short(w))
+    }),
     ("taken_addresses_are_explained", |w| {
         Box::pin(published::taken(w))
     }),

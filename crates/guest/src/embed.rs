@@ -169,8 +169,13 @@ impl Keeper for MemoryEngine {
         Ok(())
     }
 
-    async fn signal(&self, _signal: i32) -> Result<()> {
-        self.end("exited with code 0");
+    /// One that is mute loses every signal but the one that kills.
+    async fn signal(&self, signal: i32) -> Result<()> {
+        match (signal, self.state().is_mute) {
+            (9, _) => self.end("was ended by SIGKILL"),
+            (_, false) => self.end("exited with code 0"),
+            (_, true) => {}
+        }
         Ok(())
     }
 
@@ -268,7 +273,7 @@ impl EngineRuntime for MemoryEngine {
     fn stop_plan(&self) -> StopPlan {
         StopPlan {
             signal: 15,
-            grace_ms: 1000,
+            grace_ms: 60_000,
         }
     }
 

@@ -76,6 +76,8 @@ pub const FULL_BYTES: u64 = 64 << 20;
 /// How much more has to be free until an engine that ended in a full volume is tried again; unit:
 /// bytes.
 pub const SPACE_AGAIN_BYTES: u64 = 16 << 20;
+/// Time for the clean stop of an engine that does not answer yet, at most.
+pub const STOP_STARTING_MAX: Duration = Duration::from_secs(5);
 /// Pause before what failed is tried again.
 pub const RETRY_EVERY: Duration = Duration::from_secs(2);
 /// Time for preparing an engine: identity, configuration.

@@ -393,14 +393,18 @@ impl Loop {
         Ok(())
     }
 
-    /// Stops the engine: cleanly within its grace, then by force.
+    /// Stops the engine: cleanly within its grace, then by force. One that is starting may lose the
+    /// signal (MariaDB does, and serves until it gets another), and has nothing of anybody's to
+    /// bring to an end.
     async fn stop_engine(&mut self) -> Result<()> {
         self.was_running = false;
         let plan = self.shared.runtime.stop_plan();
-        let tries = [
-            (plan.signal, Duration::from_millis(plan.grace_ms)),
-            (SIGKILL, limits::RETRY_EVERY),
-        ];
+        let grace = Duration::from_millis(plan.grace_ms);
+        let grace = match self.process.borrow().running.is_none() || self.has_served().await {
+            true => grace,
+            false => grace.min(limits::STOP_STARTING_MAX),
+        };
+        let tries = [(plan.signal, grace), (SIGKILL, limits::RETRY_EVERY)];
         for (signal, grace) in tries {
             if self.process.borrow().running.is_none() {
                 return Ok(());
@@ -423,6 +427,17 @@ impl Loop {
                 why: "the engine cannot be killed".to_owned(),
             }),
         }
+    }
+
+    /// Whether the running process has answered, or does now: an agent that was just started has
+    /// not asked it before.
+    async fn has_served(&mut self) -> bool {
+        if !self.has_answered {
+            let probe = self.shared.runtime.probe(self.shared.host.as_ref());
+            let answer = tokio::time::timeout(limits::PROBE_MAX, probe).await;
+            self.has_answered = answer.is_ok_and(|answer| answer.is_ok());
+        }
+        self.has_answered
     }
 
     fn measure_volume(&mut self) {

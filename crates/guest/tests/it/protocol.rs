@@ -559,6 +559,24 @@ async fn crashes(world: &World, client: &Client) {
     );
     let restart = conclude(client, &command("k1", 5, Operation::Restart)).await;
     assert_eq!(restart, CommandState::Done);
+
+    // One that starts loses the signal that would stop it, and is not waited for as long as one
+    // that serves.
+    let starts = client.status().await.engine_starts;
+    world.engine.set_mute(true);
+    world.engine.crash();
+    let is_starting =
+        |s: &Status| s.health == EngineHealth::Starting && s.engine_starts == starts + 1;
+    client.until("a start", is_starting).await;
+    let restart = command("k2", 5, Operation::Restart);
+    let restarted = conclude(client, &restart);
+    let heard = async {
+        let is_new = |s: &Status| s.engine_starts == starts + 2;
+        client.until("a new process", is_new).await;
+        world.engine.set_mute(false);
+    };
+    let (restarted, ()) = tokio::join!(restarted, heard);
+    assert_eq!(restarted, CommandState::Done);
 }
 
 async fn agent_replaced(world: &mut World) {

@@ -205,15 +205,16 @@ impl Groups {
     pub(super) fn try_out(&mut self) {
         let mut usable = Vec::new();
         for tree in std::mem::take(&mut self.trees) {
-            if self.version == Version::V2 {
-                let refused =
-                    hand_down(&tree.dir, &self.missing, |file, word| fs::write(file, word));
-                self.refused.extend(refused);
-            }
-            match try_making(&tree.dir.join(self.name_of("probe"))) {
+            let is_version_2 = self.version == Version::V2;
+            let handed = match is_version_2 {
+                true => hand_down(&tree.dir, &self.missing, |file, word| fs::write(file, word)),
+                false => Vec::new(),
+            };
+            let probe = tree.dir.join(self.name_of("probe"));
+            match try_making(&probe, is_version_2) {
                 Ok(has_throttles) => {
-                    let is_promised = self.version == Version::V2 && self.io_missing().is_none();
-                    if is_promised && !has_throttles {
+                    self.refused.extend(handed);
+                    if is_version_2 && !has_throttles && self.io_missing().is_none() {
                         self.missing.push("io".to_owned());
                     }
                     usable.push(tree);
@@ -415,16 +416,31 @@ pub(super) fn remove(groups: &[PathBuf]) -> Result<()> {
                 format!("{}: {why}", group.display()),
             ));
         }
+        if let Some(parent) = group.parent().filter(|parent| is_earlier_parent(parent)) {
+            // One that still holds groups stays.
+            fs::remove_dir(parent).ok();
+        }
     }
     Ok(())
 }
 
-/// Makes a group and removes it again; true if version 2 can limit I/O in it. Another role of
-/// Coffer's may be trying too and take it away before it was looked at, hence the repetition.
-fn try_making(probe: &Path) -> io::Result<bool> {
+/// Whether this is a directory that an earlier Coffer had all its groups in.
+fn is_earlier_parent(dir: &Path) -> bool {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("coffer-") && !name.contains('.')
+}
+
+/// Makes a group and removes it again; true if it has version 2's file for limits on I/O, where
+/// that is looked for. Another role of Coffer's may be trying too, and take it away before it was
+/// looked at: hence the repetition.
+fn try_making(probe: &Path, looks_for_throttles: bool) -> io::Result<bool> {
+    let tries = if looks_for_throttles { SNATCHED_MAX } else { 1 };
     let mut has_throttles = false;
-    for _ in 0..SNATCHED_MAX {
-        fs::create_dir_all(probe)?;
+    for _ in 0..tries {
+        match fs::create_dir(probe) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !probe.is_file() => {}
+            made => made?,
+        }
         has_throttles = probe.join(THROTTLES.1).exists();
         // One that stays is removed by the next try.
         fs::remove_dir(probe).ok();
@@ -583,6 +599,29 @@ mod tests {
         let error = set_limits(&dirs, LIMITS).unwrap_err();
         assert!(error.to_string().contains("512 MiB are in use"), "{error}");
         assert_eq!(groups.list(), ["s"]);
+    }
+
+    #[test]
+    fn groups_of_an_earlier_coffer_go_with_their_parent() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = |name: &str| dir.path().join("coffer-t").join(name);
+        for name in ["s", "t"] {
+            fs::create_dir_all(own(name)).unwrap();
+        }
+        remove(&[own("s")]).unwrap();
+        assert!(own("t").exists());
+        remove(&[own("t")]).unwrap();
+        assert!(!dir.path().join("coffer-t").exists() && dir.path().exists());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("cgroup.subtree_control")).unwrap();
+        fs::write(dir.path().join("coffer-t.probe"), "").unwrap();
+        let mut groups = unified(dir.path(), "cpu io memory pids\n");
+        groups.try_out();
+        assert_eq!(groups.refused().len(), 4, "{groups:?}");
     }
 
     /// A tree of plain files whose root offers these controllers.

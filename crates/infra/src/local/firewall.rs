@@ -1,7 +1,8 @@
 //! Rules of a tenant network's and an instance's namespace, as text for `nft -f -`.
 //!
-//! Pure. A ruleset replaces its whole table in one transaction, so loading it again changes
-//! nothing and a crash leaves either the old or the new rules.
+//! Pure. A ruleset replaces its whole table, or all tables of an instance's namespace, in one
+//! transaction, so loading it again changes nothing and a crash leaves either the old or the new
+//! rules.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddrV4};

@@ -137,6 +137,11 @@ pub(super) fn inner_link(id: EndpointId) -> String {
     format!("u{}", tail(id.uuid(), 8))
 }
 
+/// Whether a name is one that [`inner_link`] gives.
+pub(super) fn is_inner_link(name: &str) -> bool {
+    name.len() == 9 && name.starts_with('u')
+}
+
 /// Host name inside a server's sandbox.
 pub(super) fn host_name(id: ServerId) -> String {
     format!("coffer-{}", tail(id.uuid(), 8))

@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use coffer_core::access::Cidr;
 use coffer_core::id::{EndpointId, ServerId};
 use coffer_core::units::Incarnation;
+use nix::net::if_::if_nameindex;
 
-use super::failure::{conflict, io, outrun, rejected};
+use super::failure::{conflict, errno, io, outrun, rejected};
 use super::firewall::{Openings, Published};
 use super::host::Host;
-use super::names::inner_link;
+use super::names::{inner_link, is_inner_link};
 use super::network::{has_link, ip, load_openings, raise_inside};
 use super::record::{
     EndpointRecord, Lock, NetworkRecord, ServerRecord, read_json, remove_file, write_json,
@@ -426,12 +427,33 @@ fn refresh(host: &Host, server: Option<ServerId>) -> Result<()> {
     };
     let all = leading_to(host, server)?;
     let open = openings(host, &all, &net);
-    netns::run_in(&path, || load_openings(host, &open))?;
+    netns::run_in(&path, || {
+        unplug_strays(&open)?;
+        load_openings(host, &open)
+    })?;
     // A relay ends the connections that it carries when it is told anew who may come.
     for endpoint in all.iter().filter(|_| !host.is_without_root) {
         cut(&path, endpoint)?;
     }
     plug(host, server, &all, &open, String::new())
+}
+
+/// Takes the links of endpoints that do not lead here any more out of the namespace that the calling
+/// thread is in: rules are only made for those that do, and a link without rules lets all through.
+fn unplug_strays(open: &Openings) -> Result<()> {
+    let links = if_nameindex().map_err(errno(WHAT, "links"))?;
+    let is_stray =
+        |name: &String| is_inner_link(name) && !open.published.iter().any(|one| one.link == *name);
+    let names = links
+        .iter()
+        .map(|link| link.name().to_string_lossy().into_owned());
+    for stray in names.filter(is_stray) {
+        match process::run(WHAT, "ip", &["link", "del", &stray], None) {
+            Err(error) if has_link(&stray) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Ends connections to a published address from clients that are not let in any more. The rules

@@ -290,55 +290,66 @@ pub(crate) async fn cut(w: &World) {
 
 /// A Coffer that is killed while it moves an endpoint has written down where it leads, or has not;
 /// its link is gone, or is not. Moving it again leaves the first server without link and open port,
-/// and the second one answers at the same address.
+/// also when it is to lead nowhere; where it leads to, it answers at the same address.
 pub(crate) async fn cut_short(w: &World) {
     for (is_written, is_unlinked) in [(true, false), (true, true), (false, true)] {
-        let (first, second) = two_members(w, "10.9.7.0/24").await;
-        let ns = namespace(w, first.id);
-        let doors = || {
-            let links = shown("ip", &["-n", &ns, "-o", "link"]);
-            let rules = ["netns", "exec", &ns, "nft", "list", "ruleset"];
-            (links, shown("ip", &rules))
-        };
-        let shut = doors();
-        let spec = w.endpoint(&first, true);
-        let at = put(w, &spec).await;
-        assert!(say_to(at, "who").await.is_ok(), "the first one answers");
-        assert_ne!(doors(), shut);
+        for leads_on in [true, false] {
+            let (first, second) = two_members(w, "10.9.7.0/24").await;
+            let shut = doors(w, &first);
+            let spec = w.endpoint(&first, true);
+            let at = put(w, &spec).await;
+            assert!(say_to(at, "who").await.is_ok(), "the first one answers");
+            assert_ne!(doors(w, &first), shut);
 
-        w.local().close(false).await.expect("it is let go");
-        if is_written {
-            let records = w.config.state_dir.join("endpoints");
-            let record = records.join(format!("{}.json", spec.id));
-            let text = std::fs::read_to_string(&record).expect("there is a record");
-            let mut text: serde_json::Value = serde_json::from_str(&text).unwrap();
-            text["target"] = second.id.to_string().into();
-            text["left"] = first.id.to_string().into();
-            std::fs::write(&record, text.to_string()).unwrap();
+            let moved = EndpointSpec {
+                target: leads_on.then_some(second.id),
+                ..spec
+            };
+            w.local().close(false).await.expect("it is let go");
+            if is_written {
+                write_down_the_move(w, &moved, first.id);
+            }
+            if is_unlinked {
+                let link = format!("c{}p", w.config.tag);
+                let all = shown("ip", &["-o", "link"]);
+                let mut words = all.split([' ', '@']);
+                let link = words.find(|word| word.starts_with(&link)).expect("a link");
+                ip(&["link", "del", link]);
+            }
+            let opened = LocalProvider::open(w.config.clone()).await;
+            w.put_provider(opened.expect("it opens"));
+            assert_eq!(put(w, &moved).await, at, "the address stays");
+            if leads_on {
+                eventually("the second one answers", async || {
+                    let said = say_to(at, "who").await.unwrap_or_default();
+                    said.starts_with(&second.id.to_string())
+                })
+                .await;
+            }
+            assert_eq!(doors(w, &first), shut, "a link or a rule of it is left");
+            w.reopen().await;
+            w.clean().await;
         }
-        if is_unlinked {
-            let link = format!("c{}p", w.config.tag);
-            let all = shown("ip", &["-o", "link"]);
-            let mut words = all.split([' ', '@']);
-            let link = words.find(|word| word.starts_with(&link)).expect("a link");
-            ip(&["link", "del", link]);
-        }
-        let opened = LocalProvider::open(w.config.clone()).await;
-        w.put_provider(opened.expect("it opens"));
-        let moved = EndpointSpec {
-            target: Some(second.id),
-            ..spec
-        };
-        assert_eq!(put(w, &moved).await, at, "the address stays");
-        eventually("the second one answers", async || {
-            let said = say_to(at, "who").await.unwrap_or_default();
-            said.starts_with(&second.id.to_string())
-        })
-        .await;
-        assert_eq!(doors(), shut, "the first one is left with a link or a rule");
-        w.reopen().await;
-        w.clean().await;
     }
+}
+
+/// Links and rules of a server's namespace.
+fn doors(w: &World, server: &ServerSpec) -> (String, String) {
+    let ns = namespace(w, server.id);
+    let rules = ["netns", "exec", &ns, "nft", "list", "ruleset"];
+    let links = shown("ip", &["-n", &ns, "-o", "link"]);
+    (links, shown("ip", &rules))
+}
+
+/// What a Coffer has written that is killed before it took the link away.
+fn write_down_the_move(w: &World, moved: &EndpointSpec, from: ServerId) {
+    let records = w.config.state_dir.join("endpoints");
+    let path = records.join(format!("{}.json", moved.id));
+    let text = std::fs::read_to_string(&path).expect("there is a record");
+    let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    record["target"] = moved.target.map(|id| id.to_string()).into();
+    record["left"] = from.to_string().into();
+    std::fs::write(&path, record.to_string()).unwrap();
 }
 
 /// What is taken on the host is not taken away: a message says what to do, and then it works.

@@ -466,7 +466,7 @@ impl World {
         look(&["cat", "/proc/self/mounts"], &in_dir);
         let group = format!("/coffer-{}.", self.config.tag);
         look(
-            &["find", "/sys/fs/cgroup", "-mindepth", "2", "-type", "d"],
+            &["find", "/sys/fs/cgroup", "-mindepth", "1", "-type", "d"],
             &|l| l.contains(&group),
         );
         found

@@ -171,7 +171,12 @@ pub fn sandbox_processes(tag: &str) -> Result<Vec<u32>> {
             continue;
         };
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        if groups.contains(&format!("coffer-{tag}.")) {
+        // Earlier Coffers, which upgrades begin with, had their groups in one directory.
+        if [".", "/"]
+            .map(|end| format!("coffer-{tag}{end}"))
+            .iter()
+            .any(|own| groups.contains(own))
+        {
             found.push(pid);
         }
     }

@@ -632,8 +632,9 @@ fn wipe_servers(tag: &str) -> Result<()> {
         "-depth",
         "-type",
         "d",
-        "-name",
-        &format!("coffer-{tag}.*"),
+        "-path",
+        // An earlier Coffer's lie in one directory.
+        &format!("*coffer-{tag}*"),
     ];
     for group in Program::new("find", line).run()?.out.lines() {
         Program::new("rmdir", [group]).run()?;

@@ -438,8 +438,9 @@ fn refresh(host: &Host, server: Option<ServerId>) -> Result<()> {
     plug(host, server, &all, &open, String::new())
 }
 
-/// Takes the links of endpoints that do not lead here any more out of the namespace that the calling
-/// thread is in: rules are only made for those that do, and a link without rules lets all through.
+/// Takes the links of endpoints that do not lead here any more out of the namespace that the
+/// calling thread is in: rules are only made for those that do, and a link without rules lets all
+/// through.
 fn unplug_strays(open: &Openings) -> Result<()> {
     let links = if_nameindex().map_err(errno(WHAT, "links"))?;
     let is_stray =

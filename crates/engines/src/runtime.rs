@@ -183,6 +183,12 @@ pub trait EngineRuntime: Send + Sync + Debug {
         Vec::new()
     }
 
+    /// Words for `engine-tool` ([`Self::tool`]) that mend the engine's files after it ended by
+    /// itself, before it is started again; `None` if there is nothing to mend.
+    fn mend(&self, _host: &dyn EngineHost) -> Option<Vec<String>> {
+        None
+    }
+
     /// The program that is the engine.
     fn launch(&self, host: &dyn EngineHost) -> Program;
 

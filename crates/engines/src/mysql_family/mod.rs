@@ -14,6 +14,8 @@ pub(crate) mod render;
 #[cfg(feature = "guest")]
 mod accounts;
 #[cfg(feature = "guest")]
+mod binlog;
+#[cfg(feature = "guest")]
 pub(crate) mod bootstrap;
 #[cfg(feature = "guest")]
 mod databases;

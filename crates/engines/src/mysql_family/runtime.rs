@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use coffer_core::secret::Secret;
 
 use super::{
-    Dialect, PORT, accounts, bootstrap, databases, identity, inventory, probe, quiesce, session,
+    Dialect, PORT, accounts, binlog, bootstrap, databases, identity, inventory, probe, quiesce,
+    session,
 };
 use crate::error::Result;
 use crate::runtime::{
@@ -44,6 +45,10 @@ impl EngineRuntime for Family {
                 let written = identity::write(self.0, Path::new(datadir), uuid);
                 Some(written.map(|()| "done".to_owned()))
             }
+            ["reopen-binlog", datadir] => {
+                let reopened = binlog::reopen(Path::new(datadir));
+                Some(reopened.map(|()| "done".to_owned()))
+            }
             ["first-sql", path] => {
                 let sql = self.0.own_account_sql();
                 let sql = format!("{sql}DROP USER IF EXISTS `root`@`localhost`;\nSHUTDOWN;\n");
@@ -57,6 +62,15 @@ impl EngineRuntime for Family {
         // MySQL has one beside its socket, MariaDB none.
         let lock = format!("{}.lock", session::SOCKET);
         vec![host.layout().run_dir.join(lock)]
+    }
+
+    fn mend(&self, host: &dyn EngineHost) -> Option<Vec<String>> {
+        let datadir = bootstrap::datadir(self.0, host);
+        Some(vec![
+            self.0.name().to_owned(),
+            "reopen-binlog".to_owned(),
+            datadir,
+        ])
     }
 
     fn launch(&self, host: &dyn EngineHost) -> Program {

@@ -209,6 +209,9 @@ impl Loop {
             self.tell(EngineHealth::Starting, String::new());
         } else {
             self.clear_locks().await;
+            if let Some(words) = self.shared.runtime.mend(self.shared.host.as_ref()) {
+                self.use_tool("mend the engine's files", words).await;
+            }
         }
         let shared = Arc::clone(&self.shared);
         let program = shared.runtime.launch(shared.host.as_ref());
@@ -245,19 +248,25 @@ impl Loop {
         if files.is_empty() {
             return;
         }
-        let words = ["engine-tool", "clear-locks"].map(str::to_owned);
-        let files = files.iter().map(|file| file.display().to_string());
+        let mut words = vec!["clear-locks".to_owned()];
+        words.extend(files.iter().map(|file| file.display().to_string()));
+        self.use_tool("clear the engine's locks", words).await;
+    }
+
+    /// Runs the tool under the engine's user. Where it fails, the engine says itself what it meets.
+    async fn use_tool(&self, what: &str, words: Vec<String>) {
+        let host = self.shared.host.as_ref();
+        let first = std::iter::once("engine-tool".to_owned());
         let program = Program {
             path: host.tool(),
-            args: words.into_iter().chain(files).collect(),
+            args: first.chain(words).collect(),
             env: Vec::new(),
             stdin: Vec::new(),
         };
-        // The engine says itself what it meets.
         match host.run(program).await {
             Ok(ended) if ended.code == Some(0) => {}
-            Ok(ended) => log::warn(format_args!("clear the engine's locks: {}", ended.output)),
-            Err(error) => log::warn(format_args!("clear the engine's locks: {error}")),
+            Ok(ended) => log::warn(format_args!("{what}: {}", ended.output)),
+            Err(error) => log::warn(format_args!("{what}: {error}")),
         }
     }
 

@@ -253,10 +253,10 @@ mod tests {
         assert!(calls[1].starts_with("apt-get") && calls[1].ends_with(" build-essential"));
         assert_eq!(
             calls[2],
-            "cargo run --quiet --package xtask -- quickstart --once"
+            "cargo run --quiet --bin xtask -- quickstart --once"
         );
         let (said, calls) = Machine::with(&["cargo", "cc"]).run("test", true);
         assert_eq!(said, "");
-        assert_eq!(calls, "cargo run --quiet --package xtask -- test --once\n");
+        assert_eq!(calls, "cargo run --quiet --bin xtask -- test --once\n");
     }
 }

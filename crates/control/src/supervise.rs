@@ -2,11 +2,16 @@
 //! and is awaited at shutdown.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// What a task does. Boxed, so that a runtime's part of a task is compiled once, and not for each
+/// of them in every crate that starts one.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A set of tasks that end together.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +42,10 @@ impl Supervisor {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.start_work(name, Box::pin(task));
+    }
+
+    fn start_work(&self, name: &'static str, task: Work) {
         let guard = EndGuard {
             name,
             token: self.token.clone(),
@@ -53,6 +62,10 @@ impl Supervisor {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.start_short_work(Box::pin(task));
+    }
+
+    fn start_short_work(&self, task: Work) {
         let token = self.token.clone();
         self.tracker.spawn(async move {
             tokio::select! {

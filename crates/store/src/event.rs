@@ -8,6 +8,18 @@ use crate::row::{Reader, actor_args, args};
 use crate::sql::{Arg, Row, Tx};
 use crate::store::Store;
 
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, tenant_id, instance_id, task_id, code, severity, message, at,
+                actor_tenant_id, actor_user_id, actor_roles, actor_request_id,
+                actor_client_address
+            FROM events ",
+            $rest
+        )
+    };
+}
+
 const INSERT: &str = "INSERT INTO events (id, tenant_id, instance_id, task_id, code, severity,
         message, at, actor_tenant_id, actor_user_id, actor_roles, actor_request_id,
         actor_client_address)
@@ -63,15 +75,23 @@ impl Store {
         after: Option<EventId>,
         limit: u32,
     ) -> Result<Vec<Event>> {
-        let sql = "SELECT id, tenant_id, instance_id, task_id, code, severity, message, at,
-                actor_tenant_id, actor_user_id, actor_roles, actor_request_id,
-                actor_client_address
-            FROM events WHERE instance_id = $1 AND id > $2 ORDER BY id LIMIT $3";
+        let sql = select!("WHERE instance_id = $1 AND id > $2 ORDER BY id LIMIT $3");
         let after = after.map(|id| id.to_string()).unwrap_or_default();
         let rows = self
             .db()
             .fetch_all(sql, args![instance_id, after, limit])
             .await?;
         rows.iter().map(event).collect()
+    }
+
+    /// The newest event with this code in an instance's history.
+    pub async fn find_last_event(
+        &self,
+        instance_id: InstanceId,
+        code: &str,
+    ) -> Result<Option<Event>> {
+        let sql = select!("WHERE instance_id = $1 AND code = $2 ORDER BY id DESC LIMIT 1");
+        let row = self.db().fetch_optional(sql, args![instance_id, code]);
+        row.await?.as_ref().map(event).transpose()
     }
 }

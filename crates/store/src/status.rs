@@ -18,8 +18,8 @@ pub enum Report {
     Heard {
         /// What it said.
         seen: Observation,
-        /// What its history says of that, if anything.
-        event: Option<Box<Event>>,
+        /// What its history says of that.
+        events: Vec<Event>,
     },
     /// Its guest was not heard for too long. All but its health stays as it was last known.
     Lost {
@@ -61,8 +61,8 @@ pub(crate) async fn insert(tx: &mut Tx, instance: &Instance) -> Result<()> {
 
 async fn record(tx: &mut Tx, report: &Report) -> Result<u64> {
     match report {
-        Report::Heard { seen, event } => {
-            if let Some(event) = event {
+        Report::Heard { seen, events } => {
+            for event in events {
                 event::insert(tx, event).await?;
             }
             heard(tx, seen).await

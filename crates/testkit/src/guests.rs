@@ -45,6 +45,8 @@ pub struct Kept {
     is_root_enabled: bool,
     counter: u64,
     sequence: u64,
+    /// What it says of an engine that does not serve.
+    trouble: String,
     /// Certificate of its link, PEM.
     pub link_cert: Option<String>,
     /// Binary of its agent: its own, what another may replace it by, and until when that is on
@@ -137,6 +139,14 @@ impl SimGuests {
     pub fn restart_engine(&self, volume: VolumeId) {
         if let Some(kept) = self.lock().get_mut(&volume) {
             kept.engine_starts += 1;
+            kept.sequence += 1;
+        }
+    }
+
+    /// The guest on this volume says this of its engine, which serves no more; nothing: it serves.
+    pub fn trouble(&self, volume: VolumeId, message: &str) {
+        if let Some(kept) = self.lock().get_mut(&volume) {
+            kept.trouble = message.to_owned();
             kept.sequence += 1;
         }
     }
@@ -338,12 +348,12 @@ impl Guests for SimGuests {
                 spec_version: version,
                 applied_version: if up { version } else { 0 },
                 role: Role::Primary,
-                health: if up {
-                    EngineHealth::Healthy
-                } else {
-                    EngineHealth::Starting
+                health: match (up, kept.trouble.is_empty()) {
+                    (_, false) => EngineHealth::Crashed,
+                    (true, true) => EngineHealth::Healthy,
+                    (false, true) => EngineHealth::Starting,
                 },
-                message: String::new(),
+                message: kept.trouble.clone(),
                 engine_starts: kept.engine_starts,
                 engine_process: up.then(|| (7, kept.starts * 1_000 + kept.engine_starts)),
                 position: None,

@@ -2,12 +2,13 @@
 
 use coffer_core::event::{AuditEntry, Event};
 use coffer_core::id::{AuditId, EventId, InstanceId, TaskId};
-use coffer_core::instance::{InstanceSpec, Lifecycle};
+use coffer_core::instance::{Health, Instance, InstanceSpec, Lifecycle};
 use coffer_core::task::{Task, TaskStepRecord};
 use coffer_core::time::Timestamp;
 use coffer_store::instance::InstanceView;
 
 use super::AppState;
+use crate::conductor::trouble;
 use crate::error::Result;
 use crate::limits;
 
@@ -24,6 +25,8 @@ pub struct Explanation {
     pub blocked_by: Vec<Task>,
     /// The last steps of the task, oldest first.
     pub history: Vec<TaskStepRecord>,
+    /// What its guest said last of an engine that does not serve.
+    pub trouble: Option<Event>,
     /// What its host cannot enforce, as far as this process knows.
     pub not_enforced: Vec<String>,
     /// Now, to tell how long something lasts.
@@ -34,6 +37,7 @@ pub struct Explanation {
 pub async fn explain(app: &AppState, view: InstanceView) -> Result<Explanation> {
     let id = view.instance.id;
     let not_enforced = not_enforced(app, &view.instance.spec).await?;
+    let trouble = last_trouble(app, &view.instance).await?;
     let is_stopped = view.instance.lifecycle == Lifecycle::Stopped;
     let task = app.store.find_active_task(id).await?;
     let newest = match &task {
@@ -52,9 +56,18 @@ pub async fn explain(app: &AppState, view: InstanceView) -> Result<Explanation> 
         stopped_by,
         blocked_by,
         history,
+        trouble,
         not_enforced,
         now: app.clock.now(),
     })
+}
+
+async fn last_trouble(app: &AppState, instance: &Instance) -> Result<Option<Event>> {
+    if !matches!(instance.health, Health::Blocked | Health::Crashed) {
+        return Ok(None);
+    }
+    let last = app.store.find_last_event(instance.id, trouble::CODE);
+    Ok(last.await?)
 }
 
 /// What the host of this process's instances cannot enforce of what one of them is asked with.

@@ -9,6 +9,7 @@ mod ingest;
 pub mod inventory;
 mod poll;
 pub mod recovery;
+pub(crate) mod trouble;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -16,6 +16,7 @@ use coffer_wire::guest::v1::{EngineHealth, Status};
 use tokio_util::sync::CancellationToken;
 
 use super::agents::Tries;
+use super::trouble::Troubles;
 use super::{Patience, Shared, inventory, recovery};
 use crate::guest::{GuestAddress, GuestError};
 use crate::limits;
@@ -37,6 +38,7 @@ pub(super) struct Poll {
     inventory_due: Duration,
     /// The run of the engine that the store knows; `None` before it was looked up.
     engine_run: Option<Option<String>>,
+    troubles: Troubles,
     heard_at: Duration,
     is_lost: bool,
 }
@@ -66,6 +68,7 @@ impl Poll {
             inventory: None,
             inventory_due: now,
             engine_run: None,
+            troubles: Troubles::default(),
             heard_at: now,
             is_lost: false,
         }
@@ -139,7 +142,12 @@ impl Poll {
     }
 
     async fn tell(&mut self, health: Health, status: &Status) {
-        let (engine_run, event) = self.engine_run(status).await;
+        let trouble = self
+            .troubles
+            .newly(&self.services, &self.link, status)
+            .await;
+        let (engine_run, started) = self.engine_run(status).await;
+        let events = trouble.into_iter().chain(started).collect();
         let seen = Observation {
             instance_id: self.link.instance_id,
             generation: Generation(status.generation),
@@ -150,7 +158,7 @@ impl Poll {
             engine_run,
             at: self.services.clock.now(),
         };
-        self.send(Report::Heard { seen, event }).await;
+        self.send(Report::Heard { seen, events }).await;
     }
 
     async fn send(&self, report: Report) {
@@ -161,7 +169,7 @@ impl Poll {
 
     /// Which run of the engine this is, and the event when it is another than the store knows:
     /// also what began while no conductor looked is seen so.
-    async fn engine_run(&mut self, status: &Status) -> (Option<String>, Option<Box<Event>>) {
+    async fn engine_run(&mut self, status: &Status) -> (Option<String>, Option<Event>) {
         // A process id comes again, together with its start time it does not.
         let Some((pid, start)) = status.engine_process else {
             return (None, None);
@@ -179,7 +187,7 @@ impl Poll {
         }
         let before = self.engine_run.replace(Some(run.clone())).flatten();
         let event = match before.filter(|before| *before != run) {
-            Some(before) => Some(Box::new(self.started_again(&before, &run, status).await)),
+            Some(before) => Some(self.started_again(&before, &run, status).await),
             None => None,
         };
         (Some(run), event)

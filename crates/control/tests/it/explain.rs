@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use coffer_core::event::{Event, Severity};
+use coffer_core::id::EventId;
 use coffer_core::instance::{Fault, Health, Lifecycle};
 use coffer_core::task::{TaskState, TaskStepRecord, Wait};
 use coffer_infra::provider::Abilities;
 use coffer_store::Write;
 use coffer_store::task::{StepCommit, TaskUpdate};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::expected::assert_expected;
 use crate::world::{EPOCH, World};
@@ -159,6 +162,25 @@ async fn rest_and_failure_are_explained() {
             .await
             .contains("runs but does not answer its probe")
     );
+    let trouble = Event {
+        id: EventId::from_uuid(Uuid::from_u128(7)),
+        tenant_id: "TENANT".parse().unwrap(),
+        instance_id: Some(id.parse().unwrap()),
+        task_id: None,
+        code: "engine.trouble".to_owned(),
+        severity: Severity::Warning,
+        message: "the engine exited with status 1; it said: no such file".to_owned(),
+        actor: None,
+        at: world.clock.now(),
+    };
+    world.hear(&id, Health::Crashed, vec![trouble]).await;
+    world.clock.advance(Duration::from_secs(5));
+    let said = "exited by itself. Its guest said 5 s ago: the engine exited with status 1; it \
+                said: no such file.";
+    let told = summary(&world).await;
+    assert!(told.ends_with(said), "{told}");
+    world.heal(&id, Health::Healthy).await;
+    assert!(!summary(&world).await.contains("Its guest said"));
     let restart = json!({ "restart": {} });
     world
         .post(&alice, &format!("/instances/{id}/action"), restart)

@@ -17,6 +17,7 @@ use coffer_control::clock::{Clock, Entropy};
 use coffer_control::secrets::SecretBox;
 use coffer_control::supervise::Supervisor;
 use coffer_core::datastore::{Datastore, DatastoreVersion};
+use coffer_core::event::Event;
 use coffer_core::flavor::{Flavor, VolumeType, Zone};
 use coffer_core::id::{DatastoreId, DatastoreVersionId, InstanceId, TenantId};
 use coffer_core::instance::{Health, Lifecycle, Observation};
@@ -498,6 +499,11 @@ impl World {
 
     /// Reports health as the conductor would.
     pub(crate) async fn heal(&self, id: &str, health: Health) {
+        self.hear(id, health, Vec::new()).await;
+    }
+
+    /// The same with what goes into its history.
+    pub(crate) async fn hear(&self, id: &str, health: Health, events: Vec<Event>) {
         let observation = Observation {
             instance_id: id.parse().unwrap(),
             generation: Generation(1),
@@ -510,7 +516,7 @@ impl World {
         };
         let report = Report::Heard {
             seen: observation,
-            event: None,
+            events,
         };
         self.store.record_reports(&[report]).await.unwrap();
     }

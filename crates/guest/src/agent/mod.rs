@@ -10,6 +10,7 @@ mod host;
 mod http;
 mod identity;
 mod inventory;
+mod last_words;
 mod reconcile;
 mod replace;
 mod routes;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::agent::Shared;
 use crate::agent::file::{self, Durable};
+use crate::agent::last_words;
 use crate::agent::store::Memory;
 use crate::error::{GuestError, Result};
 use crate::init::Process;
@@ -181,16 +182,8 @@ impl Loop {
         }
         let process = self.process.borrow().clone();
         let mut message = format!("the engine {}", process.last_end);
-        let said = process
-            .output
-            .lines()
-            .rev()
-            .find(|line| !line.trim().is_empty());
-        if let Some(said) = said {
-            message.push_str(&format!(
-                "; it said: {}",
-                said.chars().take(300).collect::<String>()
-            ));
+        if let Some(said) = last_words::of(&process.output) {
+            message.push_str(&format!("; it said: {said}"));
         }
         if self.crashes.len() > limits::CRASH_RESTARTS_MAX {
             self.left_alone_with = is_full(self.space).then_some(self.space);
@@ -398,7 +391,7 @@ impl Loop {
         self.see_process();
         self.crashes.clear();
         self.prepared = None;
-        self.tell(EngineHealth::Starting, "restart as asked".to_owned());
+        self.tell(EngineHealth::Starting, String::new());
         Ok(())
     }
 

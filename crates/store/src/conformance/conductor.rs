@@ -16,7 +16,7 @@ use crate::fixture::Fixture;
 fn heard(observations: &[Observation]) -> Vec<Report> {
     let report = |seen: &Observation| Report::Heard {
         seen: seen.clone(),
-        event: None,
+        events: Vec::new(),
     };
     observations.iter().map(report).collect()
 }
@@ -131,7 +131,7 @@ pub(crate) async fn loss_changes_only_health(fixture: &Fixture) {
             engine_run: Some("12@900".to_owned()),
             ..told
         },
-        event: Some(Box::new(event("one", id))),
+        events: vec![event("one", id)],
     }];
     assert_eq!(store.record_reports(&again).await.unwrap(), 1);
     let known = store.find_engine_run(id).await.unwrap();

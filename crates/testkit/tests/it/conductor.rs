@@ -159,3 +159,42 @@ async fn an_engine_started_again_while_nobody_looked_is_noticed() {
     let events = conducted.events("engine.started_again").await;
     assert_eq!(events.len(), 1, "it is told once: {events:?}");
 }
+
+#[tokio::test]
+async fn what_a_guest_says_of_its_engine_is_told_once() {
+    let mut conducted = Conducted::new().await;
+    conducted.start("before");
+    conducted.until(Health::Healthy).await;
+    let store = &conducted.world.services.store;
+    let volume = store
+        .get_instance_graph(conducted.id)
+        .await
+        .unwrap()
+        .volumes[0]
+        .id;
+    let said = async |conducted: &Conducted| {
+        let events = conducted.events("engine.trouble").await;
+        events
+            .into_iter()
+            .map(|event| event.message)
+            .collect::<Vec<_>>()
+    };
+    conducted.world.guests.trouble(volume, "it exited");
+    conducted.until(Health::Crashed).await;
+    assert_eq!(said(&conducted).await, ["it exited"]);
+
+    // Another conductor knows it from the history.
+    conducted.stop().await;
+    conducted.start("after");
+    for _ in 0..100 {
+        conducted.pass().await;
+    }
+    assert_eq!(said(&conducted).await, ["it exited"]);
+
+    // The same again after it served is told again.
+    conducted.world.guests.trouble(volume, "");
+    conducted.until(Health::Healthy).await;
+    conducted.world.guests.trouble(volume, "it exited");
+    conducted.until(Health::Crashed).await;
+    assert_eq!(said(&conducted).await, ["it exited", "it exited"]);
+}

@@ -108,9 +108,9 @@ fn refuses(coffer: &Coffer, db: &Served) -> Result<()> {
     let words = ["instance", "explain", &db.id];
     let is_told = || {
         let told = coffer.coffer(&words)?.ok()?;
-        Ok((!told.contains("its engine answers")).then_some(told))
+        Ok(told.contains("Its guest said").then_some(told))
     };
-    let told = wait_until(SOON, is_told).context("the instance shows as blocked")?;
+    let told = wait_until(SOON, is_told).context("the instance shows as blocked, and why")?;
     println!(
         "{}: {}",
         db.kind.name(),

@@ -26,6 +26,10 @@ pub(in crate::api) fn explanation(explanation: &Explanation, is_admin: bool) -> 
         task: explanation.task.as_ref().map(task),
         blocked_by: explanation.blocked_by.iter().map(task).collect(),
         history: explanation.history.iter().map(step).collect(),
+        trouble: explanation
+            .trouble
+            .as_ref()
+            .map(|said| said.message.clone()),
         not_enforced: explanation.not_enforced.clone(),
     }
 }
@@ -53,6 +57,13 @@ fn summary(explanation: &Explanation) -> String {
         None => text.push_str(", but no task does it: that is a bug, or an operator removed it"),
     }
     text.push('.');
+    if let Some(said) = &explanation.trouble {
+        text.push_str(&format!(
+            " Its guest said {} ago: {}.",
+            lasting(said.at, now),
+            said.message.trim_end_matches('.')
+        ));
+    }
     for blocker in &explanation.blocked_by {
         text.push_str(&format!(
             " Task {} ({}) holds what it needs: {}.",

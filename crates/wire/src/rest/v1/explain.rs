@@ -39,6 +39,8 @@ pub struct Explanation {
     pub blocked_by: Vec<TaskView>,
     /// The last steps of that task, oldest first.
     pub history: Vec<StepView>,
+    /// What its guest said last of an engine that crashed or does not answer.
+    pub trouble: Option<String>,
     /// What its host cannot enforce (limits, volume sizes), where the API runs beside the provider.
     pub not_enforced: Vec<String>,
 }

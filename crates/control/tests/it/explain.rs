@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use coffer_control::clock::Clock as _;
 use coffer_core::event::{Event, Severity};
 use coffer_core::id::EventId;
 use coffer_core::instance::{Fault, Health, Lifecycle};
@@ -203,7 +204,7 @@ async fn rest_and_failure_are_explained() {
     assert!(
         summary(&world)
             .await
-            .ends_with("It failed 1 min 30 s ago: the engine does not start: the disk is full.")
+            .ends_with("It failed 1 min 35 s ago: the engine does not start: the disk is full.")
     );
 }
 

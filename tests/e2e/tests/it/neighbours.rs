@@ -10,6 +10,8 @@ use e2e::host;
 use e2e::run::{Program, wait_until};
 
 const STARTED: &str = "SELECT pg_postmaster_start_time()";
+/// Two pools are reserved on the disk at once, of which neither holds much.
+const SMALL: &[&str] = &["--set", "local.cow_pool_gib=4"];
 
 /// As the superuser, a signal to every process that the engine's user may reach.
 fn kill_everything(coffer: &Coffer, db: &Database) -> Result<()> {
@@ -31,7 +33,7 @@ fn kill_everything(coffer: &Coffer, db: &Database) -> Result<()> {
 
 #[test]
 fn two_coffers_share_a_host_and_no_process() -> Result<()> {
-    let (one, other) = (Coffer::start()?, Coffer::start()?);
+    let (one, other) = (Coffer::start_with(SMALL)?, Coffer::start_with(SMALL)?);
     let attacker = one.create("attacker")?;
     // The other's first create makes its template meanwhile, in a sandbox under the same users.
     let (victim, rounds) = std::thread::scope(|scope| {
@@ -166,7 +168,7 @@ fn plant(coffer: &Coffer, id: &str) -> Result<BTreeSet<String>> {
 
 #[test]
 fn what_no_row_knows_is_removed_and_nothing_else() -> Result<()> {
-    let (mut one, other) = (Coffer::start()?, Coffer::start()?);
+    let (mut one, other) = (Coffer::start_with(SMALL)?, Coffer::start_with(SMALL)?);
     one.expect_lines(&[
         "remove what the store does not know",
         "remove what a killed process",

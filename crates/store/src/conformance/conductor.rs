@@ -83,6 +83,25 @@ pub(crate) async fn observations_write_only_changes(fixture: &Fixture) {
         Health::Blocked
     );
     assert_eq!(store.record_reports(&[]).await.unwrap(), 0);
+
+    // Told twice in one batch: one after the other.
+    let now = |health, seconds| Observation {
+        generation: Generation(2),
+        engine_run: Some("it's \"7\"@9".to_owned()),
+        ..seen(a, health, u64::from(u32::MAX) + 7, seconds)
+    };
+    let turns = [
+        now(Health::Healthy, 50),
+        seen(b, Health::Healthy, 1, 50),
+        now(Health::Blocked, 51),
+    ];
+    assert_eq!(store.record_reports(&heard(&turns)).await.unwrap(), 3);
+    let found = store.find_instance(a).await.unwrap().unwrap();
+    assert_eq!((found.health, found.health_at), (Health::Blocked, at(51)));
+    assert_eq!(found.volume_used_bytes, Some(u64::from(u32::MAX) + 7));
+    let run = store.find_engine_run(a).await.unwrap();
+    assert_eq!(run.as_deref(), Some("it's \"7\"@9"));
+    assert_eq!(store.record_reports(&heard(&turns[1..])).await.unwrap(), 0);
 }
 
 pub(crate) async fn loss_changes_only_health(fixture: &Fixture) {

@@ -145,6 +145,8 @@ pub const INVENTORY_REST: u32 = 10;
 pub const INGEST_RETRY: Duration = Duration::from_secs(1);
 /// Reports of guests that wait to be written.
 pub const INGEST_QUEUE: usize = 4_096;
+/// Time from one transaction with reports of guests to the next.
+pub const INGEST_PACE: Duration = Duration::from_millis(10);
 /// Reports of guests written in one transaction.
 pub const INGEST_BATCH: usize = 512;
 /// Time between two runs of the reconciler.

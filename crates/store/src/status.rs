@@ -33,46 +33,52 @@ pub enum Report {
     },
 }
 
-/// Writes what was heard of many instances, each of them once, out of one JSON array: statement by
-/// statement they would cost twice the processor time. Changes nothing, and then writes nothing,
-/// where all was known.
-macro_rules! heard {
-    ($rows:literal) => {
-        concat!(
-            "UPDATE statuses SET
-                health_at = CASE WHEN statuses.health <> heard.health THEN heard.at
-                    ELSE health_at END,
-                health = heard.health, generation = heard.generation,
-                volume_used_bytes = heard.used, volume_total_bytes = heard.total,
-                inventory_counter = heard.counter,
-                engine_run = COALESCE(heard.run, engine_run)
-            FROM (",
-            $rows,
-            ") AS heard
-            WHERE instance_id = heard.id AND statuses.generation <= heard.generation
-                AND (statuses.health <> heard.health OR statuses.generation <> heard.generation
-                OR volume_used_bytes IS DISTINCT FROM heard.used
-                OR volume_total_bytes IS DISTINCT FROM heard.total
-                OR inventory_counter <> heard.counter
-                OR engine_run IS DISTINCT FROM COALESCE(heard.run, engine_run))
-            RETURNING instance_id, health_at"
+/// What was heard of many instances, each of them once, as rows out of one JSON array: statement by
+/// statement they would cost twice the processor time. SQLite and PostgreSQL take JSON apart by
+/// functions of their own.
+macro_rules! with_heard {
+    ($before:literal, $after:literal) => {
+        Sql::differing(
+            concat!(
+                $before,
+                " FROM (SELECT value ->> 0 AS id, value ->> 1 AS health, value ->> 2 AS generation,
+                    value ->> 3 AS used, value ->> 4 AS total, value ->> 5 AS counter,
+                    value ->> 6 AS run, value ->> 7 AS at FROM json_each($1)) AS heard",
+                $after
+            ),
+            concat!(
+                $before,
+                " FROM (SELECT value ->> 0 AS id, value ->> 1 AS health,
+                    (value ->> 2)::bigint AS generation, (value ->> 3)::bigint AS used,
+                    (value ->> 4)::bigint AS total, (value ->> 5)::bigint AS counter,
+                    value ->> 6 AS run, (value ->> 7)::bigint AS at
+                    FROM json_array_elements($1::json)) AS heard",
+                $after
+            ),
         )
     };
 }
 
-/// The two take JSON apart by functions of their own.
-const HEARD: Sql = Sql::differing(
-    heard!(
-        "SELECT value ->> 0 AS id, value ->> 1 AS health, value ->> 2 AS generation,
-            value ->> 3 AS used, value ->> 4 AS total, value ->> 5 AS counter,
-            value ->> 6 AS run, value ->> 7 AS at FROM json_each($1)"
-    ),
-    heard!(
-        "SELECT value ->> 0 AS id, value ->> 1 AS health, (value ->> 2)::bigint AS generation,
-            (value ->> 3)::bigint AS used, (value ->> 4)::bigint AS total,
-            (value ->> 5)::bigint AS counter, value ->> 6 AS run, (value ->> 7)::bigint AS at
-        FROM json_array_elements($1::json)"
-    ),
+/// Changes nothing, and then writes nothing, where all was known.
+const HEARD: Sql = with_heard!(
+    "UPDATE statuses SET
+        health_at = CASE WHEN statuses.health <> heard.health THEN heard.at ELSE health_at END,
+        health = heard.health, generation = heard.generation,
+        volume_used_bytes = heard.used, volume_total_bytes = heard.total,
+        inventory_counter = heard.counter, engine_run = COALESCE(heard.run, engine_run)",
+    " WHERE instance_id = heard.id AND statuses.generation <= heard.generation
+        AND (statuses.health <> heard.health OR statuses.generation <> heard.generation
+        OR volume_used_bytes IS DISTINCT FROM heard.used
+        OR volume_total_bytes IS DISTINCT FROM heard.total
+        OR inventory_counter <> heard.counter
+        OR engine_run IS DISTINCT FROM COALESCE(heard.run, engine_run))"
+);
+/// Ends the waits of instances whose health has just become another.
+const END_WAITS: Sql = with_heard!(
+    "UPDATE tasks SET run_at = heard.at",
+    ", statuses WHERE statuses.instance_id = heard.id AND statuses.health_at = heard.at
+        AND tasks.instance_id = heard.id AND tasks.state = 'ready' AND tasks.run_at > heard.at
+        AND tasks.wait_reason LIKE 'guest.%'"
 );
 const LOST: &str = "UPDATE statuses SET health = 'lost', health_at = $2
     WHERE instance_id = $1 AND health <> 'lost'";
@@ -123,12 +129,12 @@ fn parts(reports: &[Report]) -> Vec<Part<'_>> {
 }
 
 async fn record(tx: &mut Tx, reports: &[Report]) -> Result<u64> {
-    let told = reports.iter().filter_map(|report| match report {
-        Report::Heard { events, .. } => Some(events),
-        Report::Lost { .. } => None,
-    });
-    for event in told.flatten() {
-        event::insert(tx, event).await?;
+    for report in reports {
+        if let Report::Heard { events, .. } = report {
+            for event in events {
+                event::insert(tx, event).await?;
+            }
+        }
     }
     let mut changed = 0;
     for part in parts(reports) {
@@ -156,26 +162,12 @@ fn heard_row(seen: &Observation) -> Value {
 
 async fn heard(tx: &mut Tx, all: &[&Observation]) -> Result<u64> {
     let rows: Value = all.iter().map(|seen| heard_row(seen)).collect();
-    let changed = tx.fetch_all(HEARD, args![rows.to_string()]).await?;
-    for row in &changed {
-        let mut row = Reader::new(row, "statuses");
-        let (id, health_at) = (row.parse("instance_id")?, row.time("health_at")?);
-        // Whose health is of now has another than before.
-        let is_it = |seen: &&&Observation| seen.instance_id == id && seen.at == health_at;
-        if let Some(seen) = all.iter().find(is_it) {
-            end_waits(tx, seen).await?;
-        }
-    }
-    Ok(changed.len() as u64)
-}
-
-async fn end_waits(tx: &mut Tx, seen: &Observation) -> Result<()> {
-    let sql = "UPDATE tasks SET run_at = $2 WHERE instance_id = $1 AND state = 'ready'
-        AND run_at > $2 AND wait_reason LIKE 'guest.%'";
-    if tx.execute(sql, args![seen.instance_id, seen.at]).await? > 0 {
+    let rows = rows.to_string();
+    let changed = tx.execute(HEARD, args![rows]).await?;
+    if changed > 0 && tx.execute(END_WAITS, args![rows]).await? > 0 {
         tx.wake();
     }
-    Ok(())
+    Ok(changed)
 }
 
 impl Store {

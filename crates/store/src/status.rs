@@ -21,6 +21,8 @@ pub enum Report {
     Heard {
         /// What it said.
         seen: Observation,
+        /// Whether its health may be another than was told before: only then can waits end.
+        is_turn: bool,
         /// What its history says of that.
         events: Vec<Event>,
     },
@@ -102,7 +104,7 @@ pub(crate) async fn insert(tx: &mut Tx, instance: &Instance) -> Result<()> {
 
 /// What is next to be written: the reports that one statement can write.
 enum Part<'a> {
-    Heard(Vec<&'a Observation>),
+    Heard(Vec<(&'a Observation, bool)>),
     Lost(InstanceId, Timestamp),
 }
 
@@ -112,13 +114,13 @@ fn parts(reports: &[Report]) -> Vec<Part<'_>> {
     let mut present = BTreeSet::new();
     for report in reports {
         match report {
-            Report::Heard { seen, .. } => {
+            Report::Heard { seen, is_turn, .. } => {
                 let is_new = present.insert(seen.instance_id);
                 match parts.last_mut() {
-                    Some(Part::Heard(all)) if is_new => all.push(seen),
+                    Some(Part::Heard(all)) if is_new => all.push((seen, *is_turn)),
                     _ => {
                         present = BTreeSet::from([seen.instance_id]);
-                        parts.push(Part::Heard(vec![seen]));
+                        parts.push(Part::Heard(vec![(seen, *is_turn)]));
                     }
                 }
             }
@@ -151,20 +153,25 @@ fn heard_row(seen: &Observation) -> Value {
     json!([
         seen.instance_id.to_string(),
         seen.health.as_str(),
-        seen.generation.0,
-        seen.volume_used_bytes,
-        seen.volume_total_bytes,
-        seen.inventory_counter,
+        seen.generation.0.cast_signed(),
+        seen.volume_used_bytes.cast_signed(),
+        seen.volume_total_bytes.cast_signed(),
+        seen.inventory_counter.cast_signed(),
         seen.engine_run,
         seen.at.micros(),
     ])
 }
 
-async fn heard(tx: &mut Tx, all: &[&Observation]) -> Result<u64> {
-    let rows: Value = all.iter().map(|seen| heard_row(seen)).collect();
-    let rows = rows.to_string();
-    let changed = tx.execute(HEARD, args![rows]).await?;
-    if changed > 0 && tx.execute(END_WAITS, args![rows]).await? > 0 {
+async fn heard(tx: &mut Tx, all: &[(&Observation, bool)]) -> Result<u64> {
+    let rows: Value = all.iter().map(|(seen, _)| heard_row(seen)).collect();
+    let changed = tx.execute(HEARD, args![rows.to_string()]).await?;
+    let turns = all.iter().filter(|(_, is_turn)| *is_turn);
+    let turns: Vec<Value> = turns.map(|(seen, _)| heard_row(seen)).collect();
+    if changed == 0 || turns.is_empty() {
+        return Ok(changed);
+    }
+    let rows = Value::from(turns).to_string();
+    if tx.execute(END_WAITS, args![rows]).await? > 0 {
         tx.wake();
     }
     Ok(changed)
@@ -210,7 +217,11 @@ mod tests {
             at: Timestamp::default(),
         };
         let events = Vec::new();
-        Report::Heard { seen, events }
+        Report::Heard {
+            seen,
+            is_turn: true,
+            events,
+        }
     }
 
     fn lost(id: u128) -> Report {

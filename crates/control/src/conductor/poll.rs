@@ -39,6 +39,8 @@ pub(super) struct Poll {
     /// The run of the engine that the store knows; `None` before it was looked up.
     engine_run: Option<Option<String>>,
     troubles: Troubles,
+    /// What was told last; `None` when it may be known otherwise.
+    health: Option<Health>,
     heard_at: Duration,
     is_lost: bool,
 }
@@ -69,6 +71,7 @@ impl Poll {
             inventory_due: now,
             engine_run: None,
             troubles: Troubles::default(),
+            health: None,
             heard_at: now,
             is_lost: false,
         }
@@ -142,10 +145,9 @@ impl Poll {
     }
 
     async fn tell(&mut self, health: Health, status: &Status) {
-        let trouble = self
-            .troubles
-            .newly(&self.services, &self.link, status)
-            .await;
+        let (services, link) = (&self.services, &self.link);
+        let said = &status.message;
+        let trouble = self.troubles.newly(services, link, health, said).await;
         let (engine_run, started) = self.engine_run(status).await;
         let events = trouble.into_iter().chain(started).collect();
         let seen = Observation {
@@ -158,7 +160,13 @@ impl Poll {
             engine_run,
             at: self.services.clock.now(),
         };
-        self.send(Report::Heard { seen, events }).await;
+        let is_turn = self.health.replace(health) != Some(health);
+        let report = Report::Heard {
+            seen,
+            is_turn,
+            events,
+        };
+        self.send(report).await;
     }
 
     async fn send(&self, report: Report) {
@@ -257,6 +265,7 @@ impl Poll {
         let now = self.services.clock.monotonic();
         let silence = now.saturating_sub(self.heard_at);
         if (is_gone || silence >= self.patience.lost_after) && !self.is_lost {
+            self.health = None;
             self.is_lost = self.tell_lost(error, is_gone).await;
         }
         if is_gone {

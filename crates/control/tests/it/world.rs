@@ -516,6 +516,7 @@ impl World {
         };
         let report = Report::Heard {
             seen: observation,
+            is_turn: true,
             events,
         };
         self.store.record_reports(&[report]).await.unwrap();

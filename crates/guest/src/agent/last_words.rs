@@ -6,20 +6,24 @@
 /// Longest line that is passed on, in characters.
 const CHARS_MAX: usize = 300;
 
-/// How lines begin or go on that quote what a client sent: PostgreSQL's of a statement and of what
-/// a process that crashed was doing; MySQL's and MariaDB's of a query; Redis' and Valkey's of a
-/// command's arguments.
-const QUOTES: [&str; 6] = [
-    "STATEMENT:",
-    "QUERY:",
-    "CONTEXT:",
-    "Failed process was running:",
-    "Query (",
+/// What stands in lines that quote what a client sent: PostgreSQL's of a statement, its parameters
+/// and rows, and of what a process that crashed was doing; MySQL's and MariaDB's of a query;
+/// Redis' and Valkey's of a command's arguments. And the words of secrets.
+const QUOTES: [&str; 13] = [
+    "statement:",
+    "query:",
+    "query (",
+    "context:",
+    "detail:",
+    "parameters:",
+    "execute ",
+    "at or near",
+    ")=(",
     "argv[",
+    "password",
+    "identified",
+    "secret",
 ];
-
-/// The words of which no line is passed on, wherever they stand.
-const SECRETS: [&str; 3] = ["password", "identified", "secret"];
 
 /// The last line of an engine's output that says something and quotes no client.
 pub(super) fn of(output: &str) -> Option<String> {
@@ -29,11 +33,10 @@ pub(super) fn of(output: &str) -> Option<String> {
 }
 
 fn is_quote(line: &str) -> bool {
-    let lower = line.to_lowercase();
     // A statement's further lines are indented.
-    line.starts_with(char::is_whitespace)
-        || QUOTES.iter().any(|quote| line.contains(quote))
-        || SECRETS.iter().any(|word| lower.contains(word))
+    let is_further = line.starts_with(char::is_whitespace);
+    let line = line.to_lowercase();
+    is_further || QUOTES.iter().any(|quote| line.contains(quote))
 }
 
 #[cfg(test)]
@@ -56,6 +59,9 @@ mod tests {
             "2026-11-30 10:00:00 UTC [7] DETAIL:  Failed process was running: SELECT 'p4ss'",
             "Query (0x7f2a): SELECT 'p4ss'",
             "12:M 30 Nov 2026 10:00:00.000 # argv[1]: '\"p4ss\"'",
+            "LOG:  duration: 3.1 ms  statement: SELECT 'p4ss'",
+            "DETAIL:  Failing row contains (1, p4ss).",
+            "ERROR:  syntax error at or near \"p4ss\"",
             "[Warning] Access denied for IDENTIFIED BY 'p4ss'",
         ] {
             let told = of(&format!("before it\n{quoted}\n"));

@@ -25,6 +25,8 @@ pub(super) struct Output {
     pub(super) pipe: Option<File>,
     tail: VecDeque<u8>,
     bytes_max: usize,
+    /// Whether something before the tail was left out.
+    is_cut: bool,
 }
 
 impl Output {
@@ -34,6 +36,7 @@ impl Output {
             pipe: Some(pipe),
             tail: VecDeque::new(),
             bytes_max,
+            is_cut: false,
         })
     }
 
@@ -51,6 +54,7 @@ impl Output {
                 Ok(count) => {
                     self.tail.extend(&piece[..count]);
                     let excess = self.tail.len().saturating_sub(self.bytes_max);
+                    self.is_cut |= excess > 0;
                     self.tail.drain(..excess);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -62,7 +66,12 @@ impl Output {
     /// What was kept, as text.
     pub(super) fn text(&self) -> String {
         let (head, rest) = self.tail.as_slices();
-        String::from_utf8_lossy(&[head, rest].concat()).into_owned()
+        let text = String::from_utf8_lossy(&[head, rest].concat()).into_owned();
+        match text.split_once('\n') {
+            // The rest of a line does not show what the line was.
+            Some((_, whole)) if self.is_cut => whole.to_owned(),
+            _ => text,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::fixture::Fixture;
 fn heard(observations: &[Observation]) -> Vec<Report> {
     let report = |seen: &Observation| Report::Heard {
         seen: seen.clone(),
+        is_turn: true,
         events: Vec::new(),
     };
     observations.iter().map(report).collect()
@@ -150,6 +151,7 @@ pub(crate) async fn loss_changes_only_health(fixture: &Fixture) {
             engine_run: Some("12@900".to_owned()),
             ..told
         },
+        is_turn: false,
         events: vec![event("one", id)],
     }];
     assert_eq!(store.record_reports(&again).await.unwrap(), 1);

@@ -11,9 +11,10 @@ use serde_json::Value;
 
 use super::coffer::{Coffer, Login};
 use super::http::{Connection, Load, request};
-use super::row::{Limit, Row, Unit};
+use super::row::{Limit, Pair, Row, Unit};
+use super::turns::{self, TURN};
 use super::{Bench, Measure, Subject};
-use crate::process::Program;
+use crate::process::{Program, Stopwatch};
 
 /// How long a row is asked for in one half of a pair.
 const TIME: Duration = Duration::from_millis(300);
@@ -226,10 +227,33 @@ impl Served {
 }
 
 impl Api {
-    fn rate(&self, served: &Served, requests: &[Vec<u8>], row: &Row) -> Result<f64> {
+    /// What a row asks a server, over as many connections as its name says.
+    fn asker(served: &Served, requests: Vec<Vec<u8>>, row: &Row) -> Result<Asker> {
         let (_, connections) = row.name.rsplit_once('-').context("read a row's name")?;
         let connections = connections.parse().context("read a row's name")?;
-        Load::open(served.coffer.address, connections)?.run(requests, self.time)
+        Ok(Asker {
+            load: Load::open(served.coffer.address, connections)?,
+            requests,
+            rates: Vec::new(),
+        })
+    }
+
+    fn ours(&self, row: &Row) -> Result<Asker> {
+        let served = self.server(row);
+        let requests = match row.name {
+            name if name.starts_with("api/list-flat") => served.list(PAGE),
+            name if name.starts_with("api/list") => served.list(20),
+            _ => served.shows(),
+        };
+        Self::asker(served, requests, row)
+    }
+
+    fn reference(&self, row: &Row) -> Result<Asker> {
+        let health = || vec![request("GET", "/healthcheck", &[], "")];
+        match row.reference {
+            SMALL => Self::asker(&self.small, self.small.list(PAGE), row),
+            _ => Self::asker(self.server(row), health(), row),
+        }
     }
 
     /// The server that a row asks.
@@ -242,31 +266,52 @@ impl Api {
     }
 }
 
-impl Measure for Api {
-    fn ours(&mut self, row: &Row) -> Result<f64> {
-        let served = self.server(row);
-        let requests = match row.name {
-            name if name.starts_with("api/list-flat") => served.list(PAGE),
-            name if name.starts_with("api/list") => served.list(20),
-            _ => served.shows(),
-        };
-        self.rate(served, &requests, row)
+/// What asks for one side of a pair.
+struct Asker {
+    load: Load,
+    requests: Vec<Vec<u8>>,
+    /// Answers a second, turn by turn.
+    rates: Vec<f64>,
+}
+
+impl Asker {
+    fn take_turn(&mut self) -> Result<()> {
+        let rate = self.load.run(&self.requests, TURN)?;
+        self.rates.push(rate);
+        Ok(())
     }
 
-    fn reference(&mut self, row: &Row) -> Result<f64> {
-        match row.reference {
-            SMALL => self.rate(&self.small, &self.small.list(PAGE), row),
-            _ => {
-                let health = [request("GET", "/healthcheck", &[], "")];
-                self.rate(self.server(row), &health, row)
+    /// Turns are alike in length, so that their mean is the whole's rate.
+    fn rate(&self) -> f64 {
+        let turns = u32::try_from(self.rates.len()).unwrap_or(u32::MAX);
+        self.rates.iter().sum::<f64>() / f64::from(turns.max(1))
+    }
+}
+
+impl Measure for Api {
+    fn pair(&mut self, row: &Row, is_ours_first: bool) -> Result<Pair> {
+        let (mut ours, mut reference) = (self.ours(row)?, self.reference(row)?);
+        let watch = Stopwatch::start();
+        while watch.elapsed() < self.time * 2 {
+            for is_ours in [is_ours_first, !is_ours_first] {
+                match is_ours {
+                    true => ours.take_turn()?,
+                    false => reference.take_turn()?,
+                }
             }
         }
+        Ok(Pair {
+            ours: ours.rate(),
+            reference: Some(reference.rate()),
+        })
     }
 
     fn conditions(&self) -> String {
-        "`coffer api` on SQLite, every request with a token, plain HTTP on loopback, the client a \
-         process of one thread on the same machine"
-            .to_owned()
+        format!(
+            "{}, `coffer api` on SQLite, every request with a token, plain HTTP on loopback, the \
+             client a process of one thread on the same machine",
+            turns::WORDS
+        )
     }
 
     fn close(self: Box<Self>) -> Result<()> {

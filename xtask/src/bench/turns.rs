@@ -18,7 +18,7 @@ use super::row::Pair;
 use crate::process::{Program, Stopwatch, pause, tail};
 
 /// How long a turn takes.
-const TURN: Duration = Duration::from_millis(10);
+pub const TURN: Duration = Duration::from_millis(10);
 /// The same in words.
 pub const WORDS: &str = "clients of both sides by turns of 10 ms";
 /// LIMIT: longest time that two loads take together.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::ground::Ground;
-use crate::run::{Background, Ended, Program, wait_until};
+use crate::run::{Background, Ended, Program, free_port, wait_until};
 use crate::{host, lines};
 
 /// Where the stock clients are installed.
@@ -187,7 +186,7 @@ impl Coffer {
         let dir = tempfile::Builder::new()
             .prefix("coffer-e2e-")
             .tempdir_in(place)?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let extra = extra.iter().map(|&w| w.to_owned()).collect();
         Ok(Self {
             dir,

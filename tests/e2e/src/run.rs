@@ -3,10 +3,32 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::Read;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+/// The ports that are given to tests.
+const PORTS: std::ops::Range<u32> = 20_000..32_000;
+
+/// A port of loopback that nothing listens on. It is below those that the system gives to whoever
+/// asks for any, which could be another's before it is used.
+pub fn free_port() -> Result<u16> {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    // Runs beside each other begin elsewhere.
+    let first = std::process::id().wrapping_mul(97);
+    for _ in 0..count {
+        let next = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = u16::try_from(PORTS.start + next)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("all ports of {PORTS:?} are taken")
+}
 
 /// How a program ended.
 #[derive(Clone)]

@@ -238,7 +238,7 @@ impl Api {
         })
     }
 
-    fn ours(&self, row: &Row) -> Result<Asker> {
+    fn ask_ours(&self, row: &Row) -> Result<Asker> {
         let served = self.server(row);
         let requests = match row.name {
             name if name.starts_with("api/list-flat") => served.list(PAGE),
@@ -248,7 +248,7 @@ impl Api {
         Self::asker(served, requests, row)
     }
 
-    fn reference(&self, row: &Row) -> Result<Asker> {
+    fn ask_reference(&self, row: &Row) -> Result<Asker> {
         let health = || vec![request("GET", "/healthcheck", &[], "")];
         match row.reference {
             SMALL => Self::asker(&self.small, self.small.list(PAGE), row),
@@ -290,7 +290,7 @@ impl Asker {
 
 impl Measure for Api {
     fn pair(&mut self, row: &Row, is_ours_first: bool) -> Result<Pair> {
-        let (mut ours, mut reference) = (self.ours(row)?, self.reference(row)?);
+        let (mut ours, mut reference) = (self.ask_ours(row)?, self.ask_reference(row)?);
         let watch = Stopwatch::start();
         while watch.elapsed() < self.time * 2 {
             for is_ours in [is_ours_first, !is_ours_first] {

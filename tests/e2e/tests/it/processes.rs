@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::coffer::{Coffer, INSTANCE_MAX, binary};
-use e2e::run::{Ended, Program, wait_until};
+use e2e::run::{Ended, Program, free_port, wait_until};
 use tempfile::TempDir;
 
 use crate::connect::{self, GONE_MAX, PLAIN};
@@ -49,9 +49,7 @@ impl Server {
         let dir = tempfile::Builder::new()
             .prefix("coffer-store-")
             .tempdir_in("/var/tmp")?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?
-            .local_addr()?
-            .port();
+        let port = free_port()?;
         let path = dir.path().display().to_string();
         Program::new("chown", ["postgres", &path]).run()?.ok()?;
         let data = format!("{path}/data");
@@ -178,13 +176,6 @@ fn at(coffer: &Coffer, port: u16, args: &[&str]) -> Result<Ended> {
 fn signal(name: &str, pid: u32) -> Result<()> {
     let words = [format!("-{name}"), pid.to_string()];
     Program::new("kill", &words).run()?.ok().map(drop)
-}
-
-/// A port that is free.
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
 }
 
 /// A second API, on this port.

@@ -35,9 +35,9 @@ pub enum Report {
     },
 }
 
-/// What was heard of many instances, each of them once, as rows out of one JSON array: statement by
-/// statement they would cost twice the processor time. SQLite and PostgreSQL take JSON apart by
-/// functions of their own.
+/// What was heard of many instances, each of them once, as rows out of one JSON array: each
+/// statement of its own, and each row that it gives back, is a way to the driver's thread and back.
+/// SQLite and PostgreSQL take JSON apart by functions of their own.
 macro_rules! with_heard {
     ($before:literal, $after:literal) => {
         Sql::differing(

@@ -17,8 +17,8 @@ const HOST_PACKAGES: &[&str] = &["coffer-infra", "coffer-engines"];
 /// The package of the end-to-end tests, which have the machine to themselves.
 pub const E2E: &str = "e2e";
 
-/// End-to-end tests at once: each reserves some 8 GiB of disk, one of them 24. With three, a tenth of
-/// two processors is idle.
+/// End-to-end tests at once: each reserves some 8 GiB of disk, one of them 24. With three, a tenth
+/// of two processors is idle.
 const E2E_AT_ONCE: &str = "3";
 
 /// A program of tests.

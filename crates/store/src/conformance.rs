@@ -107,7 +107,8 @@ suite! {
         exclusive_excludes, all_or_none, own_locks_count_as_held, preemption_tells_lesser_holders,
         release_wakes_the_blocked;
     conductor:
-        observations_write_only_changes, loss_changes_only_health, health_ends_waits,
+        observations_write_only_changes, no_number_of_a_guest_keeps_others_unheard,
+        loss_changes_only_health, health_ends_waits,
         links_are_pinned_once, inventories_are_replaced_and_paged,
         older_inventories_are_ignored, one_process_holds_a_role;
     trackers:

@@ -67,11 +67,12 @@ impl Output {
     pub(super) fn text(&self) -> String {
         let (head, rest) = self.tail.as_slices();
         let text = String::from_utf8_lossy(&[head, rest].concat()).into_owned();
-        match text.split_once('\n') {
-            // The rest of a line does not show what the line was.
-            Some((_, whole)) if self.is_cut => whole.to_owned(),
-            _ => text,
+        if !self.is_cut {
+            return text;
         }
+        // The rest of a line does not show what the line was.
+        let (_, whole) = text.split_once('\n').unwrap_or_default();
+        whole.to_owned()
     }
 }
 
@@ -230,4 +231,34 @@ fn unblock(file: &File) -> Result<()> {
     fcntl(file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
         .map(|_| ())
         .map_err(GuestError::sys("make a pipe non-blocking"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is kept of what was written, in two pieces, to one who keeps ten bytes.
+    fn kept(first: &str, second: &str) -> String {
+        let (read, mut write) = spawn::pipe("test").unwrap();
+        let mut output = Output::new(read, 10).unwrap();
+        write.write_all(first.as_bytes()).unwrap();
+        output.read();
+        write.write_all(second.as_bytes()).unwrap();
+        drop(write);
+        output.read();
+        assert!(output.pipe.is_none());
+        output.text()
+    }
+
+    #[test]
+    fn what_is_kept_begins_with_a_whole_line() {
+        assert_eq!(kept("one\ntwo\n", "3\n"), "one\ntwo\n3\n");
+        assert_eq!(kept("a\nSELECT 'secret'\n", "end\n"), "end\n");
+        assert_eq!(
+            kept("a long line of secrets\n", "done\nend\n"),
+            "done\nend\n"
+        );
+        assert_eq!(kept("one\n", "end \u{1F980}\n"), "end \u{1F980}\n");
+        assert_eq!(kept("SELECT 'secret'", " without an end"), "");
+    }
 }

@@ -105,6 +105,37 @@ pub(crate) async fn observations_write_only_changes(fixture: &Fixture) {
     assert_eq!(store.record_reports(&heard(&turns[1..])).await.unwrap(), 0);
 }
 
+pub(crate) async fn no_number_of_a_guest_keeps_others_unheard(fixture: &Fixture) {
+    let store = fixture.store();
+    let world = World::new(store, "one").await;
+    let (a, b) = (
+        world.create(store, "a").await.instance.id,
+        world.create(store, "b").await.instance.id,
+    );
+    // Nobody's disk is so large; a guest may say so all the same.
+    let boast = Observation {
+        volume_total_bytes: u64::MAX - 1,
+        inventory_counter: u64::MAX,
+        ..seen(a, Health::Healthy, u64::MAX, 10)
+    };
+    let batch = heard(&[boast, seen(b, Health::Healthy, 5, 10)]);
+    assert_eq!(store.record_reports(&batch).await.unwrap(), 2);
+    assert_eq!(store.record_reports(&batch).await.unwrap(), 0);
+    for (id, used) in [(a, u64::MAX), (b, 5)] {
+        let found = store.find_instance(id).await.unwrap().unwrap();
+        assert_eq!(
+            (found.health, found.volume_used_bytes),
+            (Health::Healthy, Some(used))
+        );
+    }
+    let unheard_of = Observation {
+        generation: Generation(u64::MAX),
+        ..seen(a, Health::Blocked, 6, 20)
+    };
+    let batch = heard(&[unheard_of, seen(b, Health::Healthy, 6, 20)]);
+    assert_eq!(store.record_reports(&batch).await.unwrap(), 1);
+}
+
 pub(crate) async fn loss_changes_only_health(fixture: &Fixture) {
     let store = fixture.store();
     let world = World::new(store, "one").await;

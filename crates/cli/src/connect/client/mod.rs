@@ -56,8 +56,8 @@ struct Kind {
 
 /// Ways in which clients read passwords, the better one first.
 enum Secret {
-    /// From a file with this content.
-    File(fn(&Login) -> String),
+    /// From a file with this content, for the program that is run.
+    File(fn(&Login, &Path) -> String),
     /// From this variable of its environment, because it reads no file. As the file, only the same
     /// user can look at it, and it is gone with the client.
     Variable(&'static str),
@@ -95,6 +95,13 @@ pub(super) struct Login {
 pub(super) struct Program {
     path: PathBuf,
     words: Vec<OsString>,
+}
+
+impl Program {
+    /// The client itself; the loader that runs it is not.
+    fn client(&self) -> &Path {
+        self.words.last().map_or(&self.path, Path::new)
+    }
 }
 
 fn kind_of(engine: &str) -> Result<&'static Kind> {
@@ -178,7 +185,7 @@ pub(super) async fn run(
 ) -> Result<ExitCode> {
     let kind = kind_of(&known.engine)?;
     let (content, variable) = match kind.secret {
-        Secret::File(content) => (content(login), None),
+        Secret::File(content) => (content(login, program.client()), None),
         Secret::Variable(name) => (String::new(), Some((name, &login.secret))),
     };
     let secret = in_memory("password", &content)?;
@@ -269,7 +276,8 @@ mod tests {
             assert!(line.contains("/ca"), "{line}");
             if let Secret::File(content) = kind.secret {
                 assert!(line.contains("/secret"), "{line}");
-                assert!(content(&login).contains("s3cret"), "{}", kind.engine);
+                let content = content(&login, Path::new("/client"));
+                assert!(content.contains("s3cret"), "{}", kind.engine);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The clients of MySQL, its kin and MariaDB.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use super::{Kind, Login, Secret, Told};
 
@@ -46,15 +47,25 @@ const ENVIRONMENT: &[&str] = &[
 ];
 
 /// The only option file that is read: one of the user's own could name another password. Each
-/// maker's client has its own word for looking at the server's certificate and passes over the
-/// other's. The name looked for is that of loopback, which every certificate of the project has: so
-/// that it is this instance is said by Coffer's own connection, which names it.
-fn secret_file(login: &Login) -> String {
+/// maker's client has its own word for looking at the server's certificate and warns of the
+/// other's. MariaDB's reads a group that MySQL's passes over, but not the other way round: it is
+/// known by the program that its names lead to, and what is not known gets both words. The name
+/// looked for is that of loopback, which every certificate of the project has: so that it is this
+/// instance is said by Coffer's own connection, which names it.
+fn secret_file(login: &Login, client: &Path) -> String {
     let secret = login.secret.replace('\\', "\\\\").replace('"', "\\\"");
-    format!(
-        "[client]\npassword=\"{secret}\"\nloose-ssl-mode=VERIFY_IDENTITY\n\
-         loose-ssl-verify-server-cert\n"
-    )
+    let of_mysql = match is_of_mariadb(client) {
+        true => "",
+        false => "loose-ssl-mode=VERIFY_IDENTITY\n",
+    };
+    format!("[client]\npassword=\"{secret}\"\n{of_mysql}[client-mariadb]\nssl-verify-server-cert\n")
+}
+
+/// Whether a client is MariaDB's: Debian's `mysql` is a link to it.
+fn is_of_mariadb(client: &Path) -> bool {
+    let real = client.canonicalize().unwrap_or_default();
+    let name = real.file_name().unwrap_or_default();
+    name.as_encoded_bytes().starts_with(b"mariadb")
 }
 
 fn words(told: &Told<'_>) -> Vec<OsString> {
@@ -71,4 +82,34 @@ fn words(told: &Told<'_>) -> Vec<OsString> {
         words.push(format!("--database={database}"));
     }
     words.into_iter().map(OsString::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_only_the_words_it_knows() {
+        let login = Login {
+            at: "127.0.0.1:5".parse().unwrap(),
+            user: "a".to_owned(),
+            database: None,
+            secret: "b\"\\".to_owned(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let [mariadb, mysql, unknown] =
+            ["mariadb", "mysql", "my client"].map(|name| dir.path().join(name));
+        std::fs::write(&mariadb, "").unwrap();
+        std::fs::write(&unknown, "").unwrap();
+        std::os::unix::fs::symlink(&mariadb, &mysql).unwrap();
+        let of_mariadb = "[client]\npassword=\"b\\\"\\\\\"\n\
+                          [client-mariadb]\nssl-verify-server-cert\n";
+        assert_eq!(secret_file(&login, &mariadb), of_mariadb);
+        assert_eq!(secret_file(&login, &mysql), of_mariadb);
+        for client in [unknown, dir.path().join("none")] {
+            let told = secret_file(&login, &client);
+            assert!(told.contains("loose-ssl-mode=VERIFY_IDENTITY"), "{told}");
+            assert!(told.contains("ssl-verify-server-cert"), "{told}");
+        }
+    }
 }

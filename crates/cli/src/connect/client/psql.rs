@@ -1,6 +1,7 @@
 //! PostgreSQL's client.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use super::{Kind, Login, Secret, Told};
 
@@ -15,7 +16,7 @@ pub(super) const KIND: Kind = Kind {
     words: |told| vec!["-d".into(), OsString::from(conninfo(told))],
 };
 
-fn secret_file(login: &Login) -> String {
+fn secret_file(login: &Login, _: &Path) -> String {
     let secret = login.secret.replace('\\', "\\\\").replace(':', "\\:");
     format!("*:*:*:*:{secret}\n")
 }
@@ -62,6 +63,9 @@ mod tests {
             line.contains("dbname='postgres'") && line.contains("verify-full"),
             "{line}"
         );
-        assert_eq!(secret_file(&login), "*:*:*:*:a\\:b\\\\\n");
+        assert_eq!(
+            secret_file(&login, Path::new("/psql")),
+            "*:*:*:*:a\\:b\\\\\n"
+        );
     }
 }

@@ -65,6 +65,12 @@ text_arg! {
     TrackerId, RelayPurpose,
 }
 
+/// A number as the store has it. No count of ours is so large that it does not fit; what a guest
+/// says may be, and must not read back as another.
+pub(crate) fn saturated(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
 macro_rules! int_arg {
     ($($type:ty: $value:ident => $int:expr;)*) => {$(
         impl ToArg for $type {
@@ -83,7 +89,7 @@ int_arg! {
     i64: value => value;
     u16: value => i64::from(value);
     u32: value => i64::from(value);
-    u64: value => value.cast_signed();
+    u64: value => saturated(value);
     bool: value => i64::from(value);
     Timestamp: value => value.micros();
     VolumeSize: value => i64::from(value.as_gib());

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::event;
-use crate::row::{Reader, args};
+use crate::row::{Reader, args, saturated};
 use crate::sql::{Sql, Tx, transact};
 use crate::store::Store;
 
@@ -153,10 +153,11 @@ fn heard_row(seen: &Observation) -> Value {
     json!([
         seen.instance_id.to_string(),
         seen.health.as_str(),
+        // One beyond all that are given out is older than any.
         seen.generation.0.cast_signed(),
-        seen.volume_used_bytes.cast_signed(),
-        seen.volume_total_bytes.cast_signed(),
-        seen.inventory_counter.cast_signed(),
+        saturated(seen.volume_used_bytes),
+        saturated(seen.volume_total_bytes),
+        saturated(seen.inventory_counter),
         seen.engine_run,
         seen.at.micros(),
     ])

@@ -121,7 +121,7 @@ pub(crate) async fn no_number_of_a_guest_keeps_others_unheard(fixture: &Fixture)
     let batch = heard(&[boast, seen(b, Health::Healthy, 5, 10)]);
     assert_eq!(store.record_reports(&batch).await.unwrap(), 2);
     assert_eq!(store.record_reports(&batch).await.unwrap(), 0);
-    for (id, used) in [(a, u64::MAX), (b, 5)] {
+    for (id, used) in [(a, i64::MAX.cast_unsigned()), (b, 5)] {
         let found = store.find_instance(id).await.unwrap().unwrap();
         assert_eq!(
             (found.health, found.volume_used_bytes),

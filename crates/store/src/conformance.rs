@@ -102,7 +102,7 @@ suite! {
     tasks:
         claims_follow_priority_and_time, commits_compare, commits_are_atomic, history_is_kept,
         leases_move_and_are_stolen, tasks_are_given_back, signals_end_waits, commits_wake,
-        commits_wake_other_processes, waits_are_kept;
+        commits_wake_other_processes, waits_are_kept, nothing_is_late_for_lying_about;
     locks:
         exclusive_excludes, all_or_none, own_locks_count_as_held, preemption_tells_lesser_holders,
         release_wakes_the_blocked;

@@ -102,12 +102,42 @@ macro_rules! select {
     };
 }
 
+/// Sets the time of a step forth by what it lay about, which is not time that it had: nobody ran
+/// it because Coffer was down or the store failed. Ten seconds are no such time.
+macro_rules! not_lain_about {
+    ($now:literal, $since:literal) => {
+        concat!(
+            "step_at = CASE WHEN ",
+            $now,
+            " - ",
+            $since,
+            " > 10000000 \
+                 THEN step_at + (",
+            $now,
+            " - ",
+            $since,
+            ") ELSE step_at END, \
+             deadline = CASE WHEN ",
+            $now,
+            " - ",
+            $since,
+            " > 10000000 \
+                 THEN deadline + (",
+            $now,
+            " - ",
+            $since,
+            ") ELSE deadline END"
+        )
+    };
+}
+
 macro_rules! claim {
     ($lock:literal) => {
         concat!(
             "UPDATE tasks SET state = 'running', owner = $1, updated_at = $2, \
-                 lease = lease + 1, version = version + 1 \
-             WHERE id IN (SELECT id FROM tasks WHERE state = 'ready' AND run_at <= $2 \
+                 lease = lease + 1, version = version + 1, ",
+            not_lain_about!("$2", "run_at"),
+            " WHERE id IN (SELECT id FROM tasks WHERE state = 'ready' AND run_at <= $2 \
                  ORDER BY priority DESC, run_at, id LIMIT $3",
             $lock,
             ") RETURNING ",
@@ -119,9 +149,11 @@ macro_rules! claim {
 /// PostgreSQL would give one task to two claims without the lock clause, which SQLite, where
 /// claims come one after the other, does not know.
 const CLAIM: Sql = Sql::differing(claim!(""), claim!(" FOR UPDATE SKIP LOCKED"));
+/// What the dead worker did of the step is done again, and has its whole time again.
 const STEAL: &str = concat!(
-    "UPDATE tasks SET owner = $4, lease = lease + 1, version = version + 1 \
-     WHERE id = $1 AND version = $2 AND lease = $3 AND state = 'running' RETURNING ",
+    "UPDATE tasks SET owner = $4, updated_at = $5, lease = lease + 1, version = version + 1, ",
+    not_lain_about!("$5", "updated_at"),
+    " WHERE id = $1 AND version = $2 AND lease = $3 AND state = 'running' RETURNING ",
     columns!()
 );
 const COMMIT: &str = "UPDATE tasks SET version = version + 1, lease = lease + 1, step = $4,
@@ -374,7 +406,8 @@ impl Store {
     }
 
     /// Takes up to `limit` tasks that are due, the most urgent first, and gives them as they are
-    /// after the claim: running, owned by `worker`, version and lease one higher.
+    /// after the claim: running, owned by `worker`, version and lease one higher. The time that a
+    /// task was due and nobody claimed it does not count as its step's.
     pub async fn claim_tasks(&self, worker: &str, now: Timestamp, limit: u32) -> Result<Vec<Task>> {
         let rows = self
             .db()
@@ -409,15 +442,15 @@ impl Store {
             .collect()
     }
 
-    /// Takes a running task over if neither its version nor its lease moved.
+    /// Takes a running task over if neither its version nor its lease moved since it was seen. The
+    /// time since it was last claimed or committed does not count as its step's.
     pub async fn steal_task(
         &self,
-        id: TaskId,
-        version: u64,
-        lease: u64,
+        seen: &RunningTask,
         worker: &str,
+        now: Timestamp,
     ) -> Result<Option<Task>> {
-        let args = args![id, version, lease, worker];
+        let args = args![seen.id, seen.version, seen.lease, worker, now];
         let rows = self.db().execute_returning(STEAL, args).await?;
         rows.first().map(task).transpose()
     }

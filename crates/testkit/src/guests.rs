@@ -2,7 +2,7 @@
 //! on their volume, and refuse what real guests refuse.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ pub struct SimGuests {
     kept: Mutex<BTreeMap<VolumeId, Kept>>,
     is_frozen: AtomicBool,
     holds_polls: AtomicBool,
-    starts_at_once: AtomicBool,
+    start_ms: AtomicU64,
 }
 
 impl SimGuests {
@@ -98,7 +98,7 @@ impl SimGuests {
             kept: Mutex::default(),
             is_frozen: AtomicBool::new(false),
             holds_polls: AtomicBool::new(false),
-            starts_at_once: AtomicBool::new(false),
+            start_ms: AtomicU64::new(START_MS),
         }
     }
 
@@ -114,16 +114,14 @@ impl SimGuests {
         self.holds_polls.store(true, Ordering::Relaxed);
     }
 
-    /// From now on engines are up as soon as they are told to run: where nobody moves the clock.
-    pub fn start_at_once(&self) {
-        self.starts_at_once.store(true, Ordering::Relaxed);
+    /// From now on engines take this long from being told to run until they serve; none where
+    /// nobody moves the clock.
+    pub fn start_within(&self, ms: u64) {
+        self.start_ms.store(ms, Ordering::Relaxed);
     }
 
     fn is_up(&self, kept: &Kept, now: Duration) -> bool {
-        let start = match self.starts_at_once.load(Ordering::Relaxed) {
-            true => Duration::ZERO,
-            false => Duration::from_millis(START_MS),
-        };
+        let start = Duration::from_millis(self.start_ms.load(Ordering::Relaxed));
         kept.spec.is_some() && now >= kept.applied_at + start
     }
 

@@ -112,7 +112,7 @@ impl World {
         world.services.store = store;
         world.services.clock = Arc::new(SystemClock::new());
         world.services.chaos = None;
-        world.guests.start_at_once();
+        world.guests.start_within(0);
         crate::harness::furnish(&world).await;
         world
     }

@@ -213,7 +213,7 @@ impl Worker {
                 break;
             }
             let begun = self.services.clock.monotonic();
-            let taken = store.steal_task(one.id, one.version, one.lease, &self.name);
+            let taken = store.steal_task(&one, &self.name, self.now());
             if let Some(task) = taken.await? {
                 tracing::warn!(task_id = %one.id, owner = %one.owner, "take over a lost task");
                 self.take_in_hand(std::slice::from_ref(&task), begun);
@@ -241,11 +241,8 @@ impl Worker {
         }
         for one in self.services.store.list_running().await? {
             let begun = self.services.clock.monotonic();
-            let stolen = self
-                .services
-                .store
-                .steal_task(one.id, one.version, one.lease, &self.name)
-                .await?;
+            let store = &self.services.store;
+            let stolen = store.steal_task(&one, &self.name, self.now()).await?;
             self.take_in_hand(stolen.as_slice(), begun);
             tasks.extend(stolen);
         }

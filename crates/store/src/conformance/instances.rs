@@ -510,11 +510,7 @@ pub(crate) async fn late_commits_do_not_revive(fixture: &Fixture) {
         .iter()
         .find(|running| running.id == delete.id)
         .unwrap();
-    let stolen = store
-        .steal_task(seen.id, seen.version, seen.lease, "w2")
-        .await
-        .unwrap()
-        .unwrap();
+    let stolen = store.steal_task(seen, "w2", at(2)).await.unwrap().unwrap();
     let mut end = commit(&stolen, "w2", TaskState::Failed);
     end.writes = vec![failed];
     store.commit_step(&end).await.unwrap();

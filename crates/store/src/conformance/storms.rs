@@ -14,8 +14,8 @@ use coffer_store::{Result, StoreError, Write};
 
 use super::locks::running;
 use super::world::{
-    World, assert_distinct, at, commit, flavor, id, name, network, storm, task, tenant, tenant_id,
-    unlimited, user,
+    World, as_seen, assert_distinct, at, commit, flavor, id, name, network, storm, task, tenant,
+    tenant_id, unlimited, user,
 };
 use crate::fixture::Fixture;
 
@@ -372,12 +372,10 @@ pub(crate) async fn one_delete_begins(fixture: &Fixture) {
 pub(crate) async fn one_thief(fixture: &Fixture) {
     let one = running(fixture.store(), 5).await;
     let results = storm(&fixture.stores, |store, n| {
-        let (id, version, lease) = (one.id, one.version, one.lease);
+        let seen = as_seen(&one);
         async move {
-            store
-                .steal_task(id, version, lease, &format!("w{n}"))
-                .await
-                .unwrap()
+            let stolen = store.steal_task(&seen, &format!("w{n}"), at(2)).await;
+            stolen.unwrap()
         }
     })
     .await;

@@ -6,7 +6,7 @@ use coffer_core::task::{Signal, Task, TaskState, TaskStepRecord, Wait};
 use coffer_core::units::Generation;
 use coffer_store::{Store, StoreError, Write};
 
-use super::world::{World, at, commit, id, task};
+use super::world::{World, as_seen, at, commit, id, task};
 use crate::fixture::Fixture;
 
 async fn claim_one(store: &Store, worker: &str) -> Task {
@@ -212,15 +212,11 @@ pub(crate) async fn leases_move_and_are_stolen(fixture: &Fixture) {
     assert_eq!(seen.version, claimed.version);
 
     let moved = store
-        .steal_task(claimed.id, claimed.version, claimed.lease, "x")
+        .steal_task(&as_seen(&claimed), "x", at(2))
         .await
         .unwrap();
     assert_eq!(moved, None, "the lease moved since");
-    let stolen = store
-        .steal_task(seen.id, seen.version, seen.lease, "x")
-        .await
-        .unwrap()
-        .unwrap();
+    let stolen = store.steal_task(&seen, "x", at(2)).await.unwrap().unwrap();
     assert_eq!(
         (stolen.owner.as_deref(), stolen.version),
         (Some("x"), seen.version + 1)
@@ -239,10 +235,43 @@ pub(crate) async fn leases_move_and_are_stolen(fixture: &Fixture) {
         .commit_step(&commit(&stolen, "x", TaskState::Done))
         .await
         .unwrap();
-    let ended = store
-        .steal_task(stolen.id, stolen.version + 1, stolen.lease + 1, "y")
-        .await;
-    assert_eq!(ended.unwrap(), None);
+    let mut ended = as_seen(&stolen);
+    ended.version += 1;
+    ended.lease += 1;
+    let taken = store.steal_task(&ended, "y", at(2)).await;
+    assert_eq!(taken.unwrap(), None);
+}
+
+pub(crate) async fn nothing_is_late_for_lying_about(fixture: &Fixture) {
+    let store = fixture.store();
+    store.insert_task(&task("one", None)).await.unwrap();
+    let claimed = claim_one(store, "w").await;
+    let mut step = commit(&claimed, "w", TaskState::Ready);
+    (step.update.step_at, step.update.run_at) = (at(1), at(5));
+    step.update.deadline = Some(at(61));
+    store.commit_step(&step).await.unwrap();
+
+    // Ten seconds are no time.
+    let times = |task: &Task| (task.step_at, task.deadline);
+    let claimed = store.claim_tasks("w", at(15), 1).await.unwrap().remove(0);
+    assert_eq!(times(&claimed), (at(1), Some(at(61))));
+    let stolen = store.steal_task(&as_seen(&claimed), "x", at(25)).await;
+    let stolen = stolen.unwrap().unwrap();
+    assert_eq!(times(&stolen), (at(1), Some(at(61))));
+
+    // The worker died at something, and for an hour nobody was there.
+    let stolen = store.steal_task(&as_seen(&stolen), "y", at(3_625)).await;
+    let stolen = stolen.unwrap().unwrap();
+    assert_eq!(times(&stolen), (at(3_601), Some(at(3_661))));
+    assert_eq!(stolen.updated_at, at(3_625));
+
+    // It was due, and for an hour nobody was there.
+    let mut step = commit(&stolen, "y", TaskState::Ready);
+    (step.update.step_at, step.update.run_at) = (at(3_601), at(3_630));
+    step.update.deadline = None;
+    store.commit_step(&step).await.unwrap();
+    let claimed = store.claim_tasks("w", at(7_230), 1).await.unwrap();
+    assert_eq!(times(&claimed[0]), (at(7_201), None));
 }
 
 /// Commits a wait of an hour; gives the task as it is stored then.

@@ -22,7 +22,7 @@ use coffer_core::time::Timestamp;
 use coffer_core::units::{Generation, Incarnation, Timeline, VolumeSize};
 use coffer_store::Store;
 use coffer_store::instance::NewInstance;
-use coffer_store::task::{StepCommit, TaskUpdate};
+use coffer_store::task::{RunningTask, StepCommit, TaskUpdate};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -163,6 +163,16 @@ pub(crate) fn commit(task: &Task, owner: &str, state: TaskState) -> StepCommit {
         record: None,
         writes: Vec::new(),
         now: at(1),
+    }
+}
+
+/// What another worker sees of a task that was claimed.
+pub(crate) fn as_seen(task: &Task) -> RunningTask {
+    RunningTask {
+        id: task.id,
+        owner: task.owner.clone().unwrap(),
+        version: task.version,
+        lease: task.lease,
     }
 }
 

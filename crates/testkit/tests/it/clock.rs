@@ -1,14 +1,17 @@
-//! Somebody sets the clock by an hour, forwards and back, while something is under way.
+//! Somebody sets the clock by an hour, forwards and back, while something is under way; or nobody
+//! is there for hours.
 
 use std::time::Duration;
 
 use coffer_control::clock::Clock;
+use coffer_control::taskmanager::Worker;
 use coffer_core::instance::Lifecycle;
+use coffer_core::task::Task;
 use coffer_testkit::chaos::Faults;
 use coffer_testkit::world::World;
 
 /// Runs what is due until a task waits.
-async fn some_steps(world: &World, worker: &coffer_control::taskmanager::Worker) {
+async fn some_steps(world: &World, worker: &Worker) {
     for task in worker.claim(4).await.unwrap() {
         worker.run_task(task).await.unwrap();
     }
@@ -64,4 +67,51 @@ async fn two_processes_that_notice_one_jump_shift_once() {
         worker.claim(0).await.unwrap();
     }
     assert_eq!(world.unended().await.unwrap()[0].deadline, deadline);
+}
+
+/// Claims and runs what is due, once.
+async fn look(worker: &Worker) {
+    for task in worker.claim(4).await.unwrap() {
+        worker.run_task(task).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn hours_in_which_nobody_works_make_no_step_late() {
+    for serves_at_last in [true, false] {
+        let world = World::new(9, Faults::exact(Vec::new())).await;
+        let id = world.ask_create().await.unwrap();
+        let worker = world.worker();
+        let is_for_engine = |task: &Task| {
+            let wait = task.wait.as_ref();
+            wait.is_some_and(|wait| wait.reason == "engine.starting")
+        };
+        world.guests.start_within(9_000_000);
+        while !is_for_engine(&world.unended().await.unwrap()[0]) {
+            look(&worker).await;
+            world.clock.advance(Duration::from_millis(50));
+        }
+
+        // Coffer is down. What comes up after it sees an engine that does not serve yet.
+        drop(worker);
+        world.clock.advance(Duration::from_secs(7_200));
+        look(&world.worker()).await;
+        let left = world.unended().await.unwrap();
+        assert!(
+            is_for_engine(&left[0]) && left[0].error.is_none(),
+            "{left:?}"
+        );
+        assert!(left[0].deadline > Some(world.services.clock.now()));
+
+        if serves_at_last {
+            world.guests.start_within(0);
+        }
+        world.settle().await.unwrap();
+        let found = world.services.store.find_instance(id).await.unwrap();
+        let lifecycle = match serves_at_last {
+            true => Lifecycle::Active,
+            false => Lifecycle::Failed,
+        };
+        assert_eq!(found.unwrap().lifecycle, lifecycle);
+    }
 }

@@ -102,31 +102,32 @@ macro_rules! select {
     };
 }
 
-/// Sets the time of a step forth by what it lay about, which is not time that it had: nobody ran
-/// it because Coffer was down or the store failed. Ten seconds are no such time.
+/// How long a task lay about since a time; ten seconds are none.
+macro_rules! lain_about {
+    ($now:literal, $since:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $now,
+            " - ",
+            $since,
+            " > 10000000 THEN ",
+            $now,
+            " - ",
+            $since,
+            " ELSE 0 END"
+        )
+    };
+}
+
+/// Sets the times of a step forth by what the task lay about, which is not time that it had: nobody
+/// ran it because Coffer was down, its worker died or the store failed.
 macro_rules! not_lain_about {
     ($now:literal, $since:literal) => {
         concat!(
-            "step_at = CASE WHEN ",
-            $now,
-            " - ",
-            $since,
-            " > 10000000 \
-                 THEN step_at + (",
-            $now,
-            " - ",
-            $since,
-            ") ELSE step_at END, \
-             deadline = CASE WHEN ",
-            $now,
-            " - ",
-            $since,
-            " > 10000000 \
-                 THEN deadline + (",
-            $now,
-            " - ",
-            $since,
-            ") ELSE deadline END"
+            "step_at = step_at + ",
+            lain_about!($now, $since),
+            ", deadline = deadline + ",
+            lain_about!($now, $since)
         )
     };
 }
@@ -596,10 +597,13 @@ impl Store {
     }
 
     /// Makes tasks ready again that have been stuck since `before`: perhaps a worker knows their
-    /// step by now. Gives how many.
+    /// step by now. The time until then does not count as that step's. Gives how many.
     pub async fn revive_stuck(&self, before: Timestamp, now: Timestamp) -> Result<u64> {
-        let sql = "UPDATE tasks SET state = 'ready', run_at = $2
-            WHERE state = 'stuck' AND updated_at <= $1";
+        let sql = concat!(
+            "UPDATE tasks SET state = 'ready', run_at = $2, ",
+            not_lain_about!("$2", "updated_at"),
+            " WHERE state = 'stuck' AND updated_at <= $1"
+        );
         let revived = self.db().execute(sql, args![before, now]).await?;
         if revived > 0 {
             self.wake().await?;

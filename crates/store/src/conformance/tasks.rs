@@ -272,6 +272,15 @@ pub(crate) async fn nothing_is_late_for_lying_about(fixture: &Fixture) {
     store.commit_step(&step).await.unwrap();
     let claimed = store.claim_tasks("w", at(7_230), 1).await.unwrap();
     assert_eq!(times(&claimed[0]), (at(7_201), None));
+
+    // For an hour nobody who was there knew its step.
+    let mut step = commit(&claimed[0], "w", TaskState::Stuck);
+    (step.update.step_at, step.now) = (at(7_201), at(7_230));
+    store.commit_step(&step).await.unwrap();
+    let revived = store.revive_stuck(at(10_000), at(10_830)).await.unwrap();
+    assert_eq!(revived, 1);
+    let claimed = store.claim_tasks("w", at(10_831), 1).await.unwrap();
+    assert_eq!(times(&claimed[0]), (at(10_801), None));
 }
 
 /// Commits a wait of an hour; gives the task as it is stored then.

@@ -137,7 +137,11 @@ macro_rules! claim {
         concat!(
             "UPDATE tasks SET state = 'running', owner = $1, updated_at = $2, \
                  lease = lease + 1, version = version + 1, ",
-            not_lain_about!("$2", "run_at"),
+            // What is heard may set it back to before its last look.
+            not_lain_about!(
+                "$2",
+                "(CASE WHEN run_at > updated_at THEN run_at ELSE updated_at END)"
+            ),
             " WHERE id IN (SELECT id FROM tasks WHERE state = 'ready' AND run_at <= $2 \
                  ORDER BY priority DESC, run_at, id LIMIT $3",
             $lock,

@@ -14,7 +14,7 @@ use coffer_core::time::Timestamp;
 use coffer_store::lock::{Acquire, LockOutcome};
 use coffer_store::task::StepCommit;
 use coffer_store::{StoreError, Write};
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::commit::Commit;
@@ -59,6 +59,8 @@ pub struct Worker {
     in_hand: Mutex<HashMap<TaskId, InHand>>,
     /// The time that deadlines are compared with.
     steady: Steady,
+    /// Held to write while stored times are set with the clock, and to read while one is committed.
+    setting: RwLock<()>,
     /// Cancelled when no further step is to begin.
     stopping: CancellationToken,
 }
@@ -70,6 +72,8 @@ struct InHand {
     version: u64,
     /// Monotonic time from which its lease counts.
     since: Duration,
+    /// By how much the clock had been set when its times were right; unit: milliseconds.
+    set_ms: i64,
 }
 
 impl Worker {
@@ -80,6 +84,7 @@ impl Worker {
             services,
             name,
             steady,
+            setting: RwLock::default(),
             watch: Mutex::new(LeaseWatch::default()),
             in_hand: Mutex::default(),
             stopping: CancellationToken::new(),
@@ -187,8 +192,9 @@ impl Worker {
             by_ms,
             "the clock was set: waits and deadlines of tasks are set with it"
         );
+        let _setting = self.setting.write().await;
         self.services.store.shift_tasks(by_ms, clock.now()).await?;
-        self.steady.follow(clock);
+        self.steady.follow(clock, by_ms);
         Ok(())
     }
 
@@ -257,8 +263,12 @@ impl Worker {
     fn take_in_hand(&self, tasks: &[Task], since: Duration) {
         let mut hand = self.hand();
         for task in tasks {
-            let version = task.version;
-            hand.insert(task.id, InHand { version, since });
+            let held = InHand {
+                version: task.version,
+                since,
+                set_ms: self.steady.set_ms(),
+            };
+            hand.insert(task.id, held);
         }
     }
 
@@ -299,9 +309,10 @@ impl Worker {
         // Claimed by another worker, or by this one again since: it is not this copy that is held.
         let held = self.hand().get(&task.id).copied();
         let held = held.filter(|held| held.version == task.version);
-        let renewed = Mutex::new(held.ok_or(RunError::LeaseLost)?.since);
+        let held = held.ok_or(RunError::LeaseLost)?;
+        let (renewed, mut set_ms) = (Mutex::new(held.since), held.set_ms);
         loop {
-            let (mut commit, next) = self.decide(&task, &renewed).await?;
+            let (mut commit, next) = self.decide(&mut task, &renewed, &mut set_ms).await?;
             match self.fault(Point::BeforeCommit, &task).await {
                 Verdict::Go => {}
                 Verdict::Crash => return Err(RunError::Crashed),
@@ -310,7 +321,10 @@ impl Worker {
             if let Some(chaos) = &self.services.chaos {
                 chaos.spoil(&mut commit);
             }
+            let setting = self.setting.read().await;
+            shift(&mut commit, self.set_since(&mut set_ms));
             let version = self.services.store.commit_step(&commit).await?;
+            drop(setting);
             tell(&task, &commit);
             if self.fault(Point::AfterCommit, &task).await == Verdict::Crash {
                 return Err(RunError::Crashed);
@@ -336,13 +350,30 @@ impl Worker {
         }
     }
 
+    /// By how much the clock was set since the times of a task in hand were right; they are then.
+    fn set_since(&self, set_ms: &mut i64) -> i64 {
+        let now = self.steady.set_ms();
+        now - std::mem::replace(set_ms, now)
+    }
+
+    /// Sets the times of a task in hand with the clock, if that was set since they were right.
+    fn catch_up(&self, task: &mut Task, set_ms: &mut i64) {
+        let by_ms = self.set_since(set_ms);
+        let set = |time: &mut Timestamp| *time = time.plus_millis(by_ms);
+        set(&mut task.step_at);
+        task.deadline.iter_mut().for_each(set);
+        task.wait.iter_mut().for_each(|wait| set(&mut wait.since));
+    }
+
     /// Runs one step and answers its commit, and whether the task goes on at once.
     async fn decide(
         &self,
-        task: &Task,
+        task: &mut Task,
         renewed: &Mutex<Duration>,
+        set_ms: &mut i64,
     ) -> Result<(StepCommit, bool), RunError> {
         let started = self.services.clock.monotonic();
+        self.catch_up(task, set_ms);
         let workflow = workflow::workflow(&task.workflow);
         let signals = self.signals(task, workflow).await?;
         if signals.contains(&Signal::Delete) && !self.services.breaks(Guard::DeleteFirst) {
@@ -368,6 +399,7 @@ impl Worker {
             renewed,
         };
         let answer = workflow.run(&context).await;
+        self.catch_up(task, set_ms);
         self.conclude(task, workflow, answer, started)
     }
 
@@ -417,7 +449,10 @@ impl Worker {
                     unblocked_by: format!("task {by}"),
                 };
                 let commit = self.commit(task, self.services.clock.monotonic());
-                Ok(Some(commit.stepped(Stepped::wait(wait))))
+                let mut blocked = commit.stepped(Stepped::wait(wait));
+                // Its first step has not begun.
+                (blocked.update.step_at, blocked.update.deadline) = (blocked.now, None);
+                Ok(Some(blocked))
             }
         }
     }
@@ -549,6 +584,19 @@ fn tell(task: &Task, commit: &StepCommit) {
         took_ms = record.took_ms,
         "step committed"
     );
+}
+
+/// Sets a commit's times with the clock, which was set by this much since it was made.
+fn shift(commit: &mut StepCommit, by_ms: i64) {
+    if by_ms == 0 {
+        return;
+    }
+    let set = |time: &mut Timestamp| *time = time.plus_millis(by_ms);
+    let update = &mut commit.update;
+    [&mut commit.now, &mut update.run_at, &mut update.step_at].map(set);
+    update.deadline.iter_mut().for_each(set);
+    update.wait.iter_mut().for_each(|wait| set(&mut wait.since));
+    commit.record.iter_mut().for_each(|line| set(&mut line.at));
 }
 
 /// The task in memory as the commit left it in the store.

@@ -273,6 +273,14 @@ pub(crate) async fn nothing_is_late_for_lying_about(fixture: &Fixture) {
     let claimed = store.claim_tasks("w", at(7_230), 1).await.unwrap();
     assert_eq!(times(&claimed[0]), (at(7_201), None));
 
+    // What was heard an hour ago was written only now: that hour it was looked at.
+    let mut step = commit(&claimed[0], "w", TaskState::Ready);
+    (step.update.step_at, step.update.run_at) = (at(7_201), at(3_640));
+    step.now = at(7_230);
+    store.commit_step(&step).await.unwrap();
+    let claimed = store.claim_tasks("w", at(7_230), 1).await.unwrap();
+    assert_eq!(times(&claimed[0]), (at(7_201), None));
+
     // For an hour nobody who was there knew its step.
     let mut step = commit(&claimed[0], "w", TaskState::Stuck);
     (step.update.step_at, step.now) = (at(7_201), at(7_230));

@@ -76,21 +76,61 @@ async fn look(worker: &Worker) {
     }
 }
 
+fn is_for_engine(task: &Task) -> bool {
+    let wait = task.wait.as_ref();
+    wait.is_some_and(|wait| wait.reason == "engine.starting")
+}
+
+/// Runs a create until it waits for an engine that takes hours.
+async fn until_it_waits_for_its_engine(world: &World, worker: &Worker) {
+    world.guests.start_within(9_000_000);
+    while !is_for_engine(&world.unended().await.unwrap()[0]) {
+        look(worker).await;
+        world.clock.advance(Duration::from_millis(50));
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_in_the_middle_of_a_step_is_followed_too() {
+    for jump in [3_600, -3_600] {
+        let world = World::new(10, Faults::exact(Vec::new())).await;
+        let id = world.ask_create().await.unwrap();
+        let worker = world.worker();
+        until_it_waits_for_its_engine(&world, &worker).await;
+        world.clock.advance(Duration::from_secs(3));
+        let deadline = world.unended().await.unwrap()[0].deadline.unwrap();
+
+        world.guests.freeze(true);
+        let mut claimed = worker.claim(4).await.unwrap();
+        let step = worker.run_task(claimed.remove(0));
+        let set = async {
+            world.clock.jump(jump);
+            worker.claim(0).await.unwrap();
+            world.guests.freeze(false);
+            world.clock.advance(Duration::from_secs(1));
+        };
+        let (ran, ()) = tokio::join!(step, set);
+        ran.unwrap();
+
+        let left = world.unended().await.unwrap().remove(0);
+        assert!(is_for_engine(&left) && left.error.is_none(), "{left:?}");
+        assert_eq!(left.deadline, Some(deadline.plus_seconds(jump)), "{jump}");
+        let sleeps_ms = left.run_at.millis_since(world.services.clock.now());
+        assert!((0..5_000).contains(&sleeps_ms), "{jump}: {sleeps_ms} ms");
+        world.guests.start_within(0);
+        world.settle().await.unwrap();
+        let found = world.services.store.find_instance(id).await.unwrap();
+        assert_eq!(found.unwrap().lifecycle, Lifecycle::Active, "{jump}");
+    }
+}
+
 #[tokio::test]
 async fn hours_in_which_nobody_works_make_no_step_late() {
     for serves_at_last in [true, false] {
         let world = World::new(9, Faults::exact(Vec::new())).await;
         let id = world.ask_create().await.unwrap();
         let worker = world.worker();
-        let is_for_engine = |task: &Task| {
-            let wait = task.wait.as_ref();
-            wait.is_some_and(|wait| wait.reason == "engine.starting")
-        };
-        world.guests.start_within(9_000_000);
-        while !is_for_engine(&world.unended().await.unwrap()[0]) {
-            look(&worker).await;
-            world.clock.advance(Duration::from_millis(50));
-        }
+        until_it_waits_for_its_engine(&world, &worker).await;
 
         // Coffer is down. What comes up after it sees an engine that does not serve yet.
         drop(worker);

@@ -593,7 +593,9 @@ fn shift(commit: &mut StepCommit, by_ms: i64) {
     }
     let set = |time: &mut Timestamp| *time = time.plus_millis(by_ms);
     let update = &mut commit.update;
-    [&mut commit.now, &mut update.run_at, &mut update.step_at].map(set);
+    for time in [&mut commit.now, &mut update.run_at, &mut update.step_at] {
+        set(time);
+    }
     update.deadline.iter_mut().for_each(set);
     update.wait.iter_mut().for_each(|wait| set(&mut wait.since));
     commit.record.iter_mut().for_each(|line| set(&mut line.at));

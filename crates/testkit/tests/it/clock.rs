@@ -1,5 +1,5 @@
 //! Somebody sets the clock by an hour, forwards and back, while something is under way; or nobody
-//! is there for hours.
+//! is there for hours, or another task is in the way.
 
 use std::time::Duration;
 
@@ -154,4 +154,32 @@ async fn hours_in_which_nobody_works_make_no_step_late() {
         };
         assert_eq!(found.unwrap().lifecycle, lifecycle);
     }
+}
+
+#[tokio::test]
+async fn waiting_for_a_lock_makes_no_step_late() {
+    let world = World::new(11, Faults::exact(Vec::new())).await;
+    let id = world.ask_create().await.unwrap();
+    world.settle().await.unwrap();
+    let worker = world.worker();
+    world.guests.start_within(200_000);
+    world.ask_restart(id).await.unwrap();
+    look(&worker).await;
+    world.ask_root(id).await.unwrap();
+    for _ in 0..150 {
+        look(&worker).await;
+        let now = world.services.clock.now();
+        let tasks = world.unended().await.unwrap();
+        let blocked = tasks.iter().find(|task| {
+            let wait = task.wait.as_ref();
+            wait.is_some_and(|wait| wait.reason == "lock.held")
+        });
+        let blocked = blocked.expect("the restart takes longer");
+        assert!(now.millis_since(blocked.step_at) < 5_000, "{blocked:?}");
+        world.clock.advance(Duration::from_secs(1));
+    }
+    world.settle().await.unwrap();
+    let tasks = world.services.store.list_tasks(id).await.unwrap();
+    assert_eq!(tasks.len(), 3);
+    assert!(tasks.iter().all(|task| task.error.is_none()), "{tasks:?}");
 }

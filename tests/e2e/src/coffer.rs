@@ -336,6 +336,8 @@ impl Coffer {
         if let Some(mut child) = self.child.take() {
             child.kill().context("kill coffer")?;
             child.wait().context("wait for coffer")?;
+            // It may have hit in the middle of a write; the next one says that it cleaned up.
+            self.expect_lines(&["remove what a killed process was writing"]);
         }
         Ok(())
     }

@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 
 /// Lines of a log shown when its program ended badly.
 const TAIL_LINES: usize = 60;
+/// LIMIT: panics told beside them, and lines of each: where it was, and the beginning of why.
+const PANICS_MAX: usize = 5;
+const PANIC_LINES: usize = 4;
 
 /// A program to run.
 #[derive(Debug)]
@@ -219,18 +222,24 @@ impl Drop for Dialogue {
     }
 }
 
-/// The end of a log file, for people.
+/// The end of a log file, for people, and the panics that stand before it: a backtrace can be
+/// longer than the end is.
 pub fn tail(log: &Path) -> String {
     let Ok(file) = File::open(log) else {
         return format!("{} is not there", log.display());
     };
     let lines: Vec<String> = BufReader::new(file).lines().map_while(Result::ok).collect();
     let skipped = lines.len().saturating_sub(TAIL_LINES);
-    format!(
-        "the end of {}:\n{}",
-        log.display(),
-        lines[skipped..].join("\n")
-    )
+    let (before, end) = lines.split_at(skipped);
+    let mut told = vec![format!("the end of {}:", log.display())];
+    told.extend(end.iter().cloned());
+    let panics = before.iter().enumerate();
+    let panics = panics.filter(|(_, line)| line.contains("panicked at"));
+    for (number, _) in panics.take(PANICS_MAX) {
+        told.push(format!("before it, in line {}:", number + 1));
+        told.extend(before.iter().skip(number).take(PANIC_LINES).cloned());
+    }
+    told.join("\n")
 }
 
 /// A stretch of time being measured.
@@ -311,5 +320,30 @@ fn ended_well(status: ExitStatus, name: &str) -> Result<()> {
     match status.success() {
         true => Ok(()),
         false => bail!("{name} ended with {status}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_however_long_its_backtrace_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("it.log");
+        let why = "thread 'main' panicked at src/lib.rs:1:\nthe clean stop failed\n";
+        let trace = "  12: core::ops::function\n".repeat(3 * TAIL_LINES);
+        std::fs::write(&log, format!("running 1 test\n{why}{trace}the last line\n")).unwrap();
+        let told = tail(&log);
+        assert!(told.contains("before it, in line 2:\n"), "{told}");
+        assert!(told.contains(why), "{told}");
+        assert!(told.contains("the last line"), "{told}");
+        assert!(!told.contains("running 1 test"), "{told}");
+
+        std::fs::write(&log, why).unwrap();
+        assert_eq!(
+            tail(&log),
+            format!("the end of {}:\n{}", log.display(), why.trim_end())
+        );
     }
 }

@@ -13,12 +13,16 @@ use crate::{built, runners};
 /// Programs that are shipped.
 const PROGRAMS: [&str; 2] = ["coffer", "coffer-guest"];
 /// Documents that go along, from the top of the tree.
-const DOCUMENTS: [&str; 5] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
+    "docs/comparison.md",
     "docs/config.md",
+    "docs/dependencies.md",
+    "docs/engines.md",
     "docs/operations.md",
     "docs/security.md",
+    "docs/upgrades.md",
 ];
 /// Scripts that dpkg runs.
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];

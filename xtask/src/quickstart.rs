@@ -310,6 +310,9 @@ impl Host {
         fs::create_dir_all(&self.state)
             .with_context(|| format!("make {}", self.state.display()))?;
         let state = self.state.display().to_string();
+        // Of a tree that was brought up to date since the last time.
+        let upgrade = ["upgrade", "--if-started", "--state-dir", &state];
+        Program::new(&self.coffer, &upgrade).output()?;
         let words = ["up", "--state-dir", &state, "--listen", listen];
         let words = [&words[..], more].concat();
         let mut child = Program::new(&self.coffer, &words).start(&self.log())?;

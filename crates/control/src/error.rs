@@ -202,7 +202,10 @@ impl From<StoreError> for Error {
             StoreError::AddressesExhausted { .. } => {
                 Self::new(Kind::OverLimit, "addresses-exhausted", message)
             }
-            StoreError::Corrupt { .. } | StoreError::Open { .. } => Self::internal(message),
+            StoreError::Corrupt { .. }
+            | StoreError::Open { .. }
+            | StoreError::OtherSchema { .. }
+            | StoreError::DamagedFile { .. } => Self::internal(message),
             StoreError::Full(source) => store_fails(message, "store-full", FULL, &source),
             StoreError::ReadOnly(source) => {
                 store_fails(message, "store-read-only", READ_ONLY, &source)

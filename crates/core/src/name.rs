@@ -36,6 +36,14 @@ impl Name {
         })
     }
 
+    /// The name of something else that has this one too, told apart by what only it has.
+    pub fn beside(&self, id: &str) -> Self {
+        let room = NAME_CHARS_MAX.saturating_sub(id.chars().count() + 3);
+        let name: String = self.0.chars().take(room).collect();
+        let text = format!("{name} ({id})");
+        Self::parse("name", &text).unwrap_or_else(|_| self.clone())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -42,6 +42,9 @@ pub trait Fixture: Send + Sync + Debug {
     async fn kill(&self);
     /// What tells this clone from every other, from its files or the engine's own mouth.
     async fn fingerprint(&self) -> String;
+    /// What the server itself says that tells it from every other and follows from its UUID;
+    /// `None` for one that numbers each of its runs anew.
+    async fn served_identity(&self, root: &Access) -> Option<String>;
     /// Whether the client is let in.
     async fn login(&self, access: &Access) -> Result<(), String>;
     /// Makes something that belongs to the user (a table).
@@ -200,6 +203,15 @@ async fn clones_differ(world: &dyn World) {
         first,
         "the engine changed its identity"
     );
+    two.start().await;
+    wait_answering(world, two.as_ref()).await;
+    let served = served_identity(world, one.as_ref()).await;
+    let other = served_identity(world, two.as_ref()).await;
+    assert!(
+        served.is_none() || served != other,
+        "two servers say the same of themselves: {served:?}"
+    );
+    assert!(two.stop().await, "the other clone does not stop cleanly");
     // A clone of a running engine has to recover before it is given another identity.
     one.kill().await;
     personalise(world, one.as_ref(), IDENTITIES[1]).await;
@@ -210,10 +222,24 @@ async fn clones_differ(world: &dyn World) {
     );
     one.start().await;
     wait_answering(world, one.as_ref()).await;
+    let served = served_identity(world, one.as_ref()).await;
+    assert_eq!(served, other, "it does not serve the identity it was given");
     assert!(
         one.stop().await,
         "a clone with a new identity does not stop cleanly"
     );
+}
+
+/// What a server says of itself when root asks.
+async fn served_identity(world: &dyn World, fixture: &dyn Fixture) -> Option<String> {
+    let (runtime, host) = (world.runtime(), fixture.host());
+    let secret = Secret::new("looks".to_owned());
+    let enabled = runtime.enable_root(host, &secret).await;
+    enabled.expect("enable root");
+    let root = access(world.engine().root_user(), "looks", "");
+    let told = fixture.served_identity(&root).await;
+    runtime.disable_root(host).await.expect("disable root");
+    told
 }
 
 /// A probe that only asked would call an engine healthy that takes no write.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use coffer_control::config::Config;
 
+use crate::refusal::usage;
+
 /// Database-as-a-Service for people who own their machines.
 #[derive(Debug, Parser)]
 #[command(name = "coffer", version, propagate_version = true)]
@@ -28,7 +30,7 @@ pub(crate) enum Command {
     Conductor(Place),
     /// Run the tracker only: the way into this host's instances for `coffer connect`
     Tracker(Place),
-    /// Bring the store's schema up to date
+    /// Make the schema of a store that is new; one that was used is for `coffer upgrade`
     Migrate(Place),
     /// Print the configuration that holds, with secrets masked
     #[command(args_conflicts_with_subcommands = true)]
@@ -70,6 +72,9 @@ pub(crate) enum Command {
         /// The PostgreSQL store was backed up by pg_dump; a SQLite store is kept by itself
         #[arg(long)]
         store_is_backed_up: bool,
+        /// Do nothing where no Coffer has started yet: for a service that starts afterwards
+        #[arg(long)]
+        if_started: bool,
     },
     /// Print the API's description
     #[command(hide = true)]
@@ -114,7 +119,7 @@ impl Place {
         for one in &self.set {
             let (key, value) = one
                 .split_once('=')
-                .ok_or_else(|| anyhow::anyhow!("--set {one}: write it as section.key=value"))?;
+                .ok_or_else(|| usage(format!("--set {one}: write it as section.key=value")))?;
             flags.push((key, value.to_owned()));
         }
         Ok(Config::load(self.config.as_deref(), &flags)?)

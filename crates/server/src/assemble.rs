@@ -118,7 +118,7 @@ async fn open_store(url: &StoreUrl) -> anyhow::Result<Store> {
         let checked = tokio::task::spawn_blocking(move || file::quick_check(&path)).await?;
         checked.with_context(unusable)?;
     }
-    let store = Store::open(url, StoreOptions::default()).await;
+    let store = Store::open_new_or_present(url, StoreOptions::default()).await;
     let store = store.with_context(unusable)?;
     store.probe_write().await.with_context(unusable)?;
     Ok(store)

@@ -144,9 +144,15 @@ fn schema(found: Result<i64, StoreError>) -> Finding {
             "store: whole, with the schema of this version",
             "it can be used",
         ),
-        Ok(found) if found < newest => advice(
+        Ok(0) => advice(
+            "store: it has no schema yet",
+            "the first start did not come to its end",
+            "coffer up, which makes it",
+        ),
+        Ok(found) if found < newest => problem(
             format!("store: its schema is {found}, this version's is {newest}"),
-            "it was written by an older Coffer",
+            "it was written by an older Coffer, and this one does not start on it; databases go on \
+             serving",
             "coffer upgrade, which keeps a way back",
         ),
         Ok(found) => problem(
@@ -215,12 +221,10 @@ fn lost(state: &StateDir) -> Finding {
 fn file_findings(path: &Path) -> (Vec<Finding>, bool) {
     let mut findings = Vec::new();
     if let Err(error) = file::quick_check(path) {
-        let todo =
-            "stop Coffer, keep the file aside, and coffer state restore from the newest backup";
-        let means = "what is stored cannot be relied on; databases go on serving";
-        return (vec![problem(format!("store: {error}"), means, todo)], false);
+        return (vec![no_store(path, &error)], false);
     }
-    if fs::OpenOptions::new().append(true).open(path).is_err() {
+    let is_writable = fs::OpenOptions::new().append(true).open(path).is_ok();
+    if !is_writable {
         findings.push(problem(
             format!("store: {} cannot be written", path.display()),
             "nothing can be changed and no health is recorded; databases go on serving",
@@ -232,7 +236,32 @@ fn file_findings(path: &Path) -> (Vec<Finding>, bool) {
         .as_ref()
         .is_ok_and(|found| *found == file::newest_schema());
     findings.push(schema(found));
-    (findings, is_ours)
+    (findings, is_ours && is_writable)
+}
+
+/// What it means that there is no whole store in its file.
+fn no_store(path: &Path, error: &StoreError) -> Finding {
+    if matches!(error, StoreError::DamagedFile { .. }) {
+        return problem(
+            format!("store: {error}"),
+            "what is stored cannot be relied on; databases go on serving",
+            "stop Coffer, keep the file aside, and coffer state restore from the newest backup",
+        );
+    }
+    if file::is_there(path).is_none() {
+        return problem(
+            format!("store: {} is not there", path.display()),
+            "Coffer does not start where instances are; databases go on serving",
+            "see that state.store_url names the right file; if it was lost: coffer state restore, \
+             from the newest backup",
+        );
+    }
+    problem(
+        format!("store: {error}"),
+        "Coffer does not start; databases go on serving",
+        "mount its file system, and give the file and its directory to the user that runs coffer; \
+         if the disk fails: coffer state restore on another, from the newest backup",
+    )
 }
 
 async fn in_store(
@@ -241,7 +270,10 @@ async fn in_store(
     config: &Config,
     now: Timestamp,
 ) -> Result<Vec<Finding>, StoreError> {
-    let mut findings = vec![backup(store.get_setting(BACKED_UP).await?, now)];
+    let noted = store.get_setting(BACKED_UP).await?;
+    let url: Result<StoreUrl, _> = config.store_url().parse();
+    let is_apart = matches!(url, Ok(StoreUrl::Postgres(_)));
+    let mut findings = vec![backup(noted, now, is_apart)];
     match key_fits(store, state).await {
         true => findings.push(good(READY, "what Coffer has sealed can be read")),
         // That there is none, or a damaged one, is found without the store.
@@ -263,7 +295,9 @@ async fn in_store(
     Ok(findings)
 }
 
-fn backup(noted: Option<String>, now: Timestamp) -> Finding {
+/// What it means when the state was backed up last. A store that is `apart`, in PostgreSQL, is not
+/// in that backup, and Coffer does not know whether its own was made.
+fn backup(noted: Option<String>, now: Timestamp, is_apart: bool) -> Finding {
     let means = "what was created or changed since would have to be adopted by hand";
     let todo = "coffer state backup DIR --passphrase-file FILE, every day (docs/operations.md)";
     let at = noted
@@ -275,6 +309,11 @@ fn backup(noted: Option<String>, now: Timestamp) -> Finding {
             let hours = now.millis_since(at) / 3_600_000;
             advice(format!("state backup: {hours} hours old"), means, todo)
         }
+        Some(at) if is_apart => good(
+            format!("state backup: made at {at}, without the store, which is PostgreSQL"),
+            "with a pg_dump of the same time the state of then can be restored; whether one was \
+             made Coffer does not know",
+        ),
         Some(at) => good(
             format!("state backup: made at {at}"),
             "the state of then can be restored",
@@ -486,13 +525,17 @@ mod tests {
     async fn a_backup_is_missed_after_a_day() {
         let now = Timestamp::from_micros(1_795_000_000_000_000);
         let noted = |hours: i64| Some(now.plus_seconds(-hours * 3_600).micros().to_string());
-        assert_eq!(backup(None, now).level, Level::Advice);
-        assert_eq!(backup(noted(23), now).level, Level::Good);
-        let old = backup(noted(25), now);
+        assert_eq!(backup(None, now, false).level, Level::Advice);
+        assert_eq!(backup(noted(23), now, false).level, Level::Good);
+        let old = backup(noted(25), now, false);
         assert_eq!(old.level, Level::Advice);
         assert!(old.what.contains("25 hours"), "{old:?}");
         // A clock that went back makes no backup old.
-        assert_eq!(backup(noted(-5), now).level, Level::Good);
+        assert_eq!(backup(noted(-5), now, false).level, Level::Good);
+        // It says nothing of a store that is not in it.
+        let apart = backup(noted(23), now, true);
+        assert!(apart.what.contains("without the store"), "{apart:?}");
+        assert!(apart.means.contains("does not know"), "{apart:?}");
     }
 
     #[tokio::test]
@@ -573,12 +616,30 @@ mod tests {
         store.unwrap().close().await;
         let schema = found(&config, &state, "its schema is").await;
         assert!(schema.todo.contains("coffer upgrade"), "{schema:?}");
+        assert_eq!(schema.level, Level::Problem);
         let all = own(&config, &state).await.unwrap();
         assert!(
             !all.iter().any(is_ready),
             "nothing more is asked of it: {all:#?}"
         );
         assert_eq!(file::schema(&path).unwrap(), older);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_not_there_or_cannot_be_read_is_not_called_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, config, store) = new(dir.path()).await;
+        store.close().await;
+        let path = dir.path().join("coffer.db");
+        fs::rename(&path, dir.path().join("aside")).unwrap();
+        let gone = found(&config, &state, "coffer.db is not there").await;
+        assert!(gone.todo.contains("state.store_url"), "{gone:?}");
+        // As another user's file would be, also for root.
+        fs::create_dir(&path).unwrap();
+        let closed = found(&config, &state, "cannot be read").await;
+        assert!(closed.todo.contains("the user that runs"), "{closed:?}");
+        let all = own(&config, &state).await.unwrap();
+        assert!(!all.iter().any(|f| f.what.contains("damaged")), "{all:#?}");
     }
 
     #[tokio::test]

@@ -2,19 +2,19 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use coffer_cli::output::emit;
 use coffer_control::authority;
 use coffer_control::clock::Clock;
 
 use crate::args::{Ca, Place};
 use crate::assemble;
+use crate::refusal::missing;
 use crate::state_dir::StateDir;
 
-/// Opens the store, which brings its schema up to date.
+/// Opens the store as a role would, which makes the schema of one that is new.
 pub(crate) async fn migrate(place: &Place) -> anyhow::Result<ExitCode> {
     let config = place.load()?;
-    let state = StateDir::change(&config.state.dir)?;
+    let state = StateDir::enter(&config.state.dir, false)?;
     let base = assemble::base(&config, &state).await?;
     base.store.close().await;
     emit("the store is up to date\n")?;
@@ -42,7 +42,7 @@ pub(crate) async fn ca(ca: &Ca) -> anyhow::Result<ExitCode> {
             };
             let tenant = by_name
                 .or(by_id)
-                .with_context(|| format!("no project '{project}'"))?;
+                .ok_or_else(|| missing(format!("no project '{project}'")))?;
             format!("project {}", tenant.id)
         }
     };

@@ -17,6 +17,7 @@ use coffer_control::vault::Vault;
 
 use crate::args::{KeyCommand, Place};
 use crate::assemble::{self, Base};
+use crate::refusal::missing;
 use crate::state::bundle::sync_dir;
 use crate::state_dir::{MASTER_KEY, MASTER_KEY_OLD, StateDir, put_new};
 
@@ -111,7 +112,13 @@ async fn rotate_project(base: &Base, project: &str) -> anyhow::Result<()> {
         Err(_) => None,
     };
     let tenant = by_name.or(by_id);
-    let tenant = tenant.with_context(|| format!("no project '{project}'"))?;
+    let tenant = tenant.ok_or_else(|| missing(format!("no project '{project}'")))?;
+    if base.store.find_project_key(&tenant.id).await?.is_none() {
+        return Ok(emit(&format!(
+            "project {} has sealed nothing yet and has no key: it gets a new one when it does\n",
+            tenant.name
+        ))?);
+    }
     let vault = Vault {
         store: &base.store,
         secrets: &base.secrets,

@@ -10,6 +10,7 @@ mod host_tools;
 mod images;
 mod keys;
 mod log;
+mod refusal;
 mod roles;
 mod serve;
 mod state;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     if let Err(error) = without_root::enter(&args.command) {
         output::complain(&format!("error: {error:#}"));
-        return ExitCode::FAILURE;
+        return refusal::exit_code(&error);
     }
     let runtime = runtime(&args);
     let ended = runtime.block_on(run(args));
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::complain(&format!("error: {error:#}"));
-            ExitCode::FAILURE
+            refusal::exit_code(&error)
         }
     }
 }
@@ -102,7 +103,8 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Upgrade {
             place,
             store_is_backed_up,
-        } => upgrade::upgrade(&place, store_is_backed_up).await,
+            if_started,
+        } => upgrade::upgrade(&place, store_is_backed_up, if_started).await,
         Command::Openapi => {
             output::emit(&format!("{}\n", coffer_control::api::openapi_json()))?;
             Ok(ExitCode::SUCCESS)

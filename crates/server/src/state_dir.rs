@@ -12,10 +12,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use coffer_control::clock::{Entropy, SystemEntropy};
 use coffer_control::secrets::{KeySource, MasterKeys};
 
+use crate::refusal::{refused, usage};
 use crate::state::bundle::sync_dir;
 
 /// Only the owner of the state directory may look into it.
@@ -53,9 +54,7 @@ impl StateDir {
             .mode(PRIVATE)
             .create(path)
             .with_context(|| format!("make state directory {}", path.display()))?;
-        // Volumes and keys lie below: a directory that was made by hand is closed too.
-        fs::set_permissions(path, Permissions::from_mode(PRIVATE))
-            .with_context(|| format!("close state directory {} to others", path.display()))?;
+        close(path)?;
         let lock = is_exclusive.then(|| lock(path)).transpose()?;
         sweep(path);
         Ok(Self {
@@ -79,7 +78,9 @@ impl StateDir {
         let roles = lock_file(&self.path, ROLES_LOCK)?;
         roles.try_lock_shared().map_err(|_| {
             let shown = self.path.display();
-            anyhow::anyhow!("{shown} is being restored or upgraded: try again when that has ended")
+            refused(format!(
+                "{shown} is being restored or upgraded: try again when that has ended"
+            ))
         })?;
         self._locks.push(roles);
         Ok(self)
@@ -89,8 +90,7 @@ impl StateDir {
     pub(crate) fn keeping_keys(mut self) -> anyhow::Result<Self> {
         let keys = lock_file(&self.path, KEYS_LOCK)?;
         let rotating = "the master key is being rotated: try again when that has ended";
-        keys.try_lock_shared()
-            .map_err(|_| anyhow::anyhow!(rotating))?;
+        keys.try_lock_shared().map_err(|_| refused(rotating))?;
         self._locks.push(keys);
         Ok(self)
     }
@@ -99,7 +99,7 @@ impl StateDir {
     pub(crate) fn rotating_keys(mut self) -> anyhow::Result<Self> {
         let keys = lock_file(&self.path, KEYS_LOCK)?;
         let in_use = "the master key is being rotated or backed up: try again when that ended";
-        keys.try_lock().map_err(|_| anyhow::anyhow!(in_use))?;
+        keys.try_lock().map_err(|_| refused(in_use))?;
         self._locks.push(keys);
         Ok(self)
     }
@@ -110,10 +110,10 @@ impl StateDir {
         let roles = lock_file(path, ROLES_LOCK)?;
         roles.try_lock().map_err(|_| {
             let shown = path.display();
-            anyhow::anyhow!(
+            refused(format!(
                 "a role of Coffer runs on {shown}, or a tool that changes its state: stop it \
                  first; databases go on serving"
-            )
+            ))
         })?;
         state._locks.push(roles);
         Ok(state)
@@ -122,16 +122,21 @@ impl StateDir {
     /// Opens a directory that a Coffer has started on, and makes none: what is printed of a new one
     /// would look right and be worth nothing.
     pub(crate) fn existing(path: &Path) -> anyhow::Result<Self> {
-        // One that lost its key or its store is one all the same, and said to be.
-        let marks = [MASTER_KEY, TAG, "coffer.db"];
-        if !marks.iter().any(|name| path.join(name).exists()) {
-            bail!(
-                "no Coffer has started on the state directory {}: give the --state-dir or the \
-                 --config it runs with",
-                path.display()
-            );
+        if !Self::is_begun(path) {
+            let shown = path.display();
+            return Err(usage(format!(
+                "no Coffer has started on the state directory {shown}: give the --state-dir or \
+                 the --config it runs with"
+            )));
         }
         Self::open(path, false)
+    }
+
+    /// Whether a Coffer has started on the directory. One that lost its key or its store is one
+    /// all the same, and said to be.
+    pub(crate) fn is_begun(path: &Path) -> bool {
+        let marks = [MASTER_KEY, TAG, "coffer.db"];
+        marks.iter().any(|name| path.join(name).exists())
     }
 
     /// A path inside.
@@ -182,6 +187,18 @@ impl StateDir {
         })?;
         String::from_utf8(bytes).context("the file 'tag' in the state directory is damaged")
     }
+}
+
+/// Volumes and keys lie below: a directory that was made by hand is closed to others too. What is
+/// closed is left alone, as it may be read-only.
+fn close(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let facts = fs::metadata(path).with_context(|| format!("look at {shown}"))?;
+    if facts.permissions().mode() & 0o7777 == PRIVATE {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(PRIVATE))
+        .with_context(|| format!("close state directory {shown} to others"))
 }
 
 /// What the name of a file that is being written ends in, before its writer's process id; those of
@@ -267,14 +284,22 @@ const ROLES_LOCK: &str = "roles.lock";
 const KEYS_LOCK: &str = "keys.lock";
 
 fn lock_file(path: &Path, name: &str) -> anyhow::Result<File> {
-    OpenOptions::new()
+    let lock = path.join(name);
+    let opened = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path.join(name))
-        .with_context(|| format!("open {name} in {}", path.display()))
+        .open(&lock);
+    // Where nothing can be written, a lock is held all the same by whoever looks or copies.
+    let opened = match opened {
+        Err(e) if e.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+            File::open(&lock).or_else(|_| File::open(path))
+        }
+        opened => opened,
+    };
+    opened.with_context(|| format!("open {name} in {}", path.display()))
 }
 
 /// Writes a file that only its owner can read, whole or not at all, onto the disk; one that is
@@ -321,7 +346,10 @@ fn lock(path: &Path) -> anyhow::Result<File> {
         .truncate(false)
         .mode(0o600)
         .open(path.join("lock"))
-        .with_context(|| format!("open the lock in {}", path.display()))?;
+        .with_context(|| {
+            let shown = path.display();
+            format!("write in {shown}: nothing was changed, and databases go on serving")
+        })?;
     let mut left = ORPHANS_MAX;
     loop {
         match file.try_lock() {
@@ -329,15 +357,15 @@ fn lock(path: &Path) -> anyhow::Result<File> {
             Err(fs::TryLockError::WouldBlock) => {
                 let holder = holder(&mut file)?;
                 if left.is_zero() || is_alive(&holder) {
-                    bail!(
-                        "{} is in use by {}: stop that Coffer first, or give another --state-dir",
-                        path.display(),
-                        if holder.is_empty() {
-                            "another process"
-                        } else {
-                            &holder
-                        }
-                    );
+                    let holder = match holder.as_str() {
+                        "" => "another process",
+                        named => named,
+                    };
+                    let shown = path.display();
+                    return Err(refused(format!(
+                        "{shown} is in use by {holder}: stop that Coffer first, or give another \
+                         --state-dir"
+                    )));
                 }
                 pause();
                 left = left.saturating_sub(PAUSE);

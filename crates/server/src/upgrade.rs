@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use coffer_cli::output::{complain, emit};
 use coffer_control::authority;
 use coffer_control::clock::{Clock, SystemClock, SystemEntropy};
@@ -19,6 +19,7 @@ use coffer_store::{Migration, Store, StoreOptions, StoreUrl, file};
 
 use crate::args::Place;
 use crate::assemble;
+use crate::refusal::refused;
 use crate::state::bundle::sync_dir;
 use crate::state_dir::StateDir;
 
@@ -31,12 +32,20 @@ const PART: &str = "part";
 /// LIMIT: tasks that are named when they are in the way.
 const NAMED_MAX: usize = 20;
 
-/// Upgrades the state directory.
-pub(crate) async fn upgrade(place: &Place, store_is_backed_up: bool) -> anyhow::Result<ExitCode> {
+/// Upgrades the state directory. With `if_started`, where none is, nothing is to do.
+pub(crate) async fn upgrade(
+    place: &Place,
+    store_is_backed_up: bool,
+    if_started: bool,
+) -> anyhow::Result<ExitCode> {
     let config = place.load()?;
+    let url: StoreUrl = config.store_url().parse()?;
+    if if_started && !is_started(&config.state.dir, &url) {
+        emit("no Coffer has started here yet: nothing to do\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     StateDir::existing(&config.state.dir)?;
     let state = StateDir::alone(&config.state.dir)?;
-    let url: StoreUrl = config.store_url().parse()?;
     match &url {
         StoreUrl::SqliteFile(path) => {
             let done = upgrade_file(&state, path, &[]).await?;
@@ -45,6 +54,16 @@ pub(crate) async fn upgrade(place: &Place, store_is_backed_up: bool) -> anyhow::
         _ => upgrade_server(&url, store_is_backed_up).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a Coffer has started on the directory, and its store is where it is looked for: of one
+/// that was lost, whoever starts tells more.
+fn is_started(dir: &Path, url: &StoreUrl) -> bool {
+    let has_store = match url {
+        StoreUrl::SqliteFile(path) => path.exists(),
+        _ => true,
+    };
+    has_store && StateDir::is_begun(dir)
 }
 
 /// What an upgrade did.
@@ -56,8 +75,36 @@ struct Upgraded {
     kept: Option<PathBuf>,
 }
 
+impl Upgraded {
+    /// Of a store that nothing was written into, as a first start that was killed leaves it: the
+    /// next one makes its schema.
+    const NONE: Self = Self {
+        from: 0,
+        to: 0,
+        kept: None,
+    };
+}
+
+async fn is_used(url: &StoreUrl) -> anyhow::Result<bool> {
+    let store = Store::open_as_is(url).await?;
+    let is_used = store.is_used().await;
+    store.close().await;
+    Ok(is_used?)
+}
+
+fn refuse_newer(schema: i64, own: i64) -> anyhow::Result<()> {
+    match schema <= own {
+        true => Ok(()),
+        false => Err(refused(format!(
+            "the store has schema {schema}, this Coffer knows {own}: run the newer Coffer that \
+             upgraded it"
+        ))),
+    }
+}
+
 fn in_words(done: &Upgraded) -> String {
     match &done.kept {
+        None if done.to == 0 => "the store is new: nothing to do\n".to_owned(),
         None => format!("the store has schema {} already: nothing to do\n", done.to),
         Some(kept) => format!(
             "the store was brought from schema {} to {}; as it was it is kept in {}\n",
@@ -76,13 +123,13 @@ async fn upgrade_file(
 ) -> anyhow::Result<Upgraded> {
     let from = file::schema(path)?;
     let to = more.last().map_or_else(file::newest_schema, |last| last.0);
-    ensure!(
-        from <= to,
-        "the store has schema {from}, this Coffer knows {to}: run the newer Coffer that upgraded it"
-    );
+    refuse_newer(from, to)?;
     let next = file::beside(path, NEXT);
     // Of an upgrade that was killed.
     file::remove(&next)?;
+    if !is_used(&StoreUrl::SqliteFile(path.to_owned())).await? {
+        return Ok(Upgraded::NONE);
+    }
     refuse_unknown(&StoreUrl::SqliteFile(path.to_owned())).await?;
     if from == to {
         return Ok(Upgraded {
@@ -131,12 +178,12 @@ async fn refuse_unknown(url: &StoreUrl) -> anyhow::Result<()> {
         return Ok(());
     }
     let named = unknown.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>();
-    bail!(
+    Err(refused(format!(
         "{} tasks are under way that this Coffer does not know; nothing was changed. Start the \
          Coffer of before and let them end, or cancel them:\n  {}",
         unknown.len(),
         named.join("\n  ")
-    )
+    )))
 }
 
 /// Keeps the store as it is.
@@ -211,22 +258,30 @@ async fn verify(state: &StateDir, store: &Store) -> anyhow::Result<()> {
 
 /// Upgrades a PostgreSQL store, whose snapshot is its operator's own.
 async fn upgrade_server(url: &StoreUrl, is_backed_up: bool) -> anyhow::Result<()> {
-    refuse_unknown(url).await?;
     let store = Store::open_as_is(url).await?;
     let found = store.schema().await;
     store.close().await;
-    let to = file::newest_schema();
-    if found? == to {
-        return Ok(emit(&format!(
-            "the store has schema {to} already: nothing to do\n"
-        ))?);
+    let (found, to) = (found?, file::newest_schema());
+    refuse_newer(found, to)?;
+    if !is_used(url).await? {
+        return Ok(emit(&in_words(&Upgraded::NONE))?);
     }
-    ensure!(
-        is_backed_up,
-        "the store is PostgreSQL, of which Coffer keeps no copy: back it up with pg_dump \
-         --format=custom, then give --store-is-backed-up; a migration that fails is rolled back, \
-         one that succeeds is not"
-    );
+    refuse_unknown(url).await?;
+    if found == to {
+        let done = Upgraded {
+            from: found,
+            to: found,
+            kept: None,
+        };
+        return Ok(emit(&in_words(&done))?);
+    }
+    if !is_backed_up {
+        return Err(refused(
+            "the store is PostgreSQL, of which Coffer keeps no copy: back it up with pg_dump \
+             --format=custom, then give --store-is-backed-up; a migration that fails is rolled \
+             back, one that succeeds is not",
+        ));
+    }
     let store = Store::open(url, StoreOptions::default()).await?;
     for (id, ..) in store.list_instance_ids().await? {
         store.get_instance_graph(id).await?;
@@ -438,6 +493,32 @@ mod tests {
         assert!(error.contains("no workflow 'dance'"), "{error}");
         assert_eq!(file::schema(&fixture.path).unwrap(), 1_000);
         assert!(kept(&fixture).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_starts_afterwards_is_not_kept_from_its_first_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place {
+            state_dir: Some(dir.path().join("state")),
+            ..Place::default()
+        };
+        upgrade(&place, false, true).await.unwrap();
+        assert!(!dir.path().join("state").exists(), "nothing was made");
+        let error = upgrade(&place, false, false).await.unwrap_err().to_string();
+        assert!(error.contains("no Coffer has started"), "{error}");
+        // Killed before there was a store, and before that had a schema.
+        let state = StateDir::open(&dir.path().join("state"), false).unwrap();
+        state.new_master_keys().unwrap();
+        upgrade(&place, false, true).await.unwrap();
+        fs::write(state.join("coffer.db"), "").unwrap();
+        upgrade(&place, false, true).await.unwrap();
+        let url = StoreUrl::SqliteFile(state.join("coffer.db"));
+        let half = Store::open_at(&url, StoreOptions::default(), 3).await;
+        half.unwrap().close().await;
+        upgrade(&place, false, true).await.unwrap();
+        assert!(!state.join(KEPT).exists(), "there is nothing to keep");
+        let store = Store::open_new_or_present(&url, StoreOptions::default()).await;
+        store.unwrap().close().await;
     }
 
     #[tokio::test]

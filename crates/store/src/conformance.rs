@@ -116,7 +116,8 @@ suite! {
         a_grant_ends_by_its_tracker_s_counter, one_use_of_a_grant;
     restored:
         a_mark_stays_until_it_is_settled, old_tasks_end_and_let_go,
-        what_became_of_instances_is_written, lost_instances_are_adopted, logins_of_then_are_over,
+        what_became_of_instances_is_written, lost_instances_are_adopted,
+        what_is_adopted_is_told_apart, logins_of_then_are_over,
         keys_are_replaced_and_destroyed_at_last;
     shared:
         secrets_name_their_keys, keys_go_with_their_project, settings_are_shared,

@@ -71,6 +71,18 @@ pub enum StoreError {
         /// What is wrong, where, and what to do.
         problem: String,
     },
+    /// The database is another version's: an older one that was used, or a newer one.
+    #[error("{problem}")]
+    OtherSchema {
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// A SQLite file that was looked at as a whole holds no whole database.
+    #[error("{problem}")]
+    DamagedFile {
+        /// What is wrong, and where.
+        problem: String,
+    },
     /// The disk that the database lies on is full; reads go on, and writes will again.
     #[error("the disk of the database is full")]
     Full(#[source] DriverError),

@@ -59,20 +59,16 @@ impl FlavorChange {
     }
 }
 
-/// Writes a flavor unless one with its id or name is there.
+/// Writes a flavor unless it is there. Where another has its name, it gets one of its own.
 pub(crate) async fn insert_missing(tx: &mut Tx, flavor: &Flavor) -> Result<()> {
     let sql = "INSERT INTO flavors (id, name, memory_mib, vcpus, disk_gib, created_at)
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
     let f = flavor;
-    let args = args![
-        f.id,
-        f.name,
-        f.memory_mib,
-        f.vcpus,
-        f.disk_gib,
-        f.created_at
-    ];
-    tx.execute(sql, args).await.map(drop)
+    for name in [f.name.clone(), f.name.beside(f.id.as_str())] {
+        let args = args![f.id, name, f.memory_mib, f.vcpus, f.disk_gib, f.created_at];
+        tx.execute(sql, args).await?;
+    }
+    Ok(())
 }
 
 impl Store {

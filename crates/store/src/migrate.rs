@@ -56,6 +56,18 @@ pub(crate) async fn migrate_to(db: &Db, schema: i64) -> Result<()> {
     db.migrate(&known.copied().collect::<Vec<_>>(), TABLE).await
 }
 
+/// Whether anything was ever written into the database, beside its schema.
+pub(crate) async fn is_used(db: &Db) -> Result<bool> {
+    // Roles are written first, by the first start.
+    let is_there = Sql::differing(
+        "SELECT COUNT(*) FROM sqlite_master WHERE name = 'roles'",
+        "SELECT COUNT(*) FROM pg_tables
+            WHERE tablename = 'roles' AND schemaname = current_schema()",
+    );
+    let is_there = number(db, is_there).await? > 0;
+    Ok(is_there && number(db, "SELECT COUNT(*) FROM roles".into()).await? > 0)
+}
+
 /// Number of the last migration that ran; 0 if none ever did.
 pub(crate) async fn schema(db: &Db) -> Result<i64> {
     if matches!(db, Db::Direct(_)) {

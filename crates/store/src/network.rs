@@ -35,6 +35,7 @@ macro_rules! insert {
 /// Statement that finds a network by its id.
 pub(crate) const BY_ID: &str = select!("WHERE id = $1");
 const DEFAULT: &str = select!("WHERE tenant_id = $1 AND is_default = 1");
+const BY_NAME: &str = select!("WHERE tenant_id = $1 AND name = $2");
 
 /// A network from a row of `BY_ID`.
 pub(crate) fn network(row: &Row) -> Result<Network> {
@@ -73,15 +74,22 @@ pub(crate) async fn put(tx: &mut Tx, network: &Network) -> Result<()> {
         .map_err(|error| error.or_exists(EXISTS))
 }
 
-/// Writes a network unless it is there. It is the project's default one only if there is none.
+/// Writes a network unless it is there. It is the project's default one only if there is none, and
+/// gets a name of its own where another of the project has its name.
 pub(crate) async fn insert_missing(tx: &mut Tx, network: &Network) -> Result<()> {
     if tx.fetch_optional(BY_ID, args![network.id]).await?.is_some() {
         return Ok(());
     }
     let tenant = args![network.tenant_id];
     let has_default = tx.fetch_optional(DEFAULT, tenant).await?.is_some();
+    let named = args![network.tenant_id, network.name];
+    let is_taken = tx.fetch_optional(BY_NAME, named).await?.is_some();
     let network = Network {
         is_default: network.is_default && !has_default,
+        name: match is_taken {
+            true => network.name.beside(&network.id.to_string()),
+            false => network.name.clone(),
+        },
         ..network.clone()
     };
     put(tx, &network).await

@@ -452,7 +452,7 @@ impl Db {
             Self::Direct(_) => Ok(()),
         }
         .map_err(|error| match error {
-            MigrateError::VersionMissing(newer) => StoreError::Open {
+            MigrateError::VersionMissing(newer) => StoreError::OtherSchema {
                 problem: format!(
                     "the store has schema {newer}, which this Coffer does not know: a newer one \
                      upgraded it. Run that one, or put the store back that its upgrade kept"

@@ -99,6 +99,30 @@ impl Store {
         Ok(Self::on(db))
     }
 
+    /// Opens the store for a role: one that is new, or is being made by another role, gets its
+    /// schema. One that an older Coffer has used is left to whoever upgrades it, with a way back.
+    pub async fn open_new_or_present(url: &StoreUrl, options: StoreOptions) -> Result<Self> {
+        let db = Self::connect(url, options).await?;
+        // In this order: what makes a store new writes nothing into it before its schema is whole.
+        let is_used = migrate::is_used(&db).await;
+        let found = match is_used {
+            Ok(is_used) => migrate::schema(&db).await.map(|schema| (is_used, schema)),
+            Err(error) => Err(error),
+        };
+        let done = match found {
+            Ok((true, schema)) if schema < migrate::newest() => Err(another_schema(schema)),
+            Ok(_) => migrate::migrate(&db, &[]).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => Ok(Self::on(db)),
+            Err(error) => {
+                db.close().await;
+                Err(error)
+            }
+        }
+    }
+
     /// Opens the store for a tool beside a Coffer: one that is not there is not made, and one of
     /// another schema is left to whoever upgrades it, with a way back.
     pub async fn open_present(url: &StoreUrl) -> Result<Self> {
@@ -120,6 +144,11 @@ impl Store {
         };
         store.close().await;
         Err(refused)
+    }
+
+    /// Whether anything was ever written into it, beside its schema.
+    pub async fn is_used(&self) -> Result<bool> {
+        migrate::is_used(self.db()).await
     }
 
     /// Number of the last migration that ran; 0 if none ever did.
@@ -210,7 +239,7 @@ fn another_schema(schema: i64) -> StoreError {
         true => "stop Coffer, then coffer upgrade, which keeps a way back",
         false => "run the newer Coffer that upgraded it",
     };
-    StoreError::Open {
+    StoreError::OtherSchema {
         problem: format!("the store has schema {schema}, and this Coffer's is {own}: {todo}"),
     }
 }

@@ -47,13 +47,16 @@ pub struct TenantChange {
     pub description: Option<String>,
 }
 
-/// Writes a project unless one with its id or name is there.
+/// Writes a project unless it is there. Where another has its name, it gets one of its own.
 pub(crate) async fn insert_missing(tx: &mut Tx, tenant: &Tenant) -> Result<()> {
     let sql = "INSERT INTO tenants (id, name, is_enabled, description, created_at)
         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
     let t = tenant;
-    let args = args![t.id, t.name, t.is_enabled, t.description, t.created_at];
-    tx.execute(sql, args).await.map(drop)
+    for name in [t.name.clone(), t.name.beside(t.id.as_str())] {
+        let args = args![t.id, name, t.is_enabled, t.description, t.created_at];
+        tx.execute(sql, args).await?;
+    }
+    Ok(())
 }
 
 impl Store {

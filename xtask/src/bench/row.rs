@@ -10,7 +10,7 @@ use super::statistics::{Estimate, estimate};
 /// Widest interval, as a part of the median, with which a row is decided.
 const WIDTH_MAX: f64 = 0.10;
 /// An absolute time fails above this many times its figure.
-const TIME_SLACK: f64 = 3.0;
+pub const TIME_SLACK: f64 = 3.0;
 
 /// One measured quantity and what is promised of it.
 #[derive(Debug, Clone, Copy)]

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use coffer_cli::output::{complain, emit};
@@ -22,6 +23,7 @@ use super::bundle::{self, Content, Manifest};
 use super::{BACKED_UP, LOCAL, RECORDS, STORE_FILE};
 use crate::args::Place;
 use crate::keys;
+use crate::refusal::refused;
 use crate::state_dir::StateDir;
 
 /// Part with what only a passphrase opens.
@@ -35,15 +37,19 @@ const KEY_WITH_PASSWORD: &str = "store_url";
 /// Files in the clear beside the store.
 pub(super) const PLAIN: [&str; 2] = ["tag", "ca.pem"];
 
+/// What the name of the directory for what is made on the way ends in, before a process id.
+const MAKING: &str = "coffer-making-";
+/// How long nothing is written to what a killed backup left before it is removed.
+const LEFT_AFTER: Duration = Duration::from_secs(3_600);
+
 /// The passphrase that seals, if one is to.
 pub(super) fn passphrase(seal: bool, file: Option<&Path>) -> anyhow::Result<Option<Secret>> {
     if file.is_none() && !seal {
         return Ok(None);
     }
-    let read = |question| password::read(question, file).map_err(|e| anyhow::anyhow!(e.message));
-    let first = read("Passphrase of the backup")?;
+    let first = password::read("Passphrase of the backup", file)?;
     if file.is_none() {
-        let again = read("The same again")?;
+        let again = password::read("The same again", None)?;
         ensure!(first == again, "the two passphrases differ");
     }
     Ok(Some(Secret::new(first)))
@@ -57,10 +63,11 @@ pub(crate) async fn backup(
 ) -> anyhow::Result<ExitCode> {
     let config = place.load()?;
     let state = StateDir::existing(&config.state.dir)?.keeping_keys()?;
-    ensure!(
-        !keys::is_rotating(&state),
-        "a rotation of the master key was begun and not ended: end it with coffer key rotate"
-    );
+    if keys::is_rotating(&state) {
+        return Err(refused(
+            "a rotation of the master key was begun and not ended: end it with coffer key rotate",
+        ));
+    }
     let now = SystemClock::new().now();
     let path = match target.is_dir() {
         true => target.join(format!("coffer-state-{}.backup", in_a_name(now))),
@@ -126,12 +133,45 @@ fn in_a_name(time: Timestamp) -> String {
 /// A directory for what is made on the way, beside the target.
 fn tempfile_in(target: &Path) -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
-    let dir = target.with_extension(format!("making{}", std::process::id()));
+    sweep(target);
+    let dir = target.with_extension(format!("{MAKING}{}", std::process::id()));
     fs::DirBuilder::new()
         .mode(0o700)
         .create(&dir)
         .with_context(|| format!("make {}", dir.display()))?;
     Ok(dir)
+}
+
+/// Removes what backups into the same directory left there when they were killed: among it may be
+/// a copy of the store. One that goes on writes all the time, also if it runs on another host.
+fn sweep(target: &Path) {
+    let Some(dir) = target.parent() else { return };
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        let writer = ending.and_then(|e| {
+            e.strip_prefix(MAKING)
+                .or_else(|| e.strip_prefix(bundle::PART))
+        });
+        let is_left = writer.is_some_and(|pid| pid.parse::<u32>().is_ok());
+        if is_left && is_old(&path) {
+            // What stays is tried again by the next backup.
+            fs::remove_dir_all(&path)
+                .or_else(|_| fs::remove_file(&path))
+                .ok();
+        }
+    }
+}
+
+/// Whether nothing was written to a file, or to one of a directory, for a while.
+fn is_old(path: &Path) -> bool {
+    let inside = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut all = inside.map(|entry| entry.path()).chain([path.to_owned()]);
+    all.all(|path| {
+        let written = fs::symlink_metadata(path).and_then(|facts| facts.modified());
+        let age = written.ok().and_then(|at| at.elapsed().ok());
+        age.is_some_and(|age| age > LEFT_AFTER)
+    })
 }
 
 type Gathered = (Manifest, Vec<Content>);
@@ -291,6 +331,43 @@ mod tests {
     fn the_time_stands_in_the_name() {
         let time = Timestamp::from_micros(1_795_000_000_000_000);
         assert_eq!(in_a_name(time), "20261118-110640");
+    }
+
+    #[test]
+    fn what_killed_backups_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        let make = |name: &str, is_old: bool| {
+            let path = dir.path().join(name);
+            let file = match name.contains(MAKING) {
+                true => {
+                    fs::create_dir(&path).unwrap();
+                    path.join(STORE_FILE)
+                }
+                false => path.clone(),
+            };
+            fs::write(&file, "x").unwrap();
+            for path in [&file, &path].into_iter().filter(|_| is_old) {
+                fs::File::open(path).unwrap().set_modified(old).unwrap();
+            }
+        };
+        let left = ["coffer-state-1.coffer-making-7", "mine.coffer-part-8"];
+        let kept = [
+            "coffer-state-1.backup",
+            "coffer-state-1.part00",
+            "mine.coffer-part-ner",
+        ];
+        for name in left.iter().chain(&kept) {
+            make(name, true);
+        }
+        make("coffer-state-4.coffer-making-7", false);
+        sweep(&dir.path().join("mine.backup"));
+        for name in left {
+            assert!(!dir.path().join(name).exists(), "{name}");
+        }
+        for name in kept.iter().chain(&["coffer-state-4.coffer-making-7"]) {
+            assert!(dir.path().join(name).exists(), "{name}");
+        }
     }
 
     /// What a backup is made of, of a state directory whose store is elsewhere.

@@ -14,8 +14,12 @@ use coffer_control::passphrase::{Checksum, Stretching};
 use coffer_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::refusal::refused;
+
 /// First line of the file; its number grows when an older Coffer could not read it.
 const HEAD: &[u8] = b"coffer state backup 1\n";
+/// What the name of a backup ends in while it is written, before the writer's process id.
+pub(crate) const PART: &str = "coffer-part-";
 /// Length of a checksum in digits.
 const DIGITS: usize = 64;
 /// LIMIT: size of a manifest; unit: bytes.
@@ -126,12 +130,13 @@ impl<W: Write> Write for Summing<W> {
 /// Writes a backup, whole or not at all, readable by its owner only. A file that is there is not
 /// overwritten.
 pub(crate) fn write(path: &Path, manifest: &Manifest, contents: &[Content]) -> anyhow::Result<()> {
-    ensure!(
-        !path.exists(),
-        "{} is there already: name another file",
-        path.display()
-    );
-    let next = path.with_extension(format!("part{}", std::process::id()));
+    if path.exists() {
+        let shown = path.display();
+        return Err(refused(format!(
+            "{shown} is there already: name another file"
+        )));
+    }
+    let next = path.with_extension(format!("{PART}{}", std::process::id()));
     let written = write_all(&next, manifest, contents)
         .and_then(|()| fs::hard_link(&next, path).context("give the backup its name"))
         .and_then(|()| sync_dir(path));

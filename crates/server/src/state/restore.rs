@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use coffer_cli::credentials::Credentials;
 use coffer_cli::output::{complain, emit};
 use coffer_cli::password;
 use coffer_control::authority;
@@ -27,12 +28,15 @@ use super::backup::{CONFIG, CONFIG_RESTORED, PLAIN, SEALED, url_kind};
 use super::bundle::{Bundle, sync_dir};
 use super::{LOCAL, RECORDS_MARK, STORE_FILE, has_records};
 use crate::args::Place;
+use crate::refusal::refused;
 use crate::state_dir::{MASTER_KEY, StateDir, TAG, put_new};
 
 /// Where parts lie until they have been verified.
 const STAGING: &str = "restoring";
 /// What the store's name goes on with until it has been verified.
 const STORE_STAGED: &str = ".restoring";
+/// What the names of credentials go on with that were there before.
+const BEFORE: &str = ".before-restore";
 
 /// Files that came out of the sealed part, by name.
 type Opened = BTreeMap<String, Vec<u8>>;
@@ -100,17 +104,20 @@ async fn stage_store(bundle: &Bundle, target: &Path, key: [u8; 32]) -> anyhow::R
 
 fn check_kind(bundle: &Bundle, url: &StoreUrl) -> anyhow::Result<()> {
     let (kind, configured) = (bundle.manifest.store.as_str(), url_kind(url));
-    ensure!(
-        kind == configured,
-        "the backup is of a Coffer whose store is {kind}, and state.store_url names {configured}"
-    );
+    if kind != configured {
+        return Err(refused(format!(
+            "the backup is of a Coffer whose store is {kind}, and state.store_url names \
+             {configured}"
+        )));
+    }
     let (schema, newest) = (bundle.manifest.schema, file::newest_schema());
-    ensure!(
-        schema <= newest,
-        "the backup's store has schema {schema}, this Coffer knows {newest}: restore it with a \
-         newer Coffer"
-    );
-    Ok(())
+    match schema <= newest {
+        true => Ok(()),
+        false => Err(refused(format!(
+            "the backup's store has schema {schema}, this Coffer knows {newest}: restore it with \
+             a newer Coffer"
+        ))),
+    }
 }
 
 /// What is sealed. With the master key at hand a backup is good without its passphrase, too.
@@ -129,8 +136,8 @@ fn open_sealed(
         );
         return Ok(Opened::new());
     }
-    let read = password::read("Passphrase of the backup", passphrase_file);
-    let passphrase = Secret::new(read.map_err(|e| anyhow::anyhow!(e.message))?);
+    let passphrase = password::read("Passphrase of the backup", passphrase_file)?;
+    let passphrase = Secret::new(passphrase);
     let purpose = bundle.manifest.purpose();
     let plain = stretching.open(&passphrase, &purpose, &bundle.bytes(SEALED)?)?;
     let files: BTreeMap<String, String> = serde_json::from_slice(&plain)?;
@@ -148,22 +155,23 @@ fn refuse_used(state: &StateDir, bundle: &Bundle, url: &StoreUrl) -> anyhow::Res
     if let StoreUrl::SqliteFile(path) = url
         && let Some(there) = file::is_there(path)
     {
-        bail!(
+        return Err(refused(format!(
             "this state directory is in use: {} is there. To replace a lost or damaged store, keep \
              it aside first: mkdir DIR && mv {}* DIR/",
             there.display(),
             path.display()
-        );
+        )));
     }
     let (wanted, tag) = (&bundle.manifest.tag, state.known_tag());
     let is_other = tag.as_ref().is_some_and(|tag| tag != wanted);
-    ensure!(
-        !is_other || !knows_records(state),
+    if !is_other || !knows_records(state) {
+        return Ok(());
+    }
+    Err(refused(format!(
         "this state directory belongs to another Coffer: its tag is {}, the backup's is {wanted}; \
          name another --state-dir, or move what is in this one aside",
         tag.unwrap_or_default()
-    );
-    Ok(())
+    )))
 }
 
 /// Whether the provider remembers anything here that is not of a restore that was interrupted.
@@ -217,7 +225,8 @@ async fn mark(url: &StoreUrl, bundle: &Bundle, key: [u8; 32]) -> anyhow::Result<
     marked.context("take the backup's store")
 }
 
-/// Puts files in their places. What is there stays: it is newer, or the same.
+/// Puts files in their places. What is there stays, where it is the same or goes with this host;
+/// credentials that are not those of the restored store make way.
 fn put_files(
     state: &StateDir,
     bundle: &Bundle,
@@ -226,7 +235,7 @@ fn put_files(
 ) -> anyhow::Result<()> {
     put_new(&state.join(MASTER_KEY), &key)?;
     for (name, bytes) in opened {
-        put_new(&state.join(name), bytes)?;
+        put_opened(&state.join(name), bytes)?;
     }
     let (tag, other) = (state.join(TAG), state.known_tag());
     if other.is_some_and(|other| other != bundle.manifest.tag) {
@@ -240,6 +249,43 @@ fn put_files(
         put_new(&state.join(CONFIG_RESTORED), &bundle.bytes(CONFIG)?)?;
     }
     Ok(())
+}
+
+/// Puts a file of the sealed part in its place. Whose password a start without the store has made,
+/// or somebody has changed since the backup, does not open the restored store: it is kept beside.
+fn put_opened(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let is_same = fs::read(path).is_ok_and(|there| there == bytes);
+    if path.exists() && !is_same {
+        let shown = path.display();
+        if path.extension().is_none_or(|end| end != "toml") || Credentials::read(path).is_err() {
+            complain(&format!(
+                "{shown} is not as in the backup: it stays as it is"
+            ));
+            return Ok(());
+        }
+        let kept = free_name(path);
+        fs::rename(path, &kept).with_context(|| format!("keep {shown} aside"))?;
+        complain(&format!(
+            "{shown} is the backup's now, with the password of then; what was there is kept in {}",
+            kept.display()
+        ));
+    }
+    put_new(path, bytes)
+}
+
+/// A name beside for what is kept: what an earlier restore kept is kept as well.
+fn free_name(path: &Path) -> PathBuf {
+    let named = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(BEFORE);
+        if number > 1 {
+            name.push(format!("-{number}"));
+        }
+        PathBuf::from(name)
+    };
+    let mut names = (1..).map(named);
+    let free = names.find(|name| !name.exists());
+    free.expect("numbers do not end before files do")
 }
 
 /// Puts back what the provider remembers, where it remembers nothing: else it knows better than
@@ -346,6 +392,50 @@ mod tests {
         put(&state, &bundle);
         assert_eq!(fs::read_to_string(&first).unwrap(), "newer");
         assert!(!state.join(OURS[1]).exists());
+    }
+
+    #[test]
+    fn credentials_that_do_not_fit_the_store_make_way_and_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = backup(dir.path());
+        let state = StateDir::open(&dir.path().join("state"), false).unwrap();
+        let admin = |password: &str| {
+            format!(
+                "auth_url = \"https://127.0.0.1:1/v3\"\nusername = \"admin\"\n\
+                 password = \"{password}\"\nproject_name = \"admin\"\n"
+            )
+        };
+        let place = |name: &str, text: &str| put_new(&state.join(name), text.as_bytes()).unwrap();
+        place("admin.toml", &admin("of a start without the store"));
+        place("own.toml", "[log]\n");
+        let sealed = [
+            ("admin.toml", admin("of the backup")),
+            ("own.toml", "[api]\n".to_owned()),
+            ("demo.toml", admin("demo's")),
+        ];
+        let opened: Opened = sealed
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), text.clone().into_bytes()))
+            .collect();
+        // Also when it was interrupted and is done again.
+        for _ in 0..2 {
+            put_files(&state, &bundle, &opened, [7; 32]).unwrap();
+        }
+        let read = |name: &str| fs::read_to_string(state.join(name)).unwrap();
+        assert_eq!(read("admin.toml"), admin("of the backup"));
+        let kept = read(&format!("admin.toml{BEFORE}"));
+        assert_eq!(kept, admin("of a start without the store"));
+        assert_eq!(read("demo.toml"), admin("demo's"));
+        // Another backup is restored: the first one's are kept too.
+        let other = [("admin.toml".to_owned(), admin("of another").into_bytes())];
+        put_files(&state, &bundle, &Opened::from(other), [7; 32]).unwrap();
+        let kept = read(&format!("admin.toml{BEFORE}-2"));
+        assert_eq!(kept, admin("of the backup"));
+        assert_eq!(
+            read("own.toml"),
+            "[log]\n",
+            "a configuration is the operator's"
+        );
     }
 
     #[test]

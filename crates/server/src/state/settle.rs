@@ -13,6 +13,7 @@ use coffer_store::Store;
 use coffer_store::restored::Confirmed;
 
 use crate::args::Place;
+use crate::refusal::refused;
 use crate::state_dir::StateDir;
 
 /// How long the running Coffer may take to settle.
@@ -52,10 +53,14 @@ async fn open(place: &Place) -> anyhow::Result<Store> {
 
 async fn settled(store: &Store, discard_unknown: bool) -> anyhow::Result<()> {
     if store.restored().await?.is_none() {
-        bail!("there is nothing to confirm: this state was not restored, or is confirmed already");
+        return Err(refused(
+            "there is nothing to confirm: this state was not restored, or is confirmed already",
+        ));
     }
     if store.restore_report().await?.is_none() {
-        bail!("nothing was looked at yet: start coffer, read 'coffer state report', then confirm");
+        return Err(refused(
+            "nothing was looked at yet: start coffer, read 'coffer state report', then confirm",
+        ));
     }
     let how = match discard_unknown {
         true => Confirmed::Discard,

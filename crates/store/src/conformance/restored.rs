@@ -1,13 +1,20 @@
 //! A store that was restored: its mark, and what is settled; and keys that are rotated.
 
-use coffer_core::flavor::VolumeType;
-use coffer_core::id::{ProjectKeyId, SecretId};
-use coffer_core::instance::{Fault, Lifecycle};
+use coffer_core::event::Event;
+use coffer_core::flavor::{Flavor, VolumeType};
+use coffer_core::id::{
+    EndpointId, InstanceId, NetworkId, ProjectKeyId, SecretId, ServerId, SetId, VolumeId,
+};
+use coffer_core::instance::{Fault, Instance, Lifecycle};
+use coffer_core::network::Network;
+use coffer_core::quota::Amount;
+use coffer_core::replication::{Endpoint, ReplicationSet};
+use coffer_core::server::{Server, Volume};
 use coffer_core::task::TaskState;
-use coffer_core::tenant::Token;
-use coffer_core::units::{IoLimits, Iops};
+use coffer_core::tenant::{Tenant, Token};
+use coffer_core::units::{IoLimits, Iops, Turn};
 use coffer_store::StoreError;
-use coffer_store::instance::SpecChange;
+use coffer_store::instance::{InstanceGraph, SpecChange};
 use coffer_store::restored::{Adopted, Confirmed, Settled};
 use coffer_store::secret::{ProjectKey, StoredSecret};
 
@@ -118,28 +125,9 @@ pub(crate) async fn lost_instances_are_adopted(fixture: &Fixture) {
     let left = event("one", new.instance.id);
     let first = new.instance.id;
     store.forget_instance(first, &left, at(1)).await.unwrap();
-    // The same rows under new ids, in a project that was lost as well, beyond its quota.
-    let mut other = graph.clone();
-    let instance_id = id(coffer_core::id::InstanceId::from_uuid);
-    other.instance.id = instance_id;
-    other.instance.tenant_id = tenant_id("two");
-    other.instance.set_id = id(coffer_core::id::SetId::from_uuid);
-    let mut set = graph.set.clone().unwrap();
-    (set.id, set.primary) = (other.instance.set_id, Some(instance_id));
-    let mut endpoint = graph.endpoints[0].clone();
-    endpoint.id = id(coffer_core::id::EndpointId::from_uuid);
-    (endpoint.set_id, endpoint.target) = (set.id, Some(instance_id));
-    let mut server = graph.servers[0].clone();
-    server.id = id(coffer_core::id::ServerId::from_uuid);
-    server.instance_id = Some(instance_id);
-    let mut volume = graph.volumes[0].clone();
-    volume.id = id(coffer_core::id::VolumeId::from_uuid);
-    volume.instance_id = Some(instance_id);
-    let mut network = graph.network.clone().unwrap();
-    network.id = id(coffer_core::id::NetworkId::from_uuid);
-    network.tenant_id = tenant_id("two");
-    other.instance.spec.network_id = network.id;
-    endpoint.network_id = network.id;
+    // In a project that was lost as well, beyond its quota.
+    let other = Anew::of(&graph, "two");
+    let instance_id = other.instance.id;
     let kind = VolumeType {
         name: name(other.instance.spec.volume_type.as_deref().unwrap()),
         description: "adopted".to_owned(),
@@ -150,29 +138,21 @@ pub(crate) async fn lost_instances_are_adopted(fixture: &Fixture) {
         created_at: at(0),
     };
     let (recovery, told) = (task("two", Some(instance_id)), event("two", instance_id));
+    let (two, flavor) = (tenant("two"), flavor("6.1", 512));
     let adopted = Adopted {
-        tenant: &tenant("two"),
-        network: &network,
-        flavor: &flavor("6.1", 512),
         volume_type: Some(&kind),
-        instance: &other.instance,
-        set: &set,
-        endpoint: &endpoint,
-        server: &server,
-        volume: &volume,
-        charges: &new.charges,
-        turn: coffer_core::units::Turn(77),
         task: Some(&recovery),
-        event: &told,
+        ..other.adopted(&two, &flavor, &new.charges, &told)
     };
     assert!(store.adopt_instance(&adopted).await.unwrap());
     assert!(!store.adopt_instance(&adopted).await.unwrap(), "once");
     let found = store.get_instance_graph(instance_id).await.unwrap();
     assert_eq!(found.turn.0, 77);
     assert_eq!(found.instance.spec, other.instance.spec);
-    assert_eq!((found.endpoints, found.set), (vec![endpoint], Some(set)));
-    assert_eq!(found.servers, [server]);
-    assert_eq!(found.volumes, [volume]);
+    assert_eq!(found.endpoints, [other.endpoint]);
+    assert_eq!(found.set, Some(other.set));
+    assert_eq!(found.servers, [other.server]);
+    assert_eq!(found.volumes, [other.volume]);
     assert_eq!(found.volume_type, Some(kind));
     assert!(
         store
@@ -185,6 +165,109 @@ pub(crate) async fn lost_instances_are_adopted(fixture: &Fixture) {
     let used: i64 = quotas.iter().map(|quota| quota.in_use).sum();
     let charged: i64 = new.charges.iter().map(|charge| charge.amount).sum();
     assert_eq!(used, charged);
+}
+
+/// Rows of an instance under new ids, all else as they were.
+struct Anew {
+    network: Network,
+    instance: Instance,
+    set: ReplicationSet,
+    endpoint: Endpoint,
+    server: Server,
+    volume: Volume,
+}
+
+impl Anew {
+    fn of(graph: &InstanceGraph, tenant: &str) -> Self {
+        let mut network = graph.network.clone().unwrap();
+        network.id = id(NetworkId::from_uuid);
+        network.tenant_id = tenant_id(tenant);
+        let mut instance = graph.instance.clone();
+        instance.id = id(InstanceId::from_uuid);
+        instance.tenant_id = tenant_id(tenant);
+        instance.spec.network_id = network.id;
+        let mut set = graph.set.clone().unwrap();
+        (set.id, set.primary) = (id(SetId::from_uuid), Some(instance.id));
+        instance.set_id = set.id;
+        let mut endpoint = graph.endpoints[0].clone();
+        endpoint.id = id(EndpointId::from_uuid);
+        (endpoint.set_id, endpoint.target) = (set.id, Some(instance.id));
+        endpoint.network_id = network.id;
+        let mut server = graph.servers[0].clone();
+        server.id = id(ServerId::from_uuid);
+        server.instance_id = Some(instance.id);
+        let mut volume = graph.volumes[0].clone();
+        volume.id = id(VolumeId::from_uuid);
+        volume.instance_id = Some(instance.id);
+        Self {
+            network,
+            instance,
+            set,
+            endpoint,
+            server,
+            volume,
+        }
+    }
+
+    fn adopted<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        flavor: &'a Flavor,
+        charges: &'a [Amount],
+        event: &'a Event,
+    ) -> Adopted<'a> {
+        Adopted {
+            tenant,
+            network: &self.network,
+            flavor,
+            volume_type: None,
+            instance: &self.instance,
+            set: &self.set,
+            endpoint: &self.endpoint,
+            server: &self.server,
+            volume: &self.volume,
+            charges,
+            turn: Turn(77),
+            task: None,
+            event,
+        }
+    }
+}
+
+/// What was deleted and made anew under the same name since the backup has another id. Both are
+/// there then, under names of their own, and so is what belongs to each.
+pub(crate) async fn what_is_adopted_is_told_apart(fixture: &Fixture) {
+    let store = fixture.store();
+    let made = World::new(store, "one").await.create(store, "db").await;
+    let graph = store.get_instance_graph(made.instance.id).await.unwrap();
+    let one = store.find_tenant(&tenant_id("one")).await.unwrap().unwrap();
+    let small = store.find_flavor(&graph.instance.spec.flavor_id).await;
+    let small = small.unwrap().unwrap();
+    let flavor = Flavor {
+        id: "again".parse().unwrap(),
+        ..small.clone()
+    };
+    let again = Tenant {
+        id: tenant_id("again"),
+        ..one.clone()
+    };
+    // In the project made anew, and beside the network made anew of the one that is there.
+    for tenant in [&again, &one] {
+        let mut rows = Anew::of(&graph, tenant.id.as_str());
+        rows.instance.spec.flavor_id = flavor.id.clone();
+        let told = event(tenant.id.as_str(), rows.instance.id);
+        let adopted = rows.adopted(tenant, &flavor, &made.charges, &told);
+        assert!(store.adopt_instance(&adopted).await.unwrap());
+        let found = store.get_instance_graph(rows.instance.id).await.unwrap();
+        assert_eq!(found.flavor.unwrap().id, flavor.id);
+        assert_eq!(found.network.unwrap().id, rows.network.id);
+    }
+    let found = store.find_tenant(&again.id).await.unwrap().unwrap();
+    assert_eq!(found.name.as_str(), format!("{} (again)", one.name));
+    let found = store.find_flavor(&flavor.id).await.unwrap().unwrap();
+    assert_eq!(found.name.as_str(), format!("{} (again)", small.name));
+    assert_eq!(store.find_tenant(&one.id).await.unwrap(), Some(one));
+    assert_eq!(store.find_flavor(&small.id).await.unwrap(), Some(small));
 }
 
 pub(crate) async fn logins_of_then_are_over(fixture: &Fixture) {

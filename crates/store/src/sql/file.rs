@@ -146,12 +146,25 @@ fn examine(path: &Path, pragma: &str) -> Result<()> {
     match found() {
         Ok(lines) if lines == ["ok"] => Ok(()),
         Ok(lines) => Err(damaged(path, &lines.join("; "))),
-        Err(error) => Err(damaged(path, &error.to_string())),
+        Err(error) => Err(match StoreError::from(error) {
+            StoreError::Damaged(why) => damaged(path, &why.to_string()),
+            error => cannot_read(path, &error),
+        }),
     }
 }
 
 fn damaged(path: &Path, why: &str) -> StoreError {
     let problem = format!("the store {} is damaged: {why}", path.display());
+    StoreError::DamagedFile { problem }
+}
+
+/// What is not there, is somebody else's, or lies on a disk that fails is not damaged.
+fn cannot_read(path: &Path, error: &StoreError) -> StoreError {
+    let why = match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    let problem = format!("the store {} cannot be read: {why}", path.display());
     StoreError::Open { problem }
 }
 
@@ -161,16 +174,47 @@ fn cannot(what: &str, path: &Path, error: std::io::Error) -> StoreError {
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
-    // Read-only would not do: after a crash the log has to be gone through before anything is read.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = match quiet(path) {
+        Some(uri) => {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(uri, flags)?
+        }
+        None => {
+            // Read-only would not do: after a crash the log has to be gone through before anything
+            // is read.
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            Connection::open_with_flags(path, flags)?
+        }
+    };
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
+/// How SQLite is told that nobody writes: of a file that was closed whole and lies where nothing can
+/// be written, as the log and its index, which it would have beside, cannot be made there.
+/// <https://www.sqlite.org/wal.html#read_only_databases>
+fn quiet(path: &Path) -> Option<String> {
+    let opened = OpenOptions::new().append(true).open(path);
+    let is_read_only = opened.is_err_and(|e| e.kind() == std::io::ErrorKind::ReadOnlyFilesystem);
+    // What it would have beside lies beside the file itself, whatever links lead there.
+    let path = std::fs::canonicalize(path).ok()?;
+    let mut left = ["-wal", "-journal"].iter().map(|end| beside(&path, end));
+    if !is_read_only || left.any(|path| path.exists()) {
+        return None;
+    }
+    let mut uri = "file://".to_owned();
+    for c in path.to_str()?.chars() {
+        match c {
+            '%' | '?' | '#' => uri.push_str(&format!("%{:02x}", u32::from(c))),
+            c => uri.push(c),
+        }
+    }
+    Some(uri + "?immutable=1")
+}
+
 fn reader(path: &Path) -> Result<Connection> {
-    open(path).map_err(|error| StoreError::Open {
-        problem: format!("cannot open the store at {}: {error}", path.display()),
-    })
+    open(path).map_err(|error| cannot_read(path, &error.into()))
 }

@@ -5,6 +5,7 @@
 //! filled as well. What they hold is nothing that Coffer could read: migrations are SQL. One that
 //! changes what a column holds says so here, in `changed`.
 
+use coffer_core::time::Timestamp;
 use coffer_store::{Durability, Store, StoreOptions, StoreUrl, file};
 use rusqlite::Connection;
 
@@ -260,6 +261,59 @@ async fn each_migration_keeps_the_rows_of_the_version_before_on_postgres() {
         }
         pool.close().await;
     }
+}
+
+/// What a Coffer that starts does with a store of an earlier schema that nothing was written into,
+/// as a first start leaves it that was killed: it brings it to this build's.
+async fn an_unused_one_gets_its_schema(url: &StoreUrl) {
+    let (older, newest) = (file::newest_schema() - 1, file::newest_schema());
+    bring(url, older).await;
+    let store = Store::open_new_or_present(url, options()).await.unwrap();
+    assert_eq!(store.schema().await.unwrap(), newest);
+    let role = store.insert_role("reader", Timestamp::from_micros(1)).await;
+    role.unwrap();
+    store.close().await;
+    let store = Store::open_new_or_present(url, options()).await.unwrap();
+    store.close().await;
+}
+
+/// The same of a store that is there, of an earlier schema, with something in it.
+async fn is_refused_as_it_is(url: &StoreUrl) {
+    let error = Store::open_new_or_present(url, options()).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("coffer upgrade"), "{error}");
+    let store = Store::open_as_is(url).await.unwrap();
+    let schema = store.schema().await.unwrap();
+    store.close().await;
+    assert_eq!(schema, file::newest_schema() - 1, "nothing was changed");
+}
+
+const USED: &str = "INSERT INTO roles (name, created_at) VALUES ('admin', 1)";
+
+#[tokio::test]
+async fn a_store_that_was_used_is_left_to_its_upgrade_on_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = |name: &str| StoreUrl::SqliteFile(directory.path().join(name));
+    an_unused_one_gets_its_schema(&url("new.db")).await;
+    bring(&url("used.db"), file::newest_schema() - 1).await;
+    let db = open(&directory.path().join("used.db"));
+    db.execute(USED, []).unwrap();
+    drop(db);
+    is_refused_as_it_is(&url("used.db")).await;
+}
+
+#[tokio::test]
+async fn a_store_that_was_used_is_left_to_its_upgrade_on_postgres() {
+    an_unused_one_gets_its_schema(&postgres::new_database().await).await;
+    let url = postgres::new_database().await;
+    bring(&url, file::newest_schema() - 1).await;
+    let StoreUrl::Postgres(address) = &url else {
+        unreachable!("it was made on PostgreSQL")
+    };
+    let pool = sqlx::PgPool::connect(address.expose()).await.unwrap();
+    sqlx::query(USED).execute(&pool).await.unwrap();
+    pool.close().await;
+    is_refused_as_it_is(&url).await;
 }
 
 /// A tool beside a Coffer neither makes a store nor brings one to another schema.

@@ -132,7 +132,7 @@ async fn processes_that_start_together_migrate_once() {
                 connections: 2,
                 ..StoreOptions::default()
             };
-            let store = Store::open(&url, options).await.unwrap();
+            let store = Store::open_new_or_present(&url, options).await.unwrap();
             store.put_setting(&n.to_string(), "started").await.unwrap();
             store.close().await;
         });

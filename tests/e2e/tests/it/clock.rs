@@ -13,6 +13,7 @@ use e2e::coffer::Coffer;
 use e2e::engine::{Kind, Served, ask};
 use e2e::run::{Program, wait_until};
 use e2e::writer::Writer;
+use serde_json::Value;
 
 use crate::drain::{hold_templates, task_of};
 use crate::kills::processes;
@@ -20,8 +21,8 @@ use crate::state::tool;
 use crate::upgrade::tasks;
 
 const HOUR: i64 = 3_600;
-/// The engine that is there from the start; the others are made while the clock is set.
-const POSTGRESQL: Kind = Kind::Postgresql;
+/// Engines that are there from the start; the others are made while the clock is set.
+const THERE: [Kind; 3] = [Kind::Postgresql, Kind::Mysql, Kind::Mariadb];
 /// How long something small may take.
 const SOON: Duration = Duration::from_secs(30);
 /// What is logged of a clock that was set.
@@ -134,24 +135,66 @@ fn is_quiet(coffer: &Coffer) -> Result<()> {
     Ok(())
 }
 
+/// An instance with somebody who writes to it, which does not mind what the clock does.
+struct Unmoved {
+    kind: Kind,
+    id: String,
+    writer: Writer,
+    process: u32,
+}
+
+impl Unmoved {
+    fn watch(coffer: &Coffer, kind: Kind, asked: &Value) -> Result<Self> {
+        let id = asked["id"].as_str().context("no id")?.to_owned();
+        coffer.await_active(&id)?;
+        let writer = Writer::start(&Served::of(coffer, kind, asked)?)?;
+        let process = Self::process(coffer, kind, &id)?;
+        Ok(Self {
+            kind,
+            id,
+            writer,
+            process,
+        })
+    }
+
+    /// The server: its children come and go, with titles of their own, and it has the lowest
+    /// number.
+    fn process(coffer: &Coffer, kind: Kind, id: &str) -> Result<u32> {
+        let all = processes(coffer, id, kind.process())?;
+        all.into_iter().min().context("it has no process")
+    }
+
+    fn verify(self, coffer: &Coffer) -> Result<()> {
+        let name = self.kind.name();
+        coffer.await_active(&self.id)?;
+        self.writer.verify().context(name)?;
+        let now = Self::process(coffer, self.kind, &self.id)?;
+        ensure!(now == self.process, "{name} was restarted");
+        Ok(())
+    }
+}
+
 #[test]
 fn the_clock_is_set_by_an_hour_ahead_and_back_with_a_task_in_flight() -> Result<()> {
     let mut coffer = Coffer::prepare("up", &["--set", "api.token_lifetime=30m"])?;
     let clock = Clock::of(&mut coffer)?;
     coffer.expect_lines(&[NOTICED]);
     coffer.up()?;
-    let asked = ask(&coffer, POSTGRESQL, "db1")?;
-    let id = asked["id"].as_str().context("no id")?;
-    coffer.await_active(id)?;
-    let writer = Writer::start(&Served::of(&coffer, POSTGRESQL, &asked)?)?;
-    let engine = processes(&coffer, id, POSTGRESQL.process())?;
+    let there = THERE.map(|kind| Ok((kind, ask(&coffer, kind, kind.name())?)));
+    let there = there.into_iter().collect::<Result<Vec<_>>>()?;
+    let there = there
+        .iter()
+        .map(|(kind, asked)| Unmoved::watch(&coffer, *kind, asked));
+    let there = there.collect::<Result<Vec<_>>>()?;
     let early = token(&coffer)?;
     ensure!(is_good(&coffer, &early)?);
 
     set_under_a_create(&coffer, &clock, HOUR, Kind::Redis)?.await_answer()?;
     ensure!(!is_good(&coffer, &early)?, "tokens follow the clock");
     let late = token(&coffer)?;
-    coffer.await_active(id)?;
+    for one in &there {
+        coffer.await_active(&one.id)?;
+    }
     is_quiet(&coffer)?;
 
     let back = set_under_a_create(&coffer, &clock, 0, Kind::Valkey)?;
@@ -174,11 +217,5 @@ fn the_clock_is_set_by_an_hour_ahead_and_back_with_a_task_in_flight() -> Result<
             .coffer(&["instance", verb, &back.id, "--wait"])?
             .ok()?;
     }
-    coffer.await_active(id)?;
-    writer.verify()?;
-    // The server's children come and go, with titles of their own; the server has the lowest
-    // number.
-    let now = processes(&coffer, id, POSTGRESQL.process())?;
-    ensure!(now.iter().min() == engine.iter().min(), "it was restarted");
-    Ok(())
+    there.into_iter().try_for_each(|one| one.verify(&coffer))
 }

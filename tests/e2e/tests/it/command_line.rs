@@ -6,8 +6,12 @@ use anyhow::{Context, Result, ensure};
 use e2e::coffer::{Coffer, binary};
 use e2e::run::Program;
 
+/// What was said cannot be meant.
+const USAGE: i32 = 2;
 /// What was named is not there.
 const ABSENT: i32 = 3;
+/// Understood, and not done.
+const REFUSED: i32 = 4;
 
 #[test]
 fn the_ca_of_coffer_is_printed_and_networks_are_shown_by_name_and_id() -> Result<()> {
@@ -40,6 +44,59 @@ fn the_ca_of_coffer_is_printed_and_networks_are_shown_by_name_and_id() -> Result
     }
     let absent = coffer.coffer(&["network", "show", "nothing"])?;
     ensure!(absent.code == ABSENT, "{absent:?}");
+    Ok(())
+}
+
+#[test]
+fn tools_of_the_host_end_with_the_codes_that_the_help_promises() -> Result<()> {
+    let coffer = Coffer::start()?;
+    let dir = coffer.dir().display().to_string();
+    let backups = tempfile::tempdir()?;
+    let target = backups.path().join("one.backup").display().to_string();
+    let run = |words: &[&str]| {
+        let words = words.iter().copied();
+        Program::new(&binary("coffer")?.display().to_string(), words).run()
+    };
+    let place = ["--state-dir", dir.as_str()];
+    let [no_state, elsewhere] = ["none", "else"].map(|name| {
+        let path = backups.path().join(name);
+        path.display().to_string()
+    });
+    run(&["state", place[0], place[1], "backup", &target])?.ok()?;
+    let rotated = run(&["key", place[0], place[1], "rotate", "--project", "admin"])?;
+    ensure!(rotated.ok()?.contains("has sealed nothing"));
+    let cases: &[(&[&str], i32)] = &[
+        (&["config", "--set", "log.level=inof"], USAGE),
+        (&["up", "--set", "loud"], USAGE),
+        (&["doctor", "--state-dir", &no_state], USAGE),
+        (&["up", "--config", &no_state], USAGE),
+        (
+            &[
+                "state",
+                place[0],
+                place[1],
+                "backup",
+                &elsewhere,
+                "--passphrase-file",
+                &no_state,
+            ],
+            USAGE,
+        ),
+        (
+            &["key", place[0], place[1], "rotate", "--project", "nothing"],
+            ABSENT,
+        ),
+        (&["ca", place[0], place[1], "--project", "nothing"], ABSENT),
+        (&["up", place[0], place[1]], REFUSED),
+        (&["upgrade", place[0], place[1]], REFUSED),
+        (&["state", place[0], place[1], "restore", &target], REFUSED),
+        (&["state", place[0], place[1], "backup", &target], REFUSED),
+        (&["state", place[0], place[1], "confirm"], REFUSED),
+    ];
+    for (words, code) in cases {
+        let ended = run(words)?;
+        ensure!(ended.code == *code, "{code} is promised: {ended:?}");
+    }
     Ok(())
 }
 

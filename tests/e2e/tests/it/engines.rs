@@ -60,12 +60,16 @@ fn lives(coffer: &Coffer, version: &str) -> Result<()> {
 
     let started = "SELECT pg_postmaster_start_time()";
     let before = show(started)?;
-    coffer
-        .coffer(&["instance", "restart", &name, "--wait"])?
-        .ok()?;
+    let instance = |verb: &str| coffer.coffer(&["instance", verb, &name, "--wait"])?.ok();
+    instance("restart")?;
     coffer.await_active(&db.id)?;
     ensure!(show(started)? != before, "the engine was restarted");
     ensure!(show("TABLE t")? == "7", "data outlive a restart");
+    instance("stop")?;
+    ensure!(db.psql("SELECT 1")?.code != 0, "what is stopped answers");
+    instance("start")?;
+    coffer.await_active(&db.id)?;
+    ensure!(show("TABLE t")? == "7", "data outlive a stop and start");
 
     coffer
         .coffer(&["database-user", "delete", &name, "ann"])?

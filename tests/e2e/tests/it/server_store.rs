@@ -56,6 +56,16 @@ fn a_store_in_postgresql_is_upgraded_once_it_is_said_to_be_backed_up() -> Result
     store.query(statements()?)?;
     let older = schema(&store)?;
     ensure!(older != newest, "{older}");
+    let (dir, url) = (coffer.dir().display().to_string(), store.url());
+    for role in ["up", "api", "conductor"] {
+        let words = [role, "--state-dir", &dir, "--set", &url];
+        let started = Program::new(&binary("coffer")?.display().to_string(), words).run()?;
+        ensure!(
+            started.code != 0 && started.err.contains("coffer upgrade"),
+            "{started:?}"
+        );
+    }
+    ensure!(schema(&store)? == older, "what was refused was done");
     refused(upgrade(&coffer, &store, &[])?, "pg_dump")?;
     ensure!(schema(&store)? == older, "what was refused was done");
     // A task that this build does not know stands in the way, with the word and without.

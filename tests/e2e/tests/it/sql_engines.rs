@@ -138,14 +138,16 @@ fn lives(version: &Version) -> Result<()> {
     connects(&coffer, name)?;
     sql_root::all(&coffer, version, &id, &joe)?;
 
-    coffer
-        .coffer(&["instance", "restart", name, "--wait"])?
-        .ok()?;
+    let instance = |verb: &str| coffer.coffer(&["instance", verb, name, "--wait"])?.ok();
+    instance("restart")?;
     coffer.await_active(&id)?;
-    ensure!(
-        joe.run("SELECT a FROM t")?.ok()?.trim() == "7",
-        "data outlive a restart"
-    );
+    let has_data = || Ok::<_, anyhow::Error>(joe.run("SELECT a FROM t")?.ok()?.trim() == "7");
+    ensure!(has_data()?, "data outlive a restart");
+    instance("stop")?;
+    ensure!(joe.run("SELECT 1")?.code != 0, "what is stopped answers");
+    instance("start")?;
+    coffer.await_active(&id)?;
+    ensure!(has_data()?, "data outlive a stop and start");
 
     let stream = Stream::start(&joe)?;
     wait_until(BACK_MAX, || Ok((stream.count() > 200).then_some(())))?;

@@ -72,6 +72,34 @@ const HOSTILE: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
+/// A plugin that MySQL's root carries, which copies all data to where it is told: name, statement
+/// that brings it in, what is refused, and the same where the engine may write.
+const CLONE: &str = "clone-elsewhere";
+const CLONE_IN: &str = "INSTALL PLUGIN clone SONAME 'mysql_clone.so'";
+const CLONE_ELSEWHERE: &str = "CLONE LOCAL DATA DIRECTORY = '/run/evil'";
+const CLONE_WHERE_ALLOWED: &str = "CLONE LOCAL DATA DIRECTORY = '/tmp/copy'; \
+                                   UNINSTALL PLUGIN clone";
+
+/// To fetch data from another server, by a connection that the engine would make: name, and how
+/// each of them says it. The other server is its own, which is there, at the address at which
+/// it listens beside the network's.
+const REPLICATE: &str = "replicate-from-server";
+const REPLICATE_MYSQL: [&str; 3] = [
+    "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_USER = 'nobody', \
+     SOURCE_PASSWORD = 'x', SOURCE_SSL = 1, SOURCE_CONNECT_RETRY = 1; START REPLICA",
+    "SHOW REPLICA STATUS",
+    "STOP REPLICA; RESET REPLICA ALL",
+];
+const REPLICATE_MARIADB: [&str; 3] = [
+    "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'nobody', MASTER_PASSWORD = 'x', \
+     MASTER_CONNECT_RETRY = 1; START SLAVE",
+    "SHOW SLAVE STATUS",
+    "STOP SLAVE; RESET SLAVE ALL",
+];
+/// That it cannot connect, and that it has connected and is not let in.
+const NO_CONNECTION: &str = "rror connecting to ";
+const NOT_LET_IN: &str = "ccess denied";
+
 /// The log where the engine may write: `log-elsewhere` is refused for its place.
 const LOG_WHERE_ALLOWED: &str = "SET GLOBAL general_log_file = '/tmp/x.log'; \
                                  SET GLOBAL general_log = ON; SET GLOBAL general_log = OFF";
@@ -98,6 +126,10 @@ pub(crate) fn all(coffer: &Coffer, version: &Version, id: &str, joe: &Login) -> 
         ensure!(is_refused, "{attempt}: {sql}: {said}");
     }
     root.run(LOG_WHERE_ALLOWED)?.ok()?;
+    if version.engine == "mysql" {
+        clones_elsewhere(&root)?;
+    }
+    replicates(version, &root)?;
     shuts_down(coffer, version, id, &root)?;
     if version.engine == "mariadb" {
         locks_coffer_out(coffer, id, &root)?;
@@ -108,6 +140,36 @@ pub(crate) fn all(coffer: &Coffer, version: &Version, id: &str, joe: &Login) -> 
         "root was disabled, and let in"
     );
     Ok(())
+}
+
+/// A copy of the data gets no further than the engine's own files do.
+fn clones_elsewhere(root: &Login) -> Result<()> {
+    root.run(CLONE_IN)?.ok().context(CLONE)?;
+    let ended = root.run(CLONE_ELSEWHERE)?;
+    ensure!(ended.code != 0, "{CLONE}: it works: {ended:?}");
+    eprintln!("{CLONE}: {}", ended.err.trim());
+    root.run(CLONE_WHERE_ALLOWED)?.ok().context(CLONE).map(drop)
+}
+
+/// The engine makes no connection, not even to itself.
+fn replicates(version: &Version, root: &Login) -> Result<()> {
+    let [begin, show, end] = match version.engine {
+        "mysql" => REPLICATE_MYSQL,
+        _ => REPLICATE_MARIADB,
+    };
+    root.run(begin)?.ok().context(REPLICATE)?;
+    let told = wait_until(BACK_MAX, || {
+        let told = root.run(show)?.ok()?;
+        let is_told = told.contains(NO_CONNECTION) || told.contains(NOT_LET_IN);
+        Ok(is_told.then_some(told))
+    });
+    let told = told.context(REPLICATE)?;
+    eprintln!("{REPLICATE}: {told}");
+    ensure!(
+        !told.contains(NOT_LET_IN),
+        "{REPLICATE}: it connects: {told}"
+    );
+    root.run(end)?.ok().context(REPLICATE).map(drop)
 }
 
 /// A server that root shuts down is started again.
@@ -149,7 +211,7 @@ fn locks_coffer_out(coffer: &Coffer, id: &str, root: &Login) -> Result<()> {
 fn the_document_names_every_attempt() {
     let attempts = HOSTILE.iter().map(|(name, ..)| *name);
     let missing: Vec<_> = attempts
-        .chain([SHUTDOWN, OWN_ACCOUNT])
+        .chain([CLONE, REPLICATE, SHUTDOWN, OWN_ACCOUNT])
         .filter(|name| !SECURITY.contains(&format!("| `{name}` |")))
         .collect();
     assert!(

@@ -305,7 +305,10 @@ fn a_store_of_before_is_upgraded_with_a_create_in_flight_while_databases_serve()
     let store = coffer.dir().join("coffer.db").display().to_string();
     Program::new("python3", ["-c", BACK, &store]).run()?.ok()?;
     let writing = write_on(&db, 10);
-    let told = tool(&coffer, &["upgrade"])?.ok()?;
+    // Only an upgrade, which keeps a way back, brings it to another schema.
+    let up = ["up", "--listen", "127.0.0.1:0"];
+    refused(tool(&coffer, &up)?, "coffer upgrade")?;
+    let told = tool(&coffer, &["upgrade", "--if-started"])?.ok()?;
     ensure!(told.contains("from schema 5 to "), "{told}");
     coffer.up()?;
     refused(tool(&coffer, &["upgrade"])?, "in use by")?;
@@ -356,6 +359,25 @@ fn a_store_that_is_read_only_or_damaged_is_refused_and_databases_go_on() -> Resu
     };
     // Not even root writes to what is mounted read-only.
     let mount = |words: &[&str]| Program::new("mount", words.iter().copied()).run()?.ok();
+    mount(&["--bind", &dir, &dir])?;
+    mount(&["-o", "remount,bind,ro", &dir])?;
+    let backups = tempfile::tempdir()?;
+    let target = backups.path().join("read-only.backup");
+    let target = target.display().to_string();
+    let answers = (
+        up(),
+        tool(&coffer, &["doctor"]),
+        tool(&coffer, &["state", "backup", &target]),
+    );
+    Program::new("umount", [&dir]).run()?.ok()?;
+    let refusal = answers.0?;
+    refused(refusal.clone(), "databases go on serving")?;
+    refused(refusal, "ead-only")?;
+    let doctor = answers.1?;
+    refused(doctor.clone(), "cannot be written")?;
+    ensure!(!doctor.out.contains("damaged"), "{doctor:?}");
+    let backed_up = answers.2?;
+    ensure!(backed_up.code == 0, "{backed_up:?}");
     mount(&["--bind", &store, &store])?;
     mount(&["-o", "remount,bind,ro", &store])?;
     let answers = (up(), tool(&coffer, &["doctor"]));

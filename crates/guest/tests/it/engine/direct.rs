@@ -40,6 +40,10 @@ pub(super) trait Client: Send + Sync + Debug {
     }
     /// What tells the data directory from every other.
     async fn fingerprint(&self, at: &Direct) -> String;
+    /// See [`Fixture::served_identity`].
+    async fn served_identity(&self, _at: &Direct, _root: &Access) -> Option<String> {
+        None
+    }
     /// See [`Fixture::login`].
     async fn login(&self, at: &Direct, access: &Access) -> Result<(), String>;
     /// See [`Fixture::make`].
@@ -212,6 +216,13 @@ impl Direct {
         *self.child.lock().await = Some(command.spawn().expect("start the engine"));
     }
 
+    /// Waits until the process has ended by itself; whether it was well.
+    pub(super) async fn ended(&self) -> bool {
+        let mut child = self.child.lock().await.take().expect("it runs");
+        let ended = tokio::time::timeout(END_MAX, child.wait()).await;
+        ended.expect("it goes on").expect("wait for it").success()
+    }
+
     /// What an engine's first process leaves when it is killed, as init's sweep over the user would
     /// find it.
     fn leftovers(&self) -> Vec<i32> {
@@ -274,6 +285,10 @@ impl Fixture for Direct {
 
     async fn fingerprint(&self) -> String {
         self.client.fingerprint(self).await
+    }
+
+    async fn served_identity(&self, root: &Access) -> Option<String> {
+        self.client.served_identity(self, root).await
     }
 
     async fn login(&self, access: &Access) -> Result<(), String> {
@@ -349,6 +364,9 @@ pub(super) enum Flush {
     /// Some time after it was acknowledged, in an order that a start can make use of.
     Deferred,
 }
+
+/// LIMIT: how long an engine may take to end that does so by itself.
+const END_MAX: Duration = Duration::from_secs(20);
 
 /// Addresses of loopback: each fixture its own, as the port is fixed.
 static NEXT_ADDRESS: AtomicU8 = AtomicU8::new(1);

@@ -125,13 +125,27 @@ impl Client for Cli {
             .map_err(|_| format!("not a number: {size}"))
     }
 
-    /// The append-only file is in parts: a list of them, a base, and what came after.
+    /// The server has each line of its file in force, sizes to the byte, and what an instance is
+    /// born with. The append-only file is in parts: a list of them, a base, and what came after.
     async fn keeps_promises(&self, at: &Direct, root: &Access) -> Result<(), String> {
         let mut connection = connect(at, root).await?;
-        for (name, wanted) in BORN {
+        let text = rendered(&at.layout().config_dir);
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        let lines: Vec<_> = lines.collect();
+        assert!(lines.len() > 10, "the file is not there: {text}");
+        for (name, wanted) in lines.into_iter().chain(BORN.iter().copied()) {
             let found = connection.told(&["CONFIG", "GET", name]).await?;
-            let pair = [*name, *wanted].map(|word| Value::Text(word.to_owned()));
-            if found != Value::List(pair.to_vec()) {
+            let wanted = plain(wanted);
+            let is_set = match &found {
+                Value::List(pair) => match pair.as_slice() {
+                    [_, Value::Text(value)] => *value == wanted,
+                    // Valkey 9.1 knows it in its file only.
+                    [] => name == "sanitize-dump-payload",
+                    _ => false,
+                },
+                _ => false,
+            };
+            if !is_set {
                 return Err(format!("{name} is {found:?}, {wanted} is promised"));
             }
         }
@@ -152,6 +166,26 @@ impl Client for Cli {
 
     fn tls_words(&self) -> Option<&'static [&'static str]> {
         Some(&[])
+    }
+}
+
+/// The file that was rendered for the flavor.
+fn rendered(dir: &Path) -> String {
+    let files = std::fs::read_dir(dir).unwrap().flatten();
+    let mut files = files.map(|entry| entry.path());
+    let found = files.find(|path| path.extension().is_some_and(|end| end == "conf"));
+    std::fs::read_to_string(found.expect("it was rendered")).unwrap()
+}
+
+/// A value as the engine tells it: without quotes, sizes in bytes.
+fn plain(value: &str) -> String {
+    let value = value.trim_matches('"');
+    match value
+        .strip_suffix("mb")
+        .and_then(|mib| mib.parse::<u64>().ok())
+    {
+        Some(mib) => (mib << 20).to_string(),
+        None => value.to_owned(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod controls;
 mod direct;
+mod full;
 mod keyvalue;
 mod mysql_family;
 mod postgresql;
@@ -118,6 +119,24 @@ async fn mysql_outlives_the_host() {
 #[tokio::test]
 async fn mariadb_outlives_the_host() {
     each_outlives_the_host(&mysql_family::MARIADB).await;
+}
+
+#[tokio::test]
+async fn redis_that_flushes_each_write_ends_at_a_full_volume() {
+    each_ends_when_full(&keyvalue::Cli(&REDIS)).await;
+}
+
+#[tokio::test]
+async fn valkey_that_flushes_each_write_ends_at_a_full_volume() {
+    each_ends_when_full(&keyvalue::Cli(&VALKEY)).await;
+}
+
+/// Fills the volume of each version that is asked for.
+async fn each_ends_when_full(client: &'static dyn Client) {
+    process::require_root();
+    for version in asked(client) {
+        full::ends(client, version).await;
+    }
 }
 
 /// Cuts the power under each version that is asked for.

@@ -286,6 +286,14 @@ impl Client for Known {
         found
     }
 
+    async fn served_identity(&self, at: &Direct, root: &Access) -> Option<String> {
+        let found = self.variables(at, root).await.expect("read variables");
+        let id = found.get("server_id").expect("it has a number");
+        // MariaDB has no UUID.
+        let uuid = found.get("server_uuid").map_or("", String::as_str);
+        Some(format!("{id} {uuid}"))
+    }
+
     async fn login(&self, at: &Direct, access: &Access) -> Result<(), String> {
         self.ask(at, access, "SELECT 1;").await.map(drop)
     }

@@ -119,6 +119,13 @@ impl Client for Psql {
             .to_string()
     }
 
+    async fn served_identity(&self, at: &Direct, _root: &Access) -> Option<String> {
+        let connection = connect_own(at).await.expect("ask the server");
+        let sql = "SELECT system_identifier::text FROM pg_control_system()";
+        let row = connection.client.query_one(sql, &[]).await;
+        Some(row.expect("it has an identifier").get(0))
+    }
+
     async fn login(&self, at: &Direct, access: &Access) -> Result<(), String> {
         let connection = connect(at, access).await?;
         let answer = connection.client.simple_query("SELECT 1").await;

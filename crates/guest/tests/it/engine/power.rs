@@ -107,7 +107,7 @@ async fn cut_power(client: &'static dyn Client, version: &'static str, flush: Fl
     let (mut holder, programs) = enter_root(client, version, base.path()).await;
     let world = DirectWorld::flushing(flush, &ground.volume, client, programs);
     let server = world.direct("cut").await;
-    let there = serve(&world, &server, &ground).await;
+    let there = serve(&world, &server, &ground.volume).await;
     let (acknowledged, all) = cut_under_writes(client, &server, &there, &ground).await;
     holder.kill().await.expect("leave the namespace");
     ground.come_back().await;
@@ -129,11 +129,11 @@ async fn cut_power(client: &'static dyn Client, version: &'static str, flush: Fl
 
 /// Starts the server with a user who has a table. What a template and a configuration are made of
 /// is on the disk before, as it is in an instance.
-async fn serve(world: &DirectWorld, server: &Direct, ground: &Ground) -> Access {
+pub(super) async fn serve(world: &DirectWorld, server: &Direct, volume: &Path) -> Access {
     let (runtime, host) = (world.runtime(), server.host());
     let made = runtime.personalise(host, IDENTITY).await;
     made.expect("personalise");
-    process::succeed(&["sync", "-f", &ground.volume.display().to_string()]).await;
+    process::succeed(&["sync", "-f", &volume.display().to_string()]).await;
     server.start().await;
     conformance::wait_answering(world, server).await;
     let secret = |text: &str| Secret::new(text.to_owned());
@@ -148,14 +148,18 @@ async fn serve(world: &DirectWorld, server: &Direct, ground: &Ground) -> Access 
     root.password = "root".to_owned();
     let kept = server.keeps_promises(&root).await;
     kept.expect("the settings are those that were rendered");
-    let database = ("a".to_owned(), None, None);
-    let created = runtime.create_databases(host, &[database]).await;
-    created.expect("create a database");
+    let has_databases = world.engine().check_database("a", None, None).is_ok();
+    let databases = has_databases.then(|| "a".to_owned());
+    if let Some(name) = &databases {
+        let database = (name.clone(), None, None);
+        let created = runtime.create_databases(host, &[database]).await;
+        created.expect("create a database");
+    }
     let user = NewUser {
         name: "u1".to_owned(),
         host: None,
         password: secret("u1"),
-        databases: vec!["a".to_owned()],
+        databases: databases.into_iter().collect(),
     };
     let created = runtime.create_users(host, &[user]).await;
     created.expect("create a user");

@@ -58,14 +58,16 @@ pub(crate) async fn migrate_to(db: &Db, schema: i64) -> Result<()> {
 
 /// Whether anything was ever written into the database, beside its schema.
 pub(crate) async fn is_used(db: &Db) -> Result<bool> {
-    // Roles are written first, by the first start.
+    // All of the first migration: what a first start writes, and what there is without one.
     let is_there = Sql::differing(
-        "SELECT COUNT(*) FROM sqlite_master WHERE name = 'roles'",
+        "SELECT COUNT(*) FROM sqlite_master WHERE name = 'settings'",
         "SELECT COUNT(*) FROM pg_tables
-            WHERE tablename = 'roles' AND schemaname = current_schema()",
+            WHERE tablename = 'settings' AND schemaname = current_schema()",
     );
-    let is_there = number(db, is_there).await? > 0;
-    Ok(is_there && number(db, "SELECT COUNT(*) FROM roles".into()).await? > 0)
+    let is_used = "SELECT CAST(CASE WHEN EXISTS (SELECT 1 FROM roles)
+            OR EXISTS (SELECT 1 FROM settings) OR EXISTS (SELECT 1 FROM instances)
+            OR EXISTS (SELECT 1 FROM tasks) THEN 1 ELSE 0 END AS BIGINT)";
+    Ok(number(db, is_there).await? > 0 && number(db, is_used.into()).await? > 0)
 }
 
 /// Number of the last migration that ran; 0 if none ever did.

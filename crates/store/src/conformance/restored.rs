@@ -240,9 +240,9 @@ pub(crate) async fn what_is_adopted_is_told_apart(fixture: &Fixture) {
     let store = fixture.store();
     let made = World::new(store, "one").await.create(store, "db").await;
     let graph = store.get_instance_graph(made.instance.id).await.unwrap();
-    let one = store.find_tenant(&tenant_id("one")).await.unwrap().unwrap();
-    let small = store.find_flavor(&graph.instance.spec.flavor_id).await;
-    let small = small.unwrap().unwrap();
+    let (one, small) = (tenant("one"), flavor("small", 512));
+    store.insert_tenant(&one).await.unwrap();
+    store.insert_flavor(&small).await.unwrap();
     let flavor = Flavor {
         id: "again".parse().unwrap(),
         ..small.clone()

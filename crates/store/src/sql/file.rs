@@ -193,8 +193,8 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// How SQLite is told that nobody writes: of a file that was closed whole and lies where nothing can
-/// be written, as the log and its index, which it would have beside, cannot be made there.
+/// How SQLite is told that nobody writes: of a file that was closed whole and lies where nothing
+/// can be written, as the log and its index, which it would have beside, cannot be made there.
 /// <https://www.sqlite.org/wal.html#read_only_databases>
 fn quiet(path: &Path) -> Option<String> {
     let opened = OpenOptions::new().append(true).open(path);

@@ -136,7 +136,8 @@ fn lives(version: &Version) -> Result<()> {
         .ok()?;
     users_and_databases(&coffer, name, &joe)?;
     connects(&coffer, name)?;
-    sql_root::all(&coffer, version, &id, &joe)?;
+    let (_, neighbour) = create(&coffer, version, "neighbour")?;
+    sql_root::all(&coffer, version, &id, &joe, &neighbour)?;
 
     let instance = |verb: &str| coffer.coffer(&["instance", verb, name, "--wait"])?.ok();
     instance("restart")?;
@@ -161,9 +162,11 @@ fn lives(version: &Version) -> Result<()> {
     stream.verify(&joe)?;
     logs(&coffer, &id, &joe)?;
 
-    coffer
-        .coffer(&["instance", "delete", name, "--wait"])?
-        .ok()?;
+    for name in [name, "neighbour"] {
+        coffer
+            .coffer(&["instance", "delete", name, "--wait"])?
+            .ok()?;
+    }
     let left = coffer.traces()?;
     ensure!(left == before, "left on the host: {left:#?}");
     Ok(())

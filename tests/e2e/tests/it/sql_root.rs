@@ -77,28 +77,30 @@ const HOSTILE: &[(&str, &str, &[&str])] = &[
 const CLONE: &str = "clone-elsewhere";
 const CLONE_IN: &str = "INSTALL PLUGIN clone SONAME 'mysql_clone.so'";
 const CLONE_ELSEWHERE: &str = "CLONE LOCAL DATA DIRECTORY = '/run/evil'";
-const CLONE_WHERE_ALLOWED: &str = "CLONE LOCAL DATA DIRECTORY = '/tmp/copy'; \
+const CLONE_WHERE_ALLOWED: &str = "CLONE LOCAL DATA DIRECTORY = '/data/engine/copy'; \
                                    UNINSTALL PLUGIN clone";
 
-/// To fetch data from another server, by a connection that the engine would make: name, and how
-/// each of them says it. The other server is its own, which is there, at the address at which
-/// it listens beside the network's.
+/// To fetch data from another server, by a connection that the engine makes: name, and how each of
+/// them says it. At both addresses is a server: inside its own, outside that of a neighbour.
 const REPLICATE: &str = "replicate-from-server";
 const REPLICATE_MYSQL: [&str; 3] = [
-    "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_USER = 'nobody', \
+    "SET GLOBAL replica_net_timeout = 3; \
+     CHANGE REPLICATION SOURCE TO SOURCE_HOST = '@', SOURCE_USER = 'nobody', \
      SOURCE_PASSWORD = 'x', SOURCE_SSL = 1, SOURCE_CONNECT_RETRY = 1; START REPLICA",
     "SHOW REPLICA STATUS",
     "STOP REPLICA; RESET REPLICA ALL",
 ];
 const REPLICATE_MARIADB: [&str; 3] = [
-    "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'nobody', MASTER_PASSWORD = 'x', \
+    "SET GLOBAL slave_net_timeout = 3; \
+     CHANGE MASTER TO MASTER_HOST = '@', MASTER_USER = 'nobody', MASTER_PASSWORD = 'x', \
      MASTER_CONNECT_RETRY = 1; START SLAVE",
     "SHOW SLAVE STATUS",
     "STOP SLAVE; RESET SLAVE ALL",
 ];
-/// That it cannot connect, and that it has connected and is not let in.
-const NO_CONNECTION: &str = "rror connecting to ";
-const NOT_LET_IN: &str = "ccess denied";
+const INSIDE: &str = "127.0.0.1";
+/// How the server says that it reaches nobody, and that somebody answers who knows no such user.
+const NOT_REACHED: &str = "\t2003\t";
+const ANSWERED: &str = "\t1045\t";
 
 /// The log where the engine may write: `log-elsewhere` is refused for its place.
 const LOG_WHERE_ALLOWED: &str = "SET GLOBAL general_log_file = '/tmp/x.log'; \
@@ -110,7 +112,13 @@ const OWN_ACCOUNT: &str = "own-account-of-mariadb";
 
 /// Root is let in when it is enabled, does no harm that a start does not mend, and is out when it
 /// is disabled.
-pub(crate) fn all(coffer: &Coffer, version: &Version, id: &str, joe: &Login) -> Result<()> {
+pub(crate) fn all(
+    coffer: &Coffer,
+    version: &Version,
+    id: &str,
+    joe: &Login,
+    neighbour: &Login,
+) -> Result<()> {
     ensure!(
         joe.as_user("root", "", "app").run("SELECT 1")?.code != 0,
         "root from the start"
@@ -129,7 +137,7 @@ pub(crate) fn all(coffer: &Coffer, version: &Version, id: &str, joe: &Login) -> 
     if version.engine == "mysql" {
         clones_elsewhere(&root)?;
     }
-    replicates(version, &root)?;
+    replicates(version, &root, neighbour)?;
     shuts_down(coffer, version, id, &root)?;
     if version.engine == "mariadb" {
         locks_coffer_out(coffer, id, &root)?;
@@ -151,25 +159,30 @@ fn clones_elsewhere(root: &Login) -> Result<()> {
     root.run(CLONE_WHERE_ALLOWED)?.ok().context(CLONE).map(drop)
 }
 
-/// The engine makes no connection, not even to itself.
-fn replicates(version: &Version, root: &Login) -> Result<()> {
+/// No connection of the engine's leaves its sandbox.
+fn replicates(version: &Version, root: &Login, neighbour: &Login) -> Result<()> {
+    neighbour.run("SELECT 1")?.ok().context("it is there")?;
+    for (address, wanted) in [(INSIDE, ANSWERED), (&neighbour.address, NOT_REACHED)] {
+        replicates_from(version, root, address, wanted).context(REPLICATE)?;
+    }
+    Ok(())
+}
+
+fn replicates_from(version: &Version, root: &Login, address: &str, wanted: &str) -> Result<()> {
     let [begin, show, end] = match version.engine {
         "mysql" => REPLICATE_MYSQL,
         _ => REPLICATE_MARIADB,
     };
-    root.run(begin)?.ok().context(REPLICATE)?;
+    root.run(&begin.replace('@', address))?.ok()?;
     let told = wait_until(BACK_MAX, || {
         let told = root.run(show)?.ok()?;
-        let is_told = told.contains(NO_CONNECTION) || told.contains(NOT_LET_IN);
+        let is_told = [NOT_REACHED, ANSWERED]
+            .iter()
+            .any(|code| told.contains(code));
         Ok(is_told.then_some(told))
-    });
-    let told = told.context(REPLICATE)?;
-    eprintln!("{REPLICATE}: {told}");
-    ensure!(
-        !told.contains(NOT_LET_IN),
-        "{REPLICATE}: it connects: {told}"
-    );
-    root.run(end)?.ok().context(REPLICATE).map(drop)
+    })?;
+    ensure!(told.contains(wanted), "from {address}: {told}");
+    root.run(end)?.ok().map(drop)
 }
 
 /// A server that root shuts down is started again.

@@ -20,11 +20,11 @@ const NO_GRANTS: &str = "users and root; there are no grants, because databases 
 /// How far an operation goes with a version, in the words of the support matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// It works, and every run of the tests shows it with the real server.
+    /// It works, and the tests or a soak (`docs/soak.md`) show it with the real server.
     Yes,
     /// Some of it does; the reason says what does not.
     Partial,
-    /// It is there, but not every run of the tests shows it with the real server.
+    /// It is there, but neither the tests nor a soak has met the real server.
     Unverified,
     /// The API answers 501 with the reason.
     NotYet,

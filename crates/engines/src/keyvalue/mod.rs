@@ -50,7 +50,7 @@ pub struct KeyValue {
     pub(crate) name: &'static str,
     /// Versions, newest first.
     pub(crate) versions: &'static [&'static str],
-    /// Those of them that not every run of the tests meets.
+    /// Those of them that neither the tests nor a soak meets.
     pub(crate) unverified: &'static [&'static str],
     /// The server's program in the engine root.
     #[cfg(feature = "guest")]

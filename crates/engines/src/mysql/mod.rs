@@ -45,7 +45,7 @@ pub struct Mysql {
     pub(crate) name: &'static str,
     /// Versions, newest first.
     pub(crate) versions: &'static [&'static str],
-    /// Those of them that not every run of the tests meets.
+    /// Those of them that neither the tests nor a soak meets.
     pub(crate) unverified: &'static [&'static str],
     /// Whether the project has recipes of its versions' roots.
     pub(crate) has_recipes: bool,

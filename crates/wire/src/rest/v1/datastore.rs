@@ -122,7 +122,7 @@ pub struct Capabilities {
 pub struct Capability {
     /// `provision`, `resize`, `schema`, `user`, `backup`, `configuration` or `cluster`.
     pub operation: String,
-    /// `yes`, `partial`, `unverified` (not every run of the tests shows it) or `not-yet`.
+    /// `yes`, `partial`, `unverified` (neither the tests nor a soak has met it) or `not-yet`.
     pub support: String,
     /// Why no further; not there beside `yes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -450,6 +450,19 @@ async fn changed_user(world: &dyn World, fixture: &dyn Fixture) {
         fixture.login(&access("u1", "p1", "a")).await.is_err(),
         "the old name is let in"
     );
+    let onto = UserChange {
+        name: "u2".to_owned(),
+        new_password: None,
+        ..change
+    };
+    let refused = runtime.change_user(host, &onto).await;
+    refused.expect_err("a user was renamed onto another");
+    let there = granted(world, &["a", "b"]);
+    for (name, password) in [("u2", "p2"), ("u3", "p3")] {
+        let database = if name == "u2" { "b" } else { "a" };
+        let login = fixture.login(&access(name, password, database)).await;
+        login.unwrap_or_else(|why| panic!("{name} is out, of {there:?}: {why}"));
+    }
 }
 
 async fn grants_of(world: &dyn World, fixture: &dyn Fixture, name: &str) -> Vec<String> {

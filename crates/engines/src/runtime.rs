@@ -195,10 +195,17 @@ pub trait EngineRuntime: Send + Sync + Debug {
     /// How it is stopped cleanly.
     fn stop_plan(&self) -> StopPlan;
 
-    /// Whether the engine opens its log anew for each line, so that whoever keeps the logs within
-    /// their bound may rename it; an engine that does not has to begin new files itself.
+    /// Whether the log may be renamed by whoever keeps the logs within their bound, because the
+    /// engine opens it anew for each line or in [`Self::keep_house`]; an engine of which neither
+    /// is true has to begin new files itself.
     fn reopens_logs(&self) -> bool {
         false
+    }
+
+    /// What an engine that answers has to be told now and then so that what it keeps beside data
+    /// stays within its bounds; after its logs were looked at.
+    async fn keep_house(&self, _host: &dyn EngineHost) -> Result<()> {
+        Ok(())
     }
 
     /// A real commit, answered; bounded by the caller.

@@ -27,6 +27,12 @@ pub(crate) fn of(file: &File) -> io::Result<String> {
     Ok(digest.as_ref().iter().map(|b| format!("{b:02x}")).collect())
 }
 
+/// The checksum of bytes, in lower-case hex.
+pub(crate) fn of_bytes(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&SHA256, bytes);
+    digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// Whether a text has the form of a checksum.
 pub(crate) fn is_plain(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))

@@ -82,11 +82,16 @@ pub const STOP_STARTING_MAX: Duration = Duration::from_secs(5);
 pub const RETRY_EVERY: Duration = Duration::from_secs(2);
 /// Time for preparing an engine: identity, configuration.
 pub const PREPARE_MAX: Duration = Duration::from_secs(600);
+/// Time for an engine to read its configuration again: one that hangs is not looked at meanwhile.
+pub const RELOAD_MAX: Duration = Duration::from_secs(30);
 
 /// Bytes of the engine's logs that are kept.
 pub const LOG_BYTES_MAX: u64 = 64 << 20;
 /// Time between looks at the logs' size.
 pub const LOG_TRIM_EVERY: Duration = Duration::from_secs(60);
+
+/// Time for what an engine does about its logs at such a look.
+pub const HOUSE_MAX: Duration = Duration::from_secs(10);
 
 /// A line between agent and init, in bytes.
 pub const INIT_LINE_BYTES_MAX: usize = 4 << 20;

@@ -109,12 +109,34 @@ pub(super) async fn change(host: &dyn EngineHost, change: &UserChange) -> Result
         .as_ref()
         .map(|new| vec![password_rule(new)]);
     let passwords = wanted.unwrap_or(found);
+    if new_name != change.name && is_anothers(host, change, new_name, &passwords).await? {
+        return Err(EngineError::Invalid {
+            field: "new user name",
+            value: new_name.to_owned(),
+            rule: "is another user's".to_owned(),
+        });
+    }
     let passwords: Vec<&str> = passwords.iter().map(String::as_str).collect();
     put(host, new_name, &passwords, rights::user()).await?;
     if new_name == change.name {
         return save(host).await;
     }
     remove(host, std::slice::from_ref(&change.name)).await
+}
+
+/// Whether the new name is that of another user, and not of the same one whose change was cut in
+/// the middle, which has the new passwords already.
+async fn is_anothers(
+    host: &dyn EngineHost,
+    change: &UserChange,
+    new_name: &str,
+    wanted: &[String],
+) -> Result<bool> {
+    let (old, new) = (
+        passwords(host, &change.name).await?,
+        passwords(host, new_name).await?,
+    );
+    Ok(old.is_some() && new.is_some_and(|new| new != wanted))
 }
 
 /// Rules that give a user the passwords it has; `None` if it is not there.

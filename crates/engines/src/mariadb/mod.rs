@@ -30,6 +30,17 @@ aria_pagecache_buffer_size = 2M
 aria_log_file_size = 8M
 ";
 
+/// From 11.4 on no binary log is purged, whatever its age, until so many replicas have read it.
+/// <https://mariadb.com/kb/en/replication-and-binary-log-system-variables/>
+const PURGES_ALONE: &str = "slave_connections_needed_for_purge = 0\n";
+
+fn waits_for_replicas(version: &str) -> bool {
+    let mut numbers = version
+        .split('.')
+        .map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(11), Some(4))
+}
+
 const OWN_ACCOUNT: &str = "\
 SET SESSION sql_log_bin = 0;
 CREATE OR REPLACE USER `coffer-agent`@`localhost` IDENTIFIED VIA unix_socket;
@@ -123,9 +134,12 @@ impl Dialect for Mariadb {
         112
     }
 
-    fn settings(&self, context: &RenderContext, sizes: &Sizes) -> String {
-        let _ = (context, sizes);
-        SETTINGS.to_owned()
+    fn settings(&self, context: &RenderContext, _sizes: &Sizes) -> String {
+        let mut text = SETTINGS.to_owned();
+        if waits_for_replicas(&context.version) {
+            text.push_str(PURGES_ALONE);
+        }
+        text
     }
 
     fn own_account_sql(&self) -> &'static str {
@@ -190,5 +204,23 @@ impl Dialect for Mariadb {
     #[cfg(feature = "guest")]
     fn log_position_sql(&self) -> &'static str {
         "SHOW MASTER STATUS"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_that_wait_for_replicas_are_told_not_to() {
+        for (version, waits) in [
+            ("10.11", false),
+            ("11.3", false),
+            ("11.4", true),
+            ("11.8", true),
+        ] {
+            assert_eq!(waits_for_replicas(version), waits, "{version}");
+        }
+        assert!(waits_for_replicas("12.0") && !waits_for_replicas("x"));
     }
 }

@@ -30,7 +30,9 @@ const WORDS: &[&str] = &[
 const OWN_ACCOUNT: &str = "\
 SET SESSION sql_log_bin = 0;
 CREATE USER IF NOT EXISTS `coffer-agent`@`localhost` IDENTIFIED WITH auth_socket;
-ALTER USER `coffer-agent`@`localhost` IDENTIFIED WITH auth_socket ACCOUNT UNLOCK;
+ALTER USER `coffer-agent`@`localhost` IDENTIFIED WITH auth_socket REQUIRE NONE \
+WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 \
+MAX_USER_CONNECTIONS 0 ACCOUNT UNLOCK;
 GRANT ALL PRIVILEGES ON *.* TO `coffer-agent`@`localhost` WITH GRANT OPTION;
 CREATE DATABASE IF NOT EXISTS coffer;
 CREATE TABLE IF NOT EXISTS coffer.probe \

@@ -20,6 +20,8 @@ pub(crate) mod bootstrap;
 #[cfg(feature = "guest")]
 mod databases;
 #[cfg(feature = "guest")]
+mod house;
+#[cfg(feature = "guest")]
 mod identity;
 #[cfg(feature = "guest")]
 mod inventory;

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use coffer_core::secret::Secret;
 
 use super::{
-    Dialect, PORT, accounts, binlog, bootstrap, databases, identity, inventory, probe, quiesce,
-    session,
+    Dialect, PORT, accounts, binlog, bootstrap, databases, house, identity, inventory, probe,
+    quiesce, session,
 };
 use crate::error::Result;
 use crate::runtime::{
@@ -103,6 +103,14 @@ impl EngineRuntime for Family {
             signal: SIGTERM,
             grace_ms: STOP_GRACE_MS,
         }
+    }
+
+    fn reopens_logs(&self) -> bool {
+        true
+    }
+
+    async fn keep_house(&self, host: &dyn EngineHost) -> Result<()> {
+        house::keep(host).await
     }
 
     async fn probe(&self, host: &dyn EngineHost) -> Result<ProbeReport> {

@@ -131,14 +131,38 @@ async fn drop_role(host: &dyn EngineHost, own: &Session, name: &str) -> Result<(
         );
         own.run("give the database to its group", &sql).await?;
     }
-    let used = "SELECT datname::text FROM pg_database WHERE datallowconn AND oid IN (\
+    drop_with_all(host, own, name).await
+}
+
+/// Drops a role, after what it owns went to the groups of the databases in which that is.
+pub(super) async fn drop_with_all(host: &dyn EngineHost, own: &Session, name: &str) -> Result<()> {
+    let used = "SELECT datname::text, datallowconn FROM pg_database \
+                WHERE datname <> 'template0' AND oid IN (\
                 SELECT s.dbid FROM pg_shdepend s JOIN pg_roles r ON s.refobjid = r.oid \
                 WHERE s.refclassid = 'pg_authid'::regclass AND r.rolname = $1::text)";
     for row in own.rows("find what the user owns", used, &[&name]).await? {
-        hand_over(host, own, name, row.get(0)).await?;
+        let (database, is_open): (String, bool) = (row.get(0), row.get(1));
+        // Whoever owns a database may close it to everybody, also to who clears up in it.
+        if !is_open {
+            allow_connections(own, &database, true).await?;
+        }
+        let handed = hand_over(host, own, name, database.clone()).await;
+        if !is_open {
+            allow_connections(own, &database, false).await?;
+        }
+        handed?;
     }
+    let user = quote(name);
     let sql = format!("DROP OWNED BY {user}; DROP ROLE {user}");
     own.run("drop the user", &sql).await
+}
+
+async fn allow_connections(own: &Session, database: &str, is_open: bool) -> Result<()> {
+    let sql = format!(
+        "ALTER DATABASE {} ALLOW_CONNECTIONS {is_open}",
+        quote(database)
+    );
+    own.run("open a database that is closed", &sql).await
 }
 
 /// Gives what a user owns in one database to the database's group.

@@ -5,6 +5,7 @@
 //! be repeated: a database left half made by a crash is completed by the next call.
 
 use crate::error::{EngineError, Result};
+use crate::postgresql::accounts;
 use crate::postgresql::names::{self, GROUP_PREFIX, invalid, quote};
 use crate::postgresql::session::{self, Session};
 use crate::runtime::{DatabaseInfo, EngineHost};
@@ -160,12 +161,8 @@ pub(super) async fn drop(host: &dyn EngineHost, name: &str) -> Result<()> {
         )
         .await?;
     for row in orphans {
-        let group: String = row.get(0);
-        own.run(
-            "drop the group",
-            &format!("DROP ROLE IF EXISTS {}", quote(&group)),
-        )
-        .await?;
+        // Somebody may have copied its rights into another database (pg_dump A | psql B).
+        accounts::drop_with_all(host, &own, row.get(0)).await?;
     }
     Ok(())
 }

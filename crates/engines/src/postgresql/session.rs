@@ -23,6 +23,9 @@ const OPTIONS: &str = "-c search_path=pg_catalog -c standard_conforming_strings=
      -c default_transaction_read_only=off -c synchronous_commit=on -c statement_timeout=0 \
      -c lock_timeout=30000 -c idle_in_transaction_session_timeout=0 -c role=none";
 
+/// What versions from 17 on know beside them, which is the first of them.
+const TRANSACTION_TIMEOUT: (&str, u32) = (" -c transaction_timeout=0", 17);
+
 /// LIMIT: how long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -45,6 +48,14 @@ impl Drop for Session {
 
 /// Connects to a database.
 pub(super) async fn open(host: &dyn EngineHost, database: &str) -> Result<Session> {
+    let mut options = OPTIONS.to_owned();
+    if host
+        .version()
+        .parse()
+        .is_ok_and(|version: u32| version >= TRANSACTION_TIMEOUT.1)
+    {
+        options.push_str(TRANSACTION_TIMEOUT.0);
+    }
     let mut config = Config::new();
     config
         .host_path(&host.layout().run_dir)
@@ -53,7 +64,7 @@ pub(super) async fn open(host: &dyn EngineHost, database: &str) -> Result<Sessio
         .dbname(database)
         .application_name("coffer")
         .connect_timeout(CONNECT_TIMEOUT)
-        .options(OPTIONS);
+        .options(options);
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await;
     let (client, connection) = match connected {
         Ok(result) => result.map_err(|error| failed("connect to the database", &error))?,

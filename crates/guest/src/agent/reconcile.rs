@@ -201,6 +201,8 @@ impl Loop {
         if self.crashes.is_empty() {
             self.tell(EngineHealth::Starting, String::new());
         } else {
+            // What it said may be what it has no space for.
+            self.trim_logs().await;
             self.clear_locks().await;
             if let Some(words) = self.shared.runtime.mend(self.shared.host.as_ref()) {
                 self.use_tool("mend the engine's files", words).await;
@@ -269,11 +271,17 @@ impl Loop {
         match tokio::time::timeout(limits::PROBE_MAX, probe).await {
             Ok(Ok(report)) => {
                 self.answered(spec, report).await;
-                self.trim_logs().await;
+                self.keep_house(true).await;
                 limits::PROBE_EVERY
             }
-            Ok(Err(error)) => self.not_answered(&error.to_string()),
-            Err(_) => self.not_answered("no answer to a probe within 3 s"),
+            Ok(Err(error)) => {
+                self.keep_house(false).await;
+                self.not_answered(&error.to_string())
+            }
+            Err(_) => {
+                self.keep_house(false).await;
+                self.not_answered("no answer to a probe within 3 s")
+            }
         }
     }
 
@@ -362,7 +370,11 @@ impl Loop {
         }
         self.install_tls(spec).await?;
         if self.process.borrow().running.is_some() {
-            shared.runtime.reload(shared.host.as_ref()).await?;
+            let reload = shared.runtime.reload(shared.host.as_ref());
+            let reloaded = tokio::time::timeout(limits::RELOAD_MAX, reload).await;
+            reloaded.map_err(|_| GuestError::Init {
+                why: "the engine does not read its configuration again".to_owned(),
+            })??;
         }
         Ok(())
     }
@@ -456,8 +468,9 @@ impl Loop {
         }
     }
 
-    /// Keeps the engine's logs within their bound.
-    async fn trim_logs(&mut self) {
+    /// Keeps the engine's logs within their bound, now and then; an engine that answers does its
+    /// part.
+    async fn keep_house(&mut self, is_answering: bool) {
         if self
             .logs_trimmed_at
             .is_some_and(|at| at.elapsed() < limits::LOG_TRIM_EVERY)
@@ -465,6 +478,19 @@ impl Loop {
             return;
         }
         self.logs_trimmed_at = Some(Instant::now());
+        self.trim_logs().await;
+        if !is_answering {
+            return;
+        }
+        let house = self.shared.runtime.keep_house(self.shared.host.as_ref());
+        match tokio::time::timeout(limits::HOUSE_MAX, house).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::warn(format_args!("keep the engine's house: {error}")),
+            Err(_) => log::warn(format_args!("keep the engine's house: it takes too long")),
+        }
+    }
+
+    async fn trim_logs(&self) {
         let host = &self.shared.host;
         let Ok(entries) = std::fs::read_dir(&host.layout().log_dir) else {
             return;

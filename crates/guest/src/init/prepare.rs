@@ -6,6 +6,7 @@
 //! it away last: the owner of the top says whether the whole tree is done, and a crash in between
 //! is repaired by the next start.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, lchown};
@@ -14,6 +15,7 @@ use std::path::Path;
 use coffer_wire::guest::v1::Boot;
 
 use crate::boot;
+use crate::checksum;
 use crate::error::{GuestError, Result};
 
 /// Makes what is missing of the agent's and gives it to it.
@@ -74,9 +76,31 @@ fn give_tree(dir: &Path, uid: u32) -> io::Result<()> {
     chown(dir, Some(uid), Some(uid))
 }
 
+/// Checksums of what init has put into the TLS directory, by name: it cannot read what is the
+/// engine's. On a full volume nothing can be written, and an agent that starts anew has nothing
+/// new to write.
+#[derive(Debug, Default)]
+pub(super) struct Installed(BTreeMap<String, String>);
+
+impl Installed {
+    /// Puts a file there, unless it is.
+    pub(super) fn put(&mut self, boot: &Boot, name: &str, content: &str) -> Result<()> {
+        let checksum = checksum::of_bytes(content.as_bytes());
+        let path = boot::layout(boot).tls_dir.join(name);
+        let is_there = fs::symlink_metadata(path).is_ok_and(|facts| facts.is_file());
+        if is_there && self.0.get(name) == Some(&checksum) {
+            return Ok(());
+        }
+        self.0.remove(name);
+        install(boot, name, content)?;
+        self.0.insert(name.to_owned(), checksum);
+        Ok(())
+    }
+}
+
 /// Puts a file into the TLS directory that the engine's user can read and nobody else. It is not
 /// forced to disk: the agent installs its files anew at every start.
-pub(super) fn install(boot: &Boot, name: &str, content: &str) -> Result<()> {
+fn install(boot: &Boot, name: &str, content: &str) -> Result<()> {
     let is_plain = !name.is_empty()
         && !name.starts_with('.')
         && name
@@ -115,6 +139,46 @@ fn write_private(path: &Path, content: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_installed_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let uid = nix::unistd::geteuid().as_raw();
+        let boot = Boot {
+            protocol: 1,
+            server_id: String::new(),
+            instance_id: None,
+            link_ca_pem: String::new(),
+            bind: Vec::new(),
+            engine: String::new(),
+            engine_version: String::new(),
+            agent_uid: uid,
+            engine_uid: uid,
+            data_dir: dir.path().display().to_string(),
+            memory_mib: 1,
+            vcpus: 1,
+        };
+        let path = boot::layout(&boot).tls_dir.join("engine.crt");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        let mut installed = Installed::default();
+        let mut put = |content: &str| {
+            installed.put(&boot, "engine.crt", content).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            fs::metadata(&path).unwrap().ino()
+        };
+        let first = put("one");
+        assert_eq!(put("one"), first);
+        let other = put("two");
+        assert_ne!(other, first);
+        assert_ne!(put("one"), other);
+        fs::remove_file(&path).unwrap();
+        put("one");
+        // Another init knows of nothing, and writes it.
+        let mut next = Installed::default();
+        next.put(&boot, "engine.crt", "three").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "three");
+        assert!(next.put(&boot, "../engine.crt", "three").is_err());
+    }
 
     #[test]
     fn gives_a_tree_and_repairs_a_half_given_one() {

@@ -18,10 +18,11 @@ use crate::error::{GuestError, Result};
 use crate::init::Mode;
 use crate::init::children::{self, Engine, Of, Run};
 use crate::init::choice::{Choice, Verdict};
+use crate::init::image;
 use crate::init::line::Lines;
+use crate::init::prepare::Installed;
 use crate::init::protocol::{Ask, Numbered, Process, ProgramSpec, Request, Tell};
 use crate::init::spawn::{self, Launch, Stdio};
-use crate::init::{image, prepare};
 use crate::limits;
 use crate::log;
 
@@ -55,6 +56,7 @@ pub(super) struct Supervisor {
     engine: Option<Engine>,
     runs: Vec<Run>,
     process: Process,
+    installed: Installed,
     is_stopping: bool,
     stop_due: Option<Instant>,
     bootstrap_code: Option<i32>,
@@ -73,6 +75,7 @@ impl Supervisor {
             engine: None,
             runs: Vec::new(),
             process: Process::default(),
+            installed: Installed::default(),
             is_stopping: false,
             stop_due: None,
             bootstrap_code: None,
@@ -359,7 +362,7 @@ impl Supervisor {
                 grace_ms,
             } => self.start_engine(program, (stop_signal, grace_ms)),
             Ask::Signal { signal } => self.signal_engine(signal),
-            Ask::Install { name, content } => prepare::install(&self.boot, &name, &content),
+            Ask::Install { name, content } => self.installed.put(&self.boot, &name, &content),
             Ask::Cancel { run } => {
                 self.runs
                     .iter()

@@ -55,6 +55,30 @@ async fn postgresql_names_its_spare_database() {
 }
 
 #[tokio::test]
+async fn postgresql_drops_whom_and_what_users_hold_on_to() {
+    in_each_root(&postgresql::Psql, async |world| {
+        postgresql::clears_up(&world).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn mysql_keeps_its_logs_within_bounds() {
+    in_each_root(&mysql_family::MYSQL, async |world| {
+        mysql_family::bounded_logs(&world, &mysql_family::MYSQL).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn mariadb_keeps_its_logs_within_bounds() {
+    in_each_root(&mysql_family::MARIADB, async |world| {
+        mysql_family::bounded_logs(&world, &mysql_family::MARIADB).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn mysql_conforms() {
     every_version_conforms(&mysql_family::MYSQL).await;
 }

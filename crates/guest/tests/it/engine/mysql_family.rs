@@ -6,8 +6,9 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use coffer_core::secret::Secret;
 use coffer_engines::Engine;
-use coffer_engines::conformance::Access;
+use coffer_engines::conformance::{self, Access, Fixture, World};
 use coffer_engines::mariadb::Mariadb;
 use coffer_engines::runtime::Program;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -15,7 +16,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::direct::{Client, Direct};
+use super::direct::{Client, Direct, DirectWorld};
 use crate::support::process;
 
 /// One engine with the program that is its client.
@@ -250,6 +251,68 @@ fn plain(value: &str) -> String {
         }
     }
     value.to_ascii_uppercase()
+}
+
+/// The binary logs that there are, by name and size.
+async fn binary_logs(known: &Known, at: &Direct, root: &Access) -> Vec<(String, u64)> {
+    let shown = known.ask(at, root, "SHOW BINARY LOGS;").await.unwrap();
+    let rows = shown
+        .lines()
+        .map(|line| line.split('\t').collect::<Vec<_>>());
+    rows.map(|row| (row[0].to_owned(), row[1].parse().unwrap()))
+        .collect()
+}
+
+/// What the server keeps beside data: binary logs are purged beyond their bound, the oldest first;
+/// a file of messages that was renamed is begun anew.
+pub(super) async fn bounded_logs(world: &DirectWorld, known: &Known) {
+    let server = &world.direct("logs").await;
+    let (runtime, host) = (world.runtime(), server.host());
+    let id = "01890a5d-ac96-774b-bcce-b302099a8061";
+    runtime.personalise(host, id).await.expect("personalise");
+    server.start().await;
+    conformance::wait_answering(world, server).await;
+    let password = Secret::new("pw".to_owned());
+    runtime.enable_root(host, &password).await.unwrap();
+    let root = Access {
+        user: "root".to_owned(),
+        password: "pw".to_owned(),
+        database: "mysql".to_owned(),
+    };
+    let all = binary_logs(known, server, &root).await;
+    runtime.keep_house(host).await.expect("keep house");
+    let kept = binary_logs(known, server, &root).await;
+    assert_eq!(kept.first(), all.first(), "what is within bounds is purged");
+
+    // The least that there is: all logs together may be twice of it.
+    let fill = "SET GLOBAL max_binlog_size = 4096; CREATE DATABASE app; \
+                CREATE TABLE app.t (a TEXT);";
+    known.ask(server, &root, fill).await.unwrap();
+    let row = format!("INSERT INTO app.t VALUES ('{}');", "x".repeat(3_000));
+    known.ask(server, &root, &row.repeat(12)).await.unwrap();
+    let all = binary_logs(known, server, &root).await;
+    // MariaDB purges no log whose last commits InnoDB has not flushed yet.
+    process::until("logs are purged", async || {
+        runtime.keep_house(host).await.expect("keep house");
+        let kept = binary_logs(known, server, &root).await;
+        kept.iter().map(|(_, size)| size).sum::<u64>() <= 2 * 4_096
+    })
+    .await;
+    let kept = binary_logs(known, server, &root).await;
+    let names = |logs: &[(String, u64)]| logs.iter().map(|log| log.0.clone()).collect::<Vec<_>>();
+    let (kept, all) = (names(&kept), names(&all));
+    assert!(
+        all.ends_with(&kept),
+        "not the oldest went: {kept:?} of {all:?}"
+    );
+
+    let log = host.layout().log_dir.join("error.log");
+    std::fs::rename(&log, log.with_extension("log.1")).unwrap();
+    runtime.keep_house(host).await.expect("keep house");
+    assert!(log.exists(), "it goes on in the renamed one");
+    assert!(server.stop().await, "it does not stop cleanly");
+    let told = std::fs::read_to_string(&log).unwrap();
+    assert!(told.to_lowercase().contains("shutdown"), "{told}");
 }
 
 #[async_trait]

@@ -262,6 +262,58 @@ pub(super) async fn spare(world: &DirectWorld) {
     assert_eq!(number(another, SPARE).await, None, "root is enabled");
 }
 
+/// What a database's users may do to it keeps nobody from being dropped: its group's rights copied
+/// into another one (`pg_dump a | psql b`), and a database that they close to everybody, or in
+/// which no transaction may last.
+pub(super) async fn clears_up(world: &DirectWorld) {
+    let server = &world.direct("clears").await;
+    let (runtime, host) = (world.runtime(), server.host());
+    let id = "01890a5d-ac96-774b-bcce-b302099a8061";
+    runtime.personalise(host, id).await.expect("personalise");
+    server.start().await;
+    conformance::wait_answering(world, server).await;
+    let both = ["a", "b"].map(named);
+    runtime.create_databases(host, &both).await.unwrap();
+    let joe = NewUser {
+        name: "joe".to_owned(),
+        host: None,
+        password: Secret::new("pw".to_owned()),
+        databases: vec!["a".to_owned(), "b".to_owned()],
+    };
+    runtime.create_users(host, &[joe]).await.unwrap();
+    let at = |database: &str| Access {
+        user: "joe".to_owned(),
+        password: "pw".to_owned(),
+        database: database.to_owned(),
+    };
+    let run = async |database: &str, sql: &str| {
+        let connection = connect(server, &at(database)).await.unwrap();
+        let done = connection.client.batch_execute(sql).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    };
+    let group = number(server, "a").await.expect("it is there");
+    let copy = format!("CREATE TABLE t (n int); GRANT ALL ON t TO coffer_db_{group}");
+    run("b", &copy).await;
+    run("a", "ALTER DATABASE b SET statement_timeout = '1ms'").await;
+    if host.version() != "15" {
+        run("a", "ALTER DATABASE b SET transaction_timeout = '1ms'").await;
+    }
+    run("a", "ALTER DATABASE b ALLOW_CONNECTIONS false").await;
+    for _ in 0..2 {
+        runtime.drop_database(host, "a").await.expect("drop a");
+    }
+    for _ in 0..2 {
+        let dropped = runtime.drop_user(host, "joe", None).await;
+        dropped.expect("drop who has something in what is closed");
+    }
+    let closed = Psql.login(server, &at("b")).await;
+    assert!(closed.is_err(), "it was left open");
+    for _ in 0..2 {
+        runtime.drop_database(host, "b").await.expect("drop b");
+    }
+    assert!(server.stop().await, "it does not stop cleanly");
+}
+
 /// A database of this name and no wishes.
 fn named(name: &str) -> DatabaseInfo {
     (name.to_owned(), None, None)

@@ -3,7 +3,7 @@
 //! A file in use is locked, and the loop device keeps that very lock: so one file is never mounted
 //! twice, whoever tries, and "is it in use" is one non-blocking attempt at the lock. Where there
 //! are no loop devices a volume is a directory, bound instead of mounted; the sandbox's first
-//! process keeps its lock.
+//! process keeps its lock. A tool that works on a file has the lock too, and keeps it to its end.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
@@ -54,26 +54,31 @@ fn is_refused(device: &File) -> bool {
 /// Makes a file of this size with an empty XFS in it.
 pub(super) fn format(file: &Path, bytes: u64, options: &[&str]) -> Result<()> {
     let what = "format volume";
-    let made = File::create(file).map_err(io(what, file.display()))?;
-    made.set_len(bytes).map_err(io(what, file.display()))?;
-    drop(made);
+    let made = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(file);
+    made.map_err(io(what, file.display()))?;
+    let held = lock_patiently(file)?;
+    let emptied = held.set_len(0).and_then(|()| held.set_len(bytes));
+    emptied.map_err(io(what, file.display()))?;
     let path = text(file)?;
     let sector = format!("size={}", sys::SECTOR_BYTES);
     let mut args = vec!["-q", "-f", "-s", &sector, "-m", "reflink=1"];
     args.extend(options);
     args.push(path);
-    process::run(what, "mkfs.xfs", &args, None).map(drop)
+    process::run_holding(what, "mkfs.xfs", &args, held)
 }
 
-/// Gives a file system that is not in use a uuid of its own.
-pub(super) fn renew_uuid(file: &Path) -> Result<()> {
-    process::run(
-        "renew uuid",
-        "xfs_admin",
-        &["-f", "-U", "generate", text(file)?],
-        None,
-    )
-    .map(drop)
+/// Gives a file system a uuid of its own; `false` where it is in use. A tool that its Coffer left
+/// behind holds the file: one that was mounted while it is written to would be found damaged.
+pub(super) fn renew_uuid(file: &Path) -> Result<bool> {
+    let Some(held) = lock(file)? else {
+        return Ok(false);
+    };
+    let args = ["-f", "-U", "generate", text(file)?];
+    process::run_holding("renew uuid", "xfs_admin", &args, held).map(|()| true)
 }
 
 /// Mounts a volume's file in this process's mount namespace; unmounting detaches the device. The
@@ -306,4 +311,26 @@ fn attach(backing: &File) -> Result<(File, String)> {
 fn text(path: &Path) -> Result<&str> {
     path.to_str()
         .ok_or_else(|| rejected("name a file", "its path is not UTF-8 text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_in_use_as_long_as_a_tool_works_on_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let held = lock(file.path()).unwrap().expect("nobody has it");
+        let working = std::thread::spawn(|| process::run_holding("wait", "sleep", &["1"], held));
+        // Not this process has it, but the tool.
+        let of_tool = || {
+            let all = fs::read_dir("/proc").unwrap().flatten();
+            let mut inputs = all.filter_map(|one| fs::read_link(one.path().join("fd/0")).ok());
+            inputs.any(|input| input == file.path())
+        };
+        assert!(wait_until(ASKING_LIMIT, of_tool), "it has not begun");
+        assert!(is_in_use(file.path()).unwrap());
+        working.join().unwrap().unwrap();
+        assert!(!is_in_use(file.path()).unwrap());
+    }
 }

@@ -4,6 +4,7 @@
 //! environment of its own, never ours: nothing that stands there can leak into a sandbox.
 #![expect(clippy::disallowed_methods, reason = "the one place that spawns")]
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,10 @@ pub(super) fn run(
     stdin: Option<&str>,
 ) -> Result<String> {
     let ended = run_to_end(what, program, args, stdin, limits::TOOL)?;
+    good(what, program, ended)
+}
+
+fn good(what: &'static str, program: &str, ended: Ended) -> Result<String> {
     if ended.code == Some(0) {
         return Ok(ended.stdout);
     }
@@ -56,6 +61,19 @@ pub(super) fn run(
     Err(transient(what, format!("{program}: {}", words.trim())))
 }
 
+/// The same of a tool that works on a file whose lock the caller has: the tool has it as long as
+/// it runs, also when its Coffer is killed, and nobody uses the file beside it.
+pub(super) fn run_holding(
+    what: &'static str,
+    program: &str,
+    args: &[&str],
+    held: File,
+) -> Result<()> {
+    let deadline = Deadline::after(limits::TOOL);
+    let child = spawn(what, program, args, Stdio::from(held))?;
+    good(what, program, wait(what, program, child, deadline)?).map(drop)
+}
+
 /// Runs a program to its end, however it ends, killing it when `limit` is over.
 pub(super) fn run_to_end(
     what: &'static str,
@@ -65,11 +83,19 @@ pub(super) fn run_to_end(
     limit: Duration,
 ) -> Result<Ended> {
     let deadline = Deadline::after(limit);
-    let mut child = spawn(what, program, args, stdin.is_some())?;
+    let input = match stdin {
+        Some(_) => Stdio::piped(),
+        None => Stdio::null(),
+    };
+    let mut child = spawn(what, program, args, input)?;
     if let (Some(text), Some(mut pipe)) = (stdin, child.stdin.take()) {
         let text = text.to_owned();
         thread::spawn(move || pipe.write_all(text.as_bytes()));
     }
+    wait(what, program, child, deadline)
+}
+
+fn wait(what: &'static str, program: &str, mut child: Child, deadline: Deadline) -> Result<Ended> {
     let out = child.stdout.take().map(read_all);
     let err = child.stderr.take().map(read_all);
     // The pipes end when the process does (or lets go of them), so this is the wait.
@@ -82,10 +108,7 @@ pub(super) fn run_to_end(
             stdout,
             stderr,
         }),
-        _ => Err(transient(
-            what,
-            format!("{program} did not end within {} s", limit.as_secs()),
-        )),
+        _ => Err(transient(what, format!("{program} did not end in time"))),
     }
 }
 
@@ -99,7 +122,7 @@ fn find_tool(program: &str) -> Option<PathBuf> {
     places.find(|path| path.is_file())
 }
 
-fn spawn(what: &'static str, program: &str, args: &[&str], has_stdin: bool) -> Result<Child> {
+fn spawn(what: &'static str, program: &str, args: &[&str], stdin: Stdio) -> Result<Child> {
     // A whole path: a search in the child's own PATH would cost a copy of our page tables.
     let found = find_tool(program).unwrap_or_else(|| program.into());
     let spawned = Command::new(found)
@@ -109,11 +132,7 @@ fn spawn(what: &'static str, program: &str, args: &[&str], has_stdin: bool) -> R
         .env("LC_ALL", "C")
         // A tool may be a script: what hangs is then a process of its own.
         .process_group(0)
-        .stdin(if has_stdin {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        })
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();

@@ -425,10 +425,9 @@ fn renew_uuid(host: &Host, record: &ServerRecord) -> Result<()> {
     let Some(mut volume) = host.volumes.find(&key)?.filter(|v| v.has_cloned_uuid) else {
         return Ok(());
     };
-    if !file.exists() || loops::is_in_use(&file)? {
+    if !file.exists() || !loops::renew_uuid(&file)? {
         return Ok(());
     }
-    loops::renew_uuid(&file)?;
     volume.has_cloned_uuid = false;
     host.volumes.put(&key, &volume)
 }

@@ -454,7 +454,8 @@ mod tests {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let (coffer, state) = (dir.path().join("coffer"), dir.path().join("state"));
         // As far as a Coffer comes that fails late: its pool is mounted.
-        let script = "#!/bin/bash\n[ \"$1\" = up ] || exit 0\nmkdir \"$3/pool\" && mount -t tmpfs none \"$3/pool\" && \
+        let script = "#!/bin/bash\n[ \"$1\" = up ] || exit 0\n\
+                      mkdir \"$3/pool\" && mount -t tmpfs none \"$3/pool\" && \
                       echo the port is taken && exit 3\n";
         fs::write(&coffer, script).unwrap();
         fs::set_permissions(&coffer, fs::Permissions::from_mode(0o755)).unwrap();

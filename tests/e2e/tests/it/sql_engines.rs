@@ -127,7 +127,9 @@ fn logs(coffer: &Coffer, id: &str, joe: &Login) -> Result<()> {
 
 fn lives(version: &Version) -> Result<()> {
     build(version)?;
-    let coffer = Coffer::start()?;
+    let mut coffer = Coffer::start()?;
+    // Whether the conductor knows of a stop before it misses the guest is a matter of moments.
+    coffer.expect_lines(&["guest is not heard"]);
     let before = coffer.traces()?;
     let name = "db1";
     let (id, joe) = create(&coffer, version, name)?;
